@@ -1,0 +1,99 @@
+"""claim(): print, record and assert what a script says."""
+
+import json
+import math
+import operator
+import os
+import sys
+import time
+from pathlib import Path
+
+_COMPARISONS = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
+}
+
+#: Environment variable that names the JSON-lines file to which claims are added.
+RECORD = "DLCOMPANION_CLAIMS"
+
+
+def claim(text, value, comparison, bound, unit=None, seeds=None):
+    """Print one aligned line, record it for the site, and assert that it holds.
+
+    Args:
+        text: String, what is claimed, in words that a reader understands alone.
+        value: Number, what this run measured.
+        comparison: One of ``"<"``, ``"<="``, ``">"``, ``">="``, ``"=="``.
+        bound: Number, the limit that ``value`` must keep.
+        unit: String, the unit of ``value`` and ``bound``, for example ``"nats"``.
+        seeds: Integer, the number of seeds behind ``value``, if chance matters.
+
+    Returns:
+        The value, as a float.
+
+    Raises:
+        ValueError: If an argument is not what the rule above says.
+        AssertionError: If the comparison is false. A NaN on either side is false.
+
+    Example:
+        >>> gap = claim("one third is less than one half", 1 / 3, "<", 0.5)
+        holds   one third is less than one half                         0.3333 < 0.5
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"A claim needs a text. Received: text={text!r}")
+    if comparison not in _COMPARISONS:
+        raise ValueError(
+            f"comparison must be one of {', '.join(_COMPARISONS)}. "
+            f"Received: comparison={comparison!r}"
+        )
+    if seeds is not None and (not isinstance(seeds, int) or seeds < 1):
+        raise ValueError(f"seeds must be a positive integer. Received: seeds={seeds!r}")
+    value, bound = _number("value", value), _number("bound", bound)
+    holds = bool(_COMPARISONS[comparison](value, bound))  # NaN compares false
+    tail = f"{value:.4g} {comparison} {bound:.4g}"
+    tail += f" {unit}" if unit else ""
+    tail += f"  ({seeds} seeds)" if seeds else ""
+    print(f"{'holds' if holds else 'FALSE':7s} {text:55s} {tail}")
+    _record(text, value, comparison, bound, unit, seeds, holds)
+    if not holds:
+        raise AssertionError(f"{text}: {value!r} {comparison} {bound!r} is false")
+    return value
+
+
+def _number(name, value):
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} must be one number. Received: {name}={value!r}"
+        ) from error
+
+
+def _record(text, value, comparison, bound, unit, seeds, holds):
+    path = os.environ.get(RECORD)
+    if not path:
+        return
+    row = {
+        "script": Path(_caller_file()).stem,
+        "text": text,
+        "value": value if math.isfinite(value) else str(value),
+        "comparison": comparison,
+        "bound": bound,
+        "unit": unit,
+        "seeds": seeds,
+        "holds": holds,
+        "seconds": round(time.process_time(), 1),
+    }
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def _caller_file():
+    """The file of the first frame outside this module: the script itself."""
+    frame = sys._getframe(1)
+    while frame and frame.f_globals.get("__name__") == __name__:
+        frame = frame.f_back
+    return frame.f_globals.get("__file__", "<interactive>")

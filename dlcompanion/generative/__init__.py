@@ -1,0 +1,3 @@
+"""Chapter generative."""
+
+__all__ = []

@@ -1,0 +1,3 @@
+"""Chapter graphs."""
+
+__all__ = []

@@ -1,0 +1,3 @@
+"""Chapter losses."""
+
+__all__ = []

@@ -1,0 +1,3 @@
+"""Chapter optimization."""
+
+__all__ = []

@@ -1,0 +1,3 @@
+"""Chapter regularization."""
+
+__all__ = []

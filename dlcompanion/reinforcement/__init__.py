@@ -1,0 +1,3 @@
+"""Chapter reinforcement."""
+
+__all__ = []

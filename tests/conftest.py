@@ -1,0 +1,33 @@
+"""What every test gets: one seed, one thread, warnings as errors."""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ.setdefault("MPLBACKEND", "agg")
+os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+
+import keras
+import pytest
+
+
+def pytest_collection_modifyitems(items):
+    if keras.backend.backend() not in ("tensorflow", "jax"):
+        skip = pytest.mark.skip(reason="needs TensorFlow Probability")
+        for item in items:
+            if "tfp" in item.keywords:
+                item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def fresh_keras():
+    """Every test starts from the same seed, dtype policy and names."""
+    keras.utils.clear_session(free_memory=False)
+    keras.config.set_dtype_policy("float32")
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def backend():
+    return keras.backend.backend()
