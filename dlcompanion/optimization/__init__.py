@@ -1,3 +1,5 @@
-"""Chapter optimization."""
+"""Optimization: how a network gets from its first weights to good ones."""
 
-__all__ = []
+from dlcompanion.optimization.lookahead import Lookahead
+
+__all__ = ["Lookahead"]
