@@ -1,3 +1,5 @@
 """Chapter losses."""
 
-__all__ = []
+from dlcompanion.losses.triplet import TripletAll, TripletBatchHard, TripletSemiHard
+
+__all__ = ["TripletAll", "TripletBatchHard", "TripletSemiHard"]
