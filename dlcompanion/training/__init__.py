@@ -1,0 +1,16 @@
+"""Training: steps written once, several optimizers, runs that resume exactly."""
+
+from dlcompanion.training.checkpoint import ResumableCheckpoint
+from dlcompanion.training.in_memory import fit_in_memory
+from dlcompanion.training.optimizers import CompositeOptimizer, LossScaling
+from dlcompanion.training.seeds import SavesSeeds
+from dlcompanion.training.step_model import StepModel
+
+__all__ = [
+    "CompositeOptimizer",
+    "LossScaling",
+    "ResumableCheckpoint",
+    "SavesSeeds",
+    "StepModel",
+    "fit_in_memory",
+]

@@ -1,0 +1,180 @@
+"""StepModel: a training step written once, for three backends."""
+
+import keras
+from keras import ops
+
+from dlcompanion import autodiff, backend
+from dlcompanion.training.optimizers import CompositeOptimizer, with_loss_scaling
+
+
+class StepModel(keras.Model):
+    """A model whose training step is one method, written as one would say it.
+
+    Keras leaves ``train_step`` to each backend: a tape on TensorFlow, ``backward()``
+    on PyTorch, and on JAX a pure function of four lists of state. Here a subclass
+    writes ``update(data)`` once, statefully; ``fit`` compiles it on TensorFlow and
+    JAX and runs it eagerly on PyTorch. Everything else is Keras's: ``fit``, callbacks,
+    metrics, ``evaluate``, ``predict``, saving.
+
+    .. code-block:: python
+
+        class Regression(StepModel):
+            def __init__(self, **kwargs):
+                super().__init__(**kwargs)
+                self.dense = keras.layers.Dense(1)
+                self.error = keras.metrics.Mean("error")
+
+            def call(self, inputs):
+                return self.dense(inputs)
+
+            def update(self, data):
+                x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+
+                def loss():
+                    return ops.mean((self(x, training=True) - y) ** 2)
+
+                variables = self.trainable_variables
+                value, gradients = self.value_and_grad(loss, variables)
+                self.optimizer.apply(gradients, variables)
+                self.error.update_state(value)
+                return {"error": self.error.result()}
+
+    Several optimizers go into one
+    :class:`~dlcompanion.training.CompositeOptimizer`.
+
+    Three rules keep a step right on all backends: every variable that ``update``
+    changes is an attribute of the model (a layer, metric or seed generator is tracked
+    by Keras; anything else is refused on JAX, where it would be lost); random numbers
+    come from a :class:`keras.random.SeedGenerator`; and decisions on values are
+    ``ops.where``, not ``if``.
+
+    Args:
+        **kwargs: Passed on to :class:`keras.Model`.
+
+    Example:
+        >>> class Constant(StepModel):
+        ...     def build(self, input_shape=None):
+        ...         self.c = self.add_weight(shape=(), initializer="zeros", name="c")
+        ...
+        ...     def call(self, inputs):
+        ...         return ops.zeros_like(inputs) + self.c
+        ...
+        ...     def update(self, data):
+        ...         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        ...         value, gradients = self.value_and_grad(
+        ...             lambda: ops.mean((x - self.c) ** 2), [self.c]
+        ...         )
+        ...         self.optimizer.apply(gradients, [self.c])
+        ...         return {"loss": value}
+        >>> model = Constant()
+        >>> model.compile(keras.optimizers.SGD(0.5))
+        >>> history = model.fit(np.full((4, 1), 3.0, "float32"), verbose=0)
+        >>> float(model.c)
+        3.0
+    """
+
+    def update(self, data):
+        """One training step on one batch.
+
+        Args:
+            data: What ``fit`` was given for one batch: ``x``, ``(x, y)`` or
+                ``(x, y, sample_weight)``; take it apart with
+                :func:`keras.utils.unpack_x_y_sample_weight`.
+
+        Returns:
+            Dict from name to scalar, the logs of this step.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must define update(data) -> logs"
+        )
+
+    def value_and_grad(self, f, variables, *, optimizer=None, has_aux=False):
+        """Loss and gradients inside ``update``, ready for the optimizer.
+
+        Adds what layers passed to ``add_loss`` while ``f`` ran (activity
+        regularizers, KL terms; of every call, also of a layer called twice) and the
+        weight regularizers of ``variables``, and scales the loss as the optimizer
+        asks, so that ``mixed_float16`` works: ``optimizer.apply`` takes the gradients
+        back to their size.
+
+        Args:
+            f: Function without arguments that returns a scalar loss, or
+                ``(loss, aux)``.
+            variables: List of Keras variables to differentiate by.
+            optimizer: The optimizer that will apply the gradients. By default the
+                model's, and of a CompositeOptimizer the one that has ``variables``.
+            has_aux: Boolean, whether ``f`` returns a pair.
+
+        Returns:
+            ``(loss, gradients)`` or ``((loss, aux), gradients)``. The loss is not
+            scaled; the gradients are, when the optimizer scales.
+
+        Raises:
+            ValueError: As :func:`dlcompanion.autodiff.value_and_grad`.
+        """
+        variables = list(variables)
+        optimizer = self.optimizer if optimizer is None else optimizer
+        if isinstance(optimizer, CompositeOptimizer):
+            optimizer = optimizer.owner(variables)
+
+        def scaled():
+            with backend.collected_losses(self) as added:
+                result = f()
+            loss, aux = result if has_aux else (result, None)
+            added = added + [
+                v.regularizer(v.value) for v in variables if v.regularizer is not None
+            ]
+            loss = ops.convert_to_tensor(loss)
+            for extra in added:
+                loss = loss + ops.cast(
+                    self._aggregate_additional_loss(extra), loss.dtype
+                )
+            return optimizer.scale_loss(loss), (loss, aux)
+
+        (_, (loss, aux)), gradients = autodiff.value_and_grad(
+            scaled, variables=variables, has_aux=True
+        )()
+        return ((loss, aux) if has_aux else loss), gradients
+
+    def optimizer_variables(self):
+        """Which variables each optimizer of a CompositeOptimizer trains.
+
+        Returns:
+            Dict from the names of the optimizers to lists of variables. By default
+            each name is that of an attribute with ``trainable_variables``.
+        """
+        variables = {}
+        for name in self.optimizer.names:
+            part = getattr(self, name, None)
+            if not hasattr(part, "trainable_variables"):
+                raise ValueError(
+                    "Name each optimizer after a layer or model that is an attribute "
+                    f"of {type(self).__name__}, or define optimizer_variables(). "
+                    f"Received: name={name!r}"
+                )
+            variables[name] = part.trainable_variables
+        return variables
+
+    # -- what Keras calls ---------------------------------------------------------
+
+    def train_step(self, *args):
+        if not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        return backend.training_step(self, self.update, args)
+
+    def compile(self, optimizer="rmsprop", *args, auto_scale_loss=True, **kwargs):
+        optimizer = keras.optimizers.get(optimizer)
+        scaling = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        if scaling or (auto_scale_loss and self.dtype_policy.name == "mixed_float16"):
+            optimizer = with_loss_scaling(optimizer)
+        super().compile(optimizer, *args, auto_scale_loss=False, **kwargs)
+        if isinstance(optimizer, CompositeOptimizer):
+            optimizer.find_variables_with(self.optimizer_variables)
+
+    def compile_from_config(self, config):
+        if type(self).compile is not StepModel.compile:
+            super().compile_from_config(config)  # warns that compile is custom
+            return
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
