@@ -1,3 +1,6 @@
-"""Chapter graphs."""
+"""Chapter graphs: layers that pass messages along edges."""
 
-__all__ = []
+from dlcompanion.graphs.graph_convolution import GraphConvolution
+from dlcompanion.graphs.graph_plan import GraphPlan, JoinedGraphs, join_graphs
+
+__all__ = ["GraphConvolution", "GraphPlan", "JoinedGraphs", "join_graphs"]
