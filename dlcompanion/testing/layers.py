@@ -1,0 +1,507 @@
+"""check_layer: what a layer promises to every model that it is put into."""
+
+import inspect
+
+import keras
+import numpy as np
+from keras import ops
+
+from dlcompanion.testing import common, gradients
+from dlcompanion.testing.common import Subject, leaves, quiet, restore, snapshot
+from dlcompanion.testing.errors import run_checks
+
+
+def check_layer(
+    layer_class,
+    init_kwargs,
+    inputs,
+    *,
+    output_shape=None,
+    training=None,
+    batch_independent=True,
+    mask="auto",
+    symbolic_shapes=None,
+    large=100.0,
+    call_kwargs=None,
+    skip=(),
+):
+    """Check that a layer keeps the promises that Keras's own layers keep.
+
+    The checks, in this order, with the names that ``skip`` and
+    :class:`ConformanceError` use: ``config``, ``build``, ``shape``, ``seed``,
+    ``batch``, ``mask``, ``gradient``, ``freeze``, ``jit``, ``reload``, ``dynamic``,
+    ``float16``, ``bfloat16``. Calls :func:`keras.utils.set_random_seed`.
+
+    Args:
+        layer_class: The layer's class.
+        init_kwargs: Dictionary of arguments of the class, or a function that
+            returns one.
+        inputs: NumPy array, or list or dictionary of them: the first argument of
+            the layer. A dictionary whose keys are arguments of ``call`` is passed
+            by keyword. The first axis is the batch, of at least 2 examples.
+        output_shape: Expected shape with the batch size, or a list of them.
+        training: ``True`` or ``False`` to check this mode only, ``None`` for both.
+        batch_independent: ``True`` if row i of the output depends on row i of the
+            inputs alone, ``"inference"`` if so in inference only
+            (BatchNormalization), ``False`` if rows are not examples (graphs).
+        mask: ``True`` or ``False``; ``"auto"`` checks masking where ``call`` has an
+            argument ``mask`` and the inputs are one array of rank 3 or more.
+        symbolic_shapes: Shapes like ``inputs``, with ``None`` where a size may
+            change. By default the first axis of each.
+        large: Largest absolute value of the inputs of the float16 check.
+        call_kwargs: Dictionary of further arguments of the call, same for all.
+        skip: Names of checks that do not apply.
+
+    Raises:
+        ConformanceError: At the first promise that is broken.
+        ValueError: If an argument of the check itself is wrong.
+
+    Example:
+        >>> x = np.ones((4, 3), "float32")
+        >>> check_layer(keras.layers.Dense, {"units": 2}, x, output_shape=(4, 2))
+    """
+    if batch_independent not in (True, False, "inference"):
+        raise ValueError(
+            "batch_independent must be True, False or 'inference'. "
+            f"Received: batch_independent={batch_independent!r}"
+        )
+    subject = _Layer(layer_class, init_kwargs, inputs, call_kwargs or {})
+    subject.output_shape = output_shape
+    subject.modes = (False, True) if training is None else (bool(training),)
+    subject.batch_independent = batch_independent
+    subject.mask = mask
+    subject.shapes = symbolic_shapes
+    subject.large = large
+    keras.utils.set_random_seed(0)
+    run_checks(subject, CHECKS, skip)
+
+
+class _Layer(Subject):
+    """A layer class with its inputs; one built layer is shared by the checks."""
+
+    def __init__(self, layer_class, init_kwargs, inputs, call_kwargs):
+        super().__init__("layer", layer_class, init_kwargs)
+        self.inputs = keras.tree.map_structure(np.asarray, inputs)
+        self.call_kwargs = call_kwargs
+        parameters = inspect.signature(layer_class.call).parameters
+        self.by_keyword = isinstance(inputs, dict) and set(inputs) <= set(parameters)
+        self.has_mask = "mask" in parameters
+        for array in keras.tree.flatten(self.inputs):
+            if array.ndim == 0 or array.shape[0] < 2:
+                raise ValueError(
+                    "inputs need a first axis of at least 2 examples. "
+                    f"Received: shape={array.shape}"
+                )
+            if array.dtype == np.float64:
+                raise ValueError(
+                    "inputs must not be float64, which JAX does not have: use "
+                    f"x.astype('float32'). Received: dtype={array.dtype}"
+                )
+
+    def built(self):
+        """The shared layer, built by a call."""
+        if not hasattr(self, "_layer"):
+            self._layer = self.make()
+            self.call(self._layer, self.inputs, training=self.modes[-1])
+        return self._layer
+
+    def call(self, layer, inputs, **kwargs):
+        kwargs = {**self.call_kwargs, **kwargs}
+        if self.by_keyword:
+            return layer(**inputs, **kwargs)
+        return layer(inputs, **kwargs)
+
+    def outputs(self, layer, inputs, **kwargs):
+        tensors = keras.tree.map_structure(ops.convert_to_tensor, inputs)
+        return leaves(self.call(layer, tensors, **kwargs))
+
+    def repeatable(self, layer, inputs, **kwargs):
+        """Outputs from the layer's present state, which is put back after."""
+        state = snapshot(layer.variables)
+        outputs = self.outputs(layer, inputs, **kwargs)
+        restore(layer.variables, state)
+        return outputs
+
+    def symbolic(self):
+        """Keras inputs in the structure of the inputs."""
+        shapes = self.shapes
+        if shapes is None:
+            arrays = keras.tree.flatten(self.inputs)
+            shapes = [(None, *a.shape[1:]) for a in arrays]
+        else:
+            shapes = keras.tree.flatten_shapes(shapes) if _nested(shapes) else [shapes]
+        made = [
+            keras.Input(batch_shape=tuple(s), dtype=str(a.dtype))
+            for s, a in zip(shapes, keras.tree.flatten(self.inputs), strict=True)
+        ]
+        return keras.tree.pack_sequence_as(self.inputs, made)
+
+    def model(self, layer):
+        """A functional model around the layer, compiled, with arrays to fit."""
+        inputs = self.symbolic()
+        outputs = keras.tree.flatten(self.call(layer, inputs))
+        kept = [i for i, o in enumerate(outputs) if common.is_float(o)]
+        if not kept:
+            return None
+        outputs = [outputs[i] for i in kept]
+        model = keras.Model(
+            keras.tree.flatten(inputs), outputs if len(outputs) > 1 else outputs[0]
+        )
+        model.compile(common.momentum(), "mse", jit_compile=common.JIT)
+        eager = self.repeatable(layer, self.inputs, training=False)
+        rng = np.random.default_rng(0)
+        targets = [rng.normal(size=eager[i].shape).astype("float32") for i in kept]
+        data = keras.tree.flatten(self.inputs)
+        x = data if len(data) > 1 else data[0]
+        return model, x, targets if len(targets) > 1 else targets[0]
+
+
+def _nested(shapes):
+    if isinstance(shapes, dict):
+        return True
+    return any(isinstance(s, (list, tuple, dict)) for s in shapes)
+
+
+def _build(subject):
+    """All weights exist after build(shapes), and stay the same in a call."""
+    remedy = "create every weight and sub-layer in __init__ or build, never in call."
+    layer = subject.make()
+    shapes = keras.tree.map_structure(
+        lambda a: (None, *a.shape[1:]) if subject.shapes is None else a.shape,
+        subject.inputs,
+    )
+    names = list(inspect.signature(layer.build).parameters)
+    with quiet():
+        if subject.by_keyword and any(n.endswith("_shape") for n in names[1:]):
+            layer.build(**{f"{key}_shape": shape for key, shape in shapes.items()})
+        elif subject.by_keyword and len(shapes) == 1:
+            layer.build(*shapes.values())
+        else:
+            layer.build(shapes)
+    built = len(layer.variables)
+    mode = subject.modes[-1]
+    try:
+        subject.call(layer, subject.inputs, training=mode)
+    except ValueError as error:
+        if "new elements of state" not in str(error):
+            raise
+        subject.fail("call creates no state", "a variable made in call", remedy)
+    if len(layer.variables) != built:
+        subject.fail(
+            "build(input_shape) creates every variable",
+            f"{built} after build, {len(layer.variables)} after a call",
+            remedy,
+        )
+
+
+def _shape(subject):
+    """Symbolic shape, eager shape and the shape that was asked for are one."""
+    layer = subject.built()
+    symbolic = keras.tree.flatten(subject.call(subject.make(), subject.symbolic()))
+    eager = keras.tree.flatten(
+        subject.call(layer, subject.inputs, training=subject.modes[-1])
+    )
+    remedy = "correct compute_output_shape (or compute_output_spec)."
+    if len(symbolic) != len(eager):
+        subject.fail(f"{len(eager)} outputs", f"{len(symbolic)} symbolic ones", remedy)
+    for s, e in zip(symbolic, eager, strict=True):
+        fits = len(s.shape) == len(e.shape) and all(
+            a is None or a == b for a, b in zip(s.shape, e.shape, strict=True)
+        )
+        if not fits:
+            subject.fail(
+                f"symbolic shape {tuple(s.shape)} is the shape of the output",
+                f"{tuple(e.shape)}",
+                remedy,
+            )
+        kinds = [keras.backend.standardize_dtype(t.dtype) for t in (s, e)]
+        if kinds[0] != kinds[1]:
+            subject.fail(
+                f"symbolic dtype {kinds[0]} is the dtype of the output",
+                kinds[1],
+                remedy + " Cast to self.compute_dtype.",
+            )
+    if subject.output_shape is not None:
+        wanted = subject.output_shape
+        wanted = list(wanted) if _nested(wanted) else [wanted]
+        received = [tuple(e.shape) for e in eager]
+        if [tuple(w) for w in wanted] != received:
+            subject.fail(f"output shape {wanted}", f"{received}", "see call.")
+
+
+def _seed(subject):
+    """Noise comes from a seed generator, and from nothing else."""
+    layer, mode = subject.built(), subject.modes[-1]
+    remedy = (
+        "own one keras.random.SeedGenerator(seed), made in __init__, and draw with "
+        "seed=self.seed_generator."
+    )
+    state = snapshot(layer.variables)
+    first = subject.outputs(layer, subject.inputs, training=mode)
+    second = subject.outputs(layer, subject.inputs, training=mode)
+    restore(layer.variables, state)
+    again = subject.outputs(layer, subject.inputs, training=mode)
+    restore(layer.variables, state)
+    subject.close(
+        again, first, "the same state gives the same output", remedy + " Not NumPy's."
+    )
+    seeds = common.seed_states(layer)
+    if not seeds:
+        return
+    if subject.accepts("seed"):
+        pair = []
+        for _ in range(2):
+            twin = subject.make(seed=1337)
+            pair.append(subject.outputs(twin, subject.inputs, training=mode))
+            twin_state = common.seed_states(twin)
+        subject.close(
+            [s for s in snapshot(twin_state)],
+            [s for s in snapshot(common.seed_states(twin))],
+            "the same seed gives the same state",
+            remedy,
+        )
+        if not layer.weights:
+            subject.close(pair[1], pair[0], "the same seed, the same output", remedy)
+    differs = any(not np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    if mode and not differs:
+        subject.fail(
+            "another call draws other noise",
+            "the same output twice",
+            "pass the SeedGenerator itself as seed, not its seed.",
+        )
+
+
+def _batch(subject):
+    """Row i of the output does not change when other rows of the inputs do."""
+    if subject.batch_independent is False:
+        return
+    layer = subject.built()
+    changed = keras.tree.map_structure(_change_other_rows, subject.inputs)
+    for mode in subject.modes:
+        if mode and subject.batch_independent == "inference":
+            continue
+        before = subject.repeatable(layer, subject.inputs, training=mode)
+        after = subject.repeatable(layer, changed, training=mode)
+        for b, a in zip(before, after, strict=True):
+            subject.close(
+                a[0],
+                b[0],
+                f"row 0 is the same whatever the other rows hold (training={mode})",
+                "reduce over the axes of one example only; if the layer means to mix "
+                "the batch, say batch_independent='inference' or False.",
+            )
+
+
+def _change_other_rows(array):
+    changed = array.copy()
+    if array.dtype.kind == "f":
+        changed[1:] = -1.3 * changed[1:] + 0.7
+    else:
+        changed[1:] = changed[:1]
+    return changed
+
+
+def _mask(subject):
+    """What is masked has no influence on what is not."""
+    data = subject.inputs
+    one = isinstance(data, np.ndarray) and data.ndim >= 3 and data.dtype.kind == "f"
+    if subject.mask is False or (
+        subject.mask == "auto" and not (subject.has_mask and one)
+    ):
+        return
+    layer, time = subject.built(), data.shape[1]
+    if not layer.supports_masking:
+        subject.fail(
+            "a layer with a mask argument has supports_masking = True",
+            "False",
+            "set self.supports_masking = True in __init__.",
+        )
+    mask = np.arange(time)[None, :] < np.full((len(data), 1), max(1, time // 2))
+    changed = np.where(mask.reshape(*mask.shape, *[1] * (data.ndim - 2)), data, 7.0)
+    kwargs = {"mask": mask} if subject.has_mask else {}
+    for mode in subject.modes:
+        before = subject.repeatable(layer, data, training=mode, **kwargs)
+        after = subject.repeatable(
+            layer, changed.astype(data.dtype), training=mode, **kwargs
+        )
+        for b, a in zip(before, after, strict=True):
+            if b.ndim >= 2 and b.shape[:2] == mask.shape:
+                b, a = b[mask], a[mask]  # only what is not masked
+            subject.close(
+                a,
+                b,
+                "outputs do not depend on masked inputs",
+                "use the mask: weigh or skip masked steps.",
+            )
+
+
+def _freeze(subject):
+    """trainable=False leaves nothing to train, and True brings it back."""
+    layer = subject.built()
+    before = len(layer.trainable_variables)
+    layer.trainable = False
+    frozen = len(layer.trainable_variables)
+    layer.trainable = True
+    if frozen or len(layer.trainable_variables) != before:
+        subject.fail(
+            f"0 trainable variables when frozen, {before} after",
+            f"{frozen} and {len(layer.trainable_variables)}",
+            "add weights by add_weight and sub-layers as attributes, and leave "
+            "`trainable` to Keras.",
+        )
+
+
+def _jit(subject):
+    """One compiled training step, on the layer that the next checks save."""
+    if len(subject.modes) == 1 and not subject.modes[0]:
+        return
+    made = subject.model(subject.built())
+    if made is None or not made[0].trainable_variables and not made[0].variables:
+        subject.trained = made
+        return
+    model, x, y = made
+    with quiet():
+        try:
+            loss = model.train_on_batch(x, y)
+        except Exception as error:
+            subject.fail(
+                "one compiled training step",
+                f"{type(error).__name__}: {str(error)[:600]}",
+                "use keras.ops only: no Python branch on values, no NumPy on tensors, "
+                "static shapes, SeedGenerator attributes.",
+            )
+    if not np.isfinite(loss):
+        subject.fail("a finite loss", f"{loss}", "look for a division by zero.")
+    subject.trained = made
+
+
+def _reload(subject):
+    """A saved and loaded layer gives the same output and the same next step."""
+    if getattr(subject, "trained", None) is None:
+        return
+    model, x, y = subject.trained
+    loaded = common.save_and_load(model)
+    check_same_model(subject, model, loaded, x, y)
+
+
+def check_same_model(subject, model, loaded, x, y):
+    """Variables, output and next training step of two models are equal."""
+    remedy = (
+        "keep all state in weights made by add_weight, or store it in "
+        "save_own_variables and load_own_variables."
+    )
+    seeds = {id(v) for v in common.seed_states(model)}
+    pairs = list(zip(model.variables, loaded.variables, strict=True))
+    for old, new in [p for p in pairs if id(p[0]) not in seeds]:
+        subject.close([new], [old], f"variable {old.path} after loading", remedy)
+    for old, new in [p for p in pairs if id(p[0]) in seeds]:
+        subject.close(
+            [new],
+            [old],
+            f"seed state {old.path} after loading",
+            "inherit from dlcompanion.training.SavesSeeds before keras's class: "
+            "Keras does not save seed generators.",
+        )
+    for old, new in zip(
+        model.optimizer.variables, loaded.optimizer.variables, strict=True
+    ):
+        subject.close([new], [old], f"optimizer variable {old.path}", remedy)
+    with quiet():
+        outputs = leaves(model.predict_on_batch(x))
+        subject.close(
+            leaves(loaded.predict_on_batch(x)), outputs, "output after loading", remedy
+        )
+        model.train_on_batch(x, y)
+        loaded.train_on_batch(x, y)
+    for old, new in zip(model.variables, loaded.variables, strict=True):
+        subject.close(
+            [new],
+            [old],
+            f"{old.path} one training step after loading",
+            remedy,
+            rtol=1e-4,
+            atol=1e-5,
+        )
+
+
+def _dynamic(subject):
+    """The batch size may change from call to call."""
+    if subject.shapes is not None or subject.batch_independent is False:
+        return
+    layer = subject.built()
+    fewer = keras.tree.map_structure(lambda a: a[:1], subject.inputs)
+    whole = subject.repeatable(layer, subject.inputs, training=False)
+    part = subject.repeatable(layer, fewer, training=False)
+    for w, p in zip(whole, part, strict=True):
+        subject.close(
+            p,
+            w[:1],
+            "one example alone gives what it gives in a batch",
+            "take sizes from ops.shape(x), not from the first call.",
+            rtol=1e-4,
+            atol=1e-5,
+        )
+
+
+def _half(policy):
+    def check(subject):
+        layer = subject.make(dtype=policy)
+        symbolic = keras.tree.flatten(subject.call(layer, subject.symbolic()))
+        data = keras.tree.flatten(subject.inputs)
+        peak = max([np.abs(a).max() for a in data if a.dtype.kind == "f"], default=1)
+        scale = subject.large / max(float(peak), 1e-6)
+        big = keras.tree.map_structure(
+            lambda a: (a * scale).astype(a.dtype) if a.dtype.kind == "f" else a,
+            subject.inputs,
+        )
+        full = subject.built()
+        values = [w for w in full.weights]
+        for half, w in zip(layer.weights, values, strict=True):
+            if common.is_float(w) and half.dtype != "float32":
+                subject.fail(
+                    f"float32 weights under {policy}",
+                    f"{half.path} is {half.dtype}",
+                    "make weights with add_weight and its default dtype.",
+                )
+            half.assign(w)
+        for mode in subject.modes:
+            outputs = keras.tree.flatten(subject.call(layer, big, training=mode))
+            for s, o in zip(symbolic, outputs, strict=True):
+                kinds = [keras.backend.standardize_dtype(t.dtype) for t in (s, o)]
+                if kinds[0] != kinds[1]:
+                    subject.fail(
+                        f"output dtype {kinds[0]} under {policy}",
+                        kinds[1],
+                        "cast inputs and constants to self.compute_dtype.",
+                    )
+            exact = subject.repeatable(full, big, training=mode)
+            for o, e in zip(leaves(outputs), exact, strict=True):
+                lost = ~np.isfinite(o.astype("float64")) & (np.abs(e) < 3e4)
+                if e.dtype.kind == "f" and lost.any():
+                    subject.fail(
+                        f"finite outputs for inputs up to {subject.large:g}, as in "
+                        "float32",
+                        f"{int(lost.sum())} of {lost.size} are not, under {policy} "
+                        f"(training={mode})",
+                        "compute sums, squares and exponentials in float32 and cast "
+                        "the result, or subtract the maximum first.",
+                    )
+
+    return check
+
+
+CHECKS = {
+    "config": common.check_config,
+    "build": _build,
+    "shape": _shape,
+    "seed": _seed,
+    "batch": _batch,
+    "mask": _mask,
+    "gradient": gradients.check_layer_gradient,
+    "freeze": _freeze,
+    "jit": _jit,
+    "reload": _reload,
+    "dynamic": _dynamic,
+    "float16": _half("mixed_float16"),
+    "bfloat16": _half("mixed_bfloat16"),
+}

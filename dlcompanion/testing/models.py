@@ -1,0 +1,193 @@
+"""check_model: what a model promises to its user."""
+
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from dlcompanion.testing import common
+from dlcompanion.testing.common import Subject, leaves, quiet, restore, snapshot
+from dlcompanion.testing.errors import run_checks
+from dlcompanion.testing.layers import check_same_model
+
+
+def check_model(
+    model_class,
+    init_kwargs,
+    x,
+    y=None,
+    *,
+    compile_kwargs=None,
+    output_shape=None,
+    batch_independent=True,
+    export=False,
+    rtol=1e-4,
+    skip=(),
+):
+    """Check that a model trains, saves, resumes and predicts as Keras's own do.
+
+    The checks, in this order, with the names that ``skip`` and
+    :class:`ConformanceError` use: ``config``, ``fit``, ``predict``, ``batch``,
+    ``freeze``, ``reload``, ``export``. Calls :func:`keras.utils.set_random_seed`.
+
+    Args:
+        model_class: The model's class.
+        init_kwargs: Dictionary of arguments of the class, or a function that
+            returns one.
+        x: NumPy array, or structure of them: inputs, at least 4 examples.
+        y: Targets, or ``None`` for a model that needs none.
+        compile_kwargs: Dictionary of arguments of ``compile``, or a function that
+            returns one; by default the optimizer of the checks and, with ``y``, mse.
+        output_shape: Expected shape of the prediction, with the batch size.
+        batch_independent: ``False`` if rows of ``x`` are not examples.
+        export: ``True`` to export a SavedModel (TensorFlow only; slow).
+        rtol: Relative tolerance of outputs.
+        skip: Names of checks that do not apply.
+
+    Raises:
+        ConformanceError: At the first promise that is broken.
+    """
+    subject = Subject("model", model_class, init_kwargs)
+    subject.x = keras.tree.map_structure(np.asarray, x)
+    subject.y = y
+    subject.compile_kwargs = compile_kwargs
+    subject.output_shape = output_shape
+    subject.batch_independent = batch_independent
+    subject.export, subject.rtol = export, rtol
+    keras.utils.set_random_seed(0)
+    run_checks(subject, CHECKS, skip)
+
+
+def _compiled(subject):
+    model = subject.make()
+    kwargs = subject.compile_kwargs
+    if kwargs is None:
+        kwargs = {"optimizer": common.momentum()}
+        kwargs["loss"] = None if subject.y is None else "mse"
+    kwargs = dict(kwargs() if callable(kwargs) else kwargs)
+    kwargs = {key: common.renew(value) for key, value in kwargs.items()}
+    model.compile(**{"jit_compile": common.JIT, **kwargs})
+    return model
+
+
+def _fit(subject):
+    """Fit runs, the logs are finite and the weights move."""
+    model = _compiled(subject)
+    with quiet():
+        model.predict_on_batch(subject.x)
+        before = snapshot(model.trainable_variables)
+        history = model.fit(
+            subject.x, subject.y, batch_size=len(leaves(subject.x)[0]), verbose=0
+        ).history
+    for key, values in history.items():
+        if not np.isfinite(np.asarray(values, "float64")).all():
+            subject.fail(f"finite logs, {key}", f"{values}", "look for a bad gradient.")
+    after = snapshot(model.trainable_variables)
+    for variable, b, a in zip(model.trainable_variables, before, after, strict=True):
+        if np.array_equal(a, b):
+            subject.fail(
+                "one step of training moves every trainable weight",
+                f"{variable.path} stays",
+                "let every weight reach the loss, or make it trainable=False.",
+            )
+    subject.model = model
+
+
+def _predict(subject):
+    """Predict gives what a call in inference gives, in the expected shape."""
+    model = subject.model
+    state = snapshot(model.variables)
+    called = leaves(model(subject.x, training=False))
+    restore(model.variables, state)
+    with quiet():
+        predicted = leaves(model.predict_on_batch(subject.x))
+    restore(model.variables, state)
+    subject.close(
+        predicted,
+        called,
+        "predict is the call in inference",
+        "use the argument training, and keras.ops only.",
+        rtol=subject.rtol,
+        atol=1e-5,
+    )
+    if subject.output_shape is not None:
+        if predicted[0].shape != tuple(subject.output_shape):
+            subject.fail(
+                f"output shape {tuple(subject.output_shape)}",
+                f"{predicted[0].shape}",
+                "see call.",
+            )
+
+
+def _batch(subject):
+    """An example's prediction does not depend on the others."""
+    if not subject.batch_independent:
+        return
+    model = subject.model
+    if common.seed_states(model):
+        return  # noise is drawn for the whole batch at once
+    whole = leaves(model(subject.x, training=False))
+    fewer = keras.tree.map_structure(lambda a: a[:1], subject.x)
+    part = leaves(model(fewer, training=False))
+    subject.close(
+        part,
+        [w[:1] for w in whole],
+        "one example alone gives what it gives in a batch",
+        "reduce over the axes of one example only, or say batch_independent=False.",
+        rtol=subject.rtol,
+        atol=1e-5,
+    )
+
+
+def _freeze(subject):
+    """trainable=False leaves nothing to train."""
+    model = subject.model
+    before = len(model.trainable_variables)
+    model.trainable = False
+    frozen = len(model.trainable_variables)
+    model.trainable = True
+    if frozen or len(model.trainable_variables) != before:
+        subject.fail(
+            f"0 trainable variables when frozen, {before} after",
+            f"{frozen} and {len(model.trainable_variables)}",
+            "make sub-layers attributes and leave `trainable` to Keras.",
+        )
+
+
+def _reload(subject):
+    """A saved and loaded model gives the same output and next training step."""
+    loaded = common.save_and_load(subject.model)
+    check_same_model(subject, subject.model, loaded, subject.x, subject.y)
+
+
+def _export(subject):
+    """The exported SavedModel gives the same output."""
+    if not subject.export or keras.backend.backend() != "tensorflow":
+        return
+    model = subject.model
+    wanted = leaves(model(subject.x, training=False))
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        path = str(Path(folder) / "exported")
+        model.export(path, verbose=False)
+        layer = keras.layers.TFSMLayer(path, call_endpoint="serve")
+        received = leaves(layer(subject.x))
+    subject.close(
+        received,
+        wanted,
+        "the output of the exported SavedModel",
+        "use keras.ops only in call.",
+        rtol=subject.rtol,
+        atol=1e-5,
+    )
+
+
+CHECKS = {
+    "config": common.check_config,
+    "fit": _fit,
+    "predict": _predict,
+    "batch": _batch,
+    "freeze": _freeze,
+    "reload": _reload,
+    "export": _export,
+}
