@@ -87,23 +87,19 @@ class Lookahead(keras.optimizers.Optimizer):
         slow = [self._slow[self._get_variable_index(v)] for v in fast]
 
         start = ops.equal(self.iterations, 0)
-        phi = _either(start, fast, slow)
+        phi = [_choose(start, v, s) for v, s in zip(fast, slow, strict=True)]
         self.inner_optimizer.apply(grads, fast)
         # A second look at the same count, after a micro-batch that was only
         # accumulated or a step skipped for its overflow, changes nothing: there
         # the fast weights are the slow ones already.
         synchronise = ops.equal(ops.mod(self.iterations, self.k), 0)
-        phi = ops.cond(
-            synchronise,
-            lambda: [
-                _towards(p, v, self.alpha) for p, v in zip(phi, fast, strict=True)
-            ],
-            lambda: phi,
-        )
-        theta = _either(synchronise, phi, fast)
-        for v, s, new_v, new_s in zip(fast, slow, theta, phi, strict=True):
-            s.assign(new_s)
-            v.assign(new_v)
+        for theta, old, variable in zip(fast, phi, slow, strict=True):
+            distance = ops.convert_to_tensor(theta) - old
+            new = old + ops.cast(self.alpha, old.dtype) * distance
+            if theta.constraint is not None:
+                new = theta.constraint(new)
+            variable.assign(_choose(synchronise, new, old))
+            theta.assign(_choose(synchronise, new, theta))
 
     @property
     def slow_weights(self):
@@ -152,14 +148,6 @@ class Lookahead(keras.optimizers.Optimizer):
         return cls(**{**config, "inner_optimizer": inner})
 
 
-def _towards(slow, fast, alpha):
-    moved = slow + ops.cast(alpha, slow.dtype) * (ops.convert_to_tensor(fast) - slow)
-    return moved if fast.constraint is None else fast.constraint(moved)
-
-
-def _either(condition, chosen, other):
-    """Whole lists at once: one branch instead of one a weight."""
-    chosen = [ops.convert_to_tensor(v) for v in chosen]
-    other = [ops.convert_to_tensor(v) for v in other]
-    # copied, because an eager tensor may be the very memory of its variable
-    return ops.cond(condition, lambda: [ops.copy(v) for v in chosen], lambda: other)
+def _choose(condition, yes, no):
+    # JAX does not take variables for tensors here
+    return ops.where(condition, ops.convert_to_tensor(yes), ops.convert_to_tensor(no))
