@@ -1,0 +1,342 @@
+"""Directives for what the site says about itself: chapters, topics, claims, results.
+
+All of it is read when the pages are read, which is after the scripts ran.
+"""
+
+import hashlib
+import json
+
+import book
+from docutils import nodes
+from docutils.parsers.rst import directives, roles
+from sphinx.util.docutils import SphinxDirective
+
+
+class BookDirective(SphinxDirective):
+    """A directive whose reStructuredText comes from `lines()`, anew in every build."""
+
+    has_content = False
+    final_argument_whitespace = True
+
+    def run(self):
+        self.env.note_reread()
+        return self.parse_text_to_nodes("\n".join(self.lines()))
+
+    def section(self, title, lines, label=None):
+        """A section with a heading, for the table of contents beside the page."""
+        section = nodes.section(ids=[nodes.make_id(label or title)])
+        section += nodes.title(title, title)
+        section += self.parse_text_to_nodes("\n".join(lines))
+        return section
+
+
+def cost(paths):
+    """CPU seconds of the last runs of some scripts."""
+    return sum(book.run(p).get("cpu_seconds", 0) for p in paths)
+
+
+def plural(count, word):
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def card(title, target, text, picture=None, classes=""):
+    """Lines of one linked card of a grid."""
+    lines = [f"   .. grid-item-card:: {title}", f"      :link: {target}"]
+    lines += ["      :link-type: doc", f"      :class-card: {classes}"]
+    if picture:
+        lines += [f"      :img-top: {picture}", "      :img-alt:"]
+    return [*lines, "", *(f"      {line}" for line in text), ""]
+
+
+def thumbnail(script):
+    """Path, from docs/, of the picture that sphinx-gallery made for a script."""
+    base = f"gallery/{script.parent.name}/images"
+    first = sorted((book.DOCS / base).glob(f"sphx_glr_{script.stem}_[0-9]*.png"))
+    picture = f"{base}/thumb/sphx_glr_{script.stem}_thumb.png"
+    if (book.DOCS / picture).exists():
+        return f"/{picture}"
+    return f"/{base}/{first[0].name}" if first else None
+
+
+class Facts(BookDirective):
+    """One line of numbers: topics, claims, CPU time."""
+
+    def lines(self):
+        scripts = book.scripts()
+        claims = [c for s in scripts for c in book.claims(s)]
+        held = sum(c["holds"] for c in claims)
+        facts = [
+            (len(scripts), "executed scripts", "gallery/index"),
+            (f"{held} of {len(claims)}", "claims hold", "claims"),
+            (book.minutes(cost(scripts)), "of CPU for all of it", "gallery/index"),
+            (len(book.topics()), "topics on the map", "topics"),
+        ]
+        yield ".. rst-class:: facts"
+        yield ""
+        for value, text, target in facts:
+            yield f"- :doc:`{value} {text} </{target}>`"
+
+
+class Claimed(BookDirective):
+    """One claim of each of a few chapters, as a script prints it."""
+
+    def lines(self):
+        yield from [":muted:`What the scripts of this site printed when it was built`"]
+        yield from ["", ".. rst-class:: receipt", ""]
+        first = {}
+        for script in book.scripts():
+            if book.claims(script):
+                first.setdefault(script.parent.name, script)
+        for script in list(first.values())[:6]:
+            claim = book.claims(script)[0]
+            yield f"- :done:`holds` {book.escape(claim['text'])}"
+            yield ""
+            target = book.script_document(script)
+            yield f"  **{' '.join(parts(claim))}** · :doc:`the page <{target}>`"
+            yield ""
+
+
+class ChapterCards(BookDirective):
+    """Cards of the chapters that have scripts, then the names of those to come."""
+
+    def lines(self):
+        ready = book.gallery_chapters()
+        yield from [".. grid:: 1 2 3 3", "   :gutter: 3", "   :class-container: cards"]
+        yield ""
+        for name in ready:
+            scripts = book.scripts(name)
+            chapter = book.CHAPTERS[name]
+            text = [
+                book.escape(chapter["description"]) + ".",
+                "",
+                f":muted:`{plural(len(scripts), 'script')} · "
+                f"{book.minutes(cost(scripts))} of CPU`",
+            ]
+            picture = next(filter(None, map(thumbnail, scripts)), None)
+            yield from card(
+                chapter["title"], f"/gallery/{name}/index", text, picture, "chapter"
+            )
+        coming = [c["title"] for s, c in book.CHAPTERS.items() if s not in ready]
+        if coming:
+            yield f":muted:`Next:` {', '.join(coming)}. :doc:`The map </topics>` has"
+            yield "every topic of these chapters and what its page will measure."
+
+
+class Pictures(BookDirective):
+    """``.. pictures:: plot_a plot_b``: large pictures that lead to their pages.
+
+    Without arguments, the first picture of one script of every chapter.
+    """
+
+    optional_arguments = 1
+
+    def lines(self):
+        names = self.arguments[0].split() if self.arguments else []
+        scripts = {p.stem: p for p in book.scripts()}
+        chosen = [scripts[n] for n in names if n in scripts] or list(scripts.values())
+        yield from [".. grid:: 1 2 2 3", "   :gutter: 3"]
+        yield from ["   :class-container: pictures", ""]
+        for script in chosen[:6]:
+            title = book.escape(book.script_title(script))
+            picture = thumbnail(script)
+            if picture:
+                target = book.script_document(script)
+                yield from card(title, target, [], picture, "picture")
+
+
+class Topics(BookDirective):
+    """``.. topics:: backpropagation momentum``: what to read, in order."""
+
+    required_arguments = 1
+
+    def lines(self):
+        yield ".. rst-class:: steps"
+        yield ""
+        for slug in self.arguments[0].split():
+            yield from step(book.topic(slug))
+
+
+def step(topic):
+    """Lines of a list item for one topic: a link, or what is planned."""
+    title = book.escape(topic["title"])
+    script = book.script_of(topic)
+    if script:
+        yield f"- :doc:`{title} <{book.script_document(script)}>`"
+        seconds = book.run(script).get("cpu_seconds")
+        if seconds:
+            yield f"  :muted:`{book.minutes(seconds)} of CPU`"
+    else:
+        yield f"- {title} :planned:`planned`"
+
+
+class TopicMap(BookDirective):
+    """Every topic of the book, chapter by chapter, with what is measured."""
+
+    def run(self):
+        self.env.note_reread()
+        result = []
+        for name, chapter in book.CHAPTERS.items():
+            topics = [t for t in book.topics() if t["chapter"] == name]
+            done = sum(t["state"] == "done" for t in topics)
+            lines = [f"{book.escape(chapter['description'])}."]
+            lines += [f":muted:`{done} of {len(topics)} written`", ""]
+            lines += [".. rst-class:: topic-map", ""]
+            for topic in topics:
+                lines += self.topic(topic)
+            result.append(self.section(chapter["title"], lines, label=name))
+        return result
+
+    def topic(self, topic):
+        script, title = book.script_of(topic), book.escape(topic["title"])
+        if topic["state"] == "done" and script:
+            yield f"- :done:`done` :doc:`{title} <{book.script_document(script)}>`"
+        else:
+            yield f"- :planned:`planned` **{title}**"
+        yield ""
+        text = f"  :muted:`{topic['slug']}` {book.escape(topic['target'])}."
+        yield text
+        if topic.get("measured"):
+            yield ""
+            verdict = topic.get("verdict", "")
+            yield f"  **Measured** ({verdict}): {book.escape(topic['measured'])}."
+        yield ""
+
+
+def parts(claim):
+    """Value, comparison and bound of a claim, as a reader writes them."""
+    sign = {"<=": "≤", ">=": "≥", "==": "="}
+    unit = f" {book.escape(claim['unit'])}" if claim["unit"] else ""
+    return (
+        book.number(claim["value"]) + unit,
+        sign.get(claim["comparison"], claim["comparison"]),
+        book.number(claim["bound"]) + unit,
+    )
+
+
+class Claims(BookDirective):
+    """Every claim of every script, with value, bound, seeds and seconds."""
+
+    def run(self):
+        self.env.note_reread()
+        found = []
+        for name in book.gallery_chapters():
+            lines = []
+            for script in book.scripts(name):
+                lines += self.script(script)
+            found.append(self.section(book.CHAPTERS[name]["title"], lines, label=name))
+        return found
+
+    def script(self, script):
+        run, claims = book.run(script), book.claims(script)
+        title = book.escape(book.script_title(script))
+        yield f".. rubric:: :doc:`{title} <{book.script_document(script)}>`"
+        yield from ["   :heading-level: 3", ""]
+        if not claims:
+            yield "Not executed in this build."
+            yield ""
+            return
+        yield f":muted:`{script.parent.name}/{script.name} · "
+        yield f"{run['cpu_seconds']:.1f} s of CPU · Keras {run['keras']} on "
+        yield f"{run['backend']} · {run['finished'][:10]}`"
+        yield ""
+        yield from [".. list-table::", "   :class: claims", "   :header-rows: 1"]
+        yield from ["   :widths: 50 16 16 8 10", ""]
+        yield from row("Claim", "Value", "Bound", "Seeds", "CPU")
+        for claim in claims:
+            value, sign, bound = parts(claim)
+            mark = ":done:`holds`" if claim["holds"] else ":false:`false`"
+            yield from row(
+                f"{mark} {book.escape(claim['text'])}",
+                value,
+                f"{sign} {bound}",
+                claim["seeds"] or "–",
+                f"{claim['seconds'] - run['process_seconds_before']:.1f} s",
+            )
+        yield ""
+
+
+def row(*cells):
+    for i, cell in enumerate(cells):
+        yield f"   {'* ' if i == 0 else '  '}- {cell}"
+
+
+class Benchmarks(BookDirective):
+    """Every committed result in benchmarks/results, and whether it is still current."""
+
+    def run(self):
+        self.env.note_reread()
+        folder = book.ROOT / "benchmarks" / "results"
+        return [self.record(file) for file in sorted(folder.glob("*.json"))]
+
+    def record(self, file):
+        data = json.loads(file.read_text())
+        title = file.stem.replace("_", " ").capitalize()
+        lines = []
+        changed = [p for p, old in data["sources"].items() if digest(p) != old]
+        if changed:
+            lines += [".. admonition:: Measured before the sources changed"]
+            lines += ["   :class: warning", ""]
+            lines += [f"   {', '.join(f'``{p}``' for p in changed)}", ""]
+        columns = list(dict.fromkeys(k for r in data["rows"] for k in r))
+        lines += [".. list-table::", "   :header-rows: 1", "   :class: benchmark", ""]
+        lines += row(*(book.escape(c.replace("_", " ")) for c in columns))
+        for r in data["rows"]:
+            lines += row(*(cell(r.get(c, "")) for c in columns))
+        versions = ", ".join(f"{k} {v}" for k, v in data["versions"].items())
+        lines += ["", ".. code-block:: console", "", f"   $ {data['command']}", ""]
+        machine = data["machine"]
+        if isinstance(machine, dict):
+            machine = ", ".join(f"{k} {v}" for k, v in machine.items())
+        about = f"{data['date'][:10]} · {machine} · {versions}"
+        lines += [f":muted:`{book.escape(about)}`"]
+        return self.section(title, lines, label=file.stem)
+
+
+def cell(value):
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "–"}[value]
+    if isinstance(value, int | float):
+        return book.number(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(cell, value))
+    return book.escape(str(value)) or "–"
+
+
+def digest(path):
+    file = book.ROOT / path
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else None
+
+
+class SearchBox(SphinxDirective):
+    """A search field that works without a server, for the front page."""
+
+    option_spec = {"label": directives.unchanged}
+
+    def run(self):
+        label = self.options.get("label", "Search")
+        html = (
+            '<form class="search-box" role="search" action="search.html" method="get">'
+            f'<input type="search" name="q" aria-label="{label}" '
+            f'placeholder="{label}" autocomplete="off" spellcheck="false">'
+            '<button type="submit">Search</button></form>'
+        )
+        return [nodes.raw("", html, format="html")]
+
+
+def setup(app):
+    for name in ("done", "planned", "false", "muted"):
+        role = roles.CustomRole(name, roles.generic_custom_role, {"class": [name]})
+        app.add_role(name, role)
+    for name, directive in {
+        "facts": Facts,
+        "claimed": Claimed,
+        "chapter-cards": ChapterCards,
+        "pictures": Pictures,
+        "topics": Topics,
+        "topic-map": TopicMap,
+        "claims": Claims,
+        "benchmarks": Benchmarks,
+        "search-box": SearchBox,
+    }.items():
+        app.add_directive(name, directive)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

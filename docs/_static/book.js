@@ -1,0 +1,42 @@
+// Names that a screen reader needs and the theme leaves out, and two conveniences.
+document.addEventListener("DOMContentLoaded", () => {
+  for (const summary of document.querySelectorAll("li.has-children > details > summary")) {
+    const link = summary.parentElement.parentElement.querySelector("a");
+    summary.setAttribute("aria-label", "Show pages under " + link.textContent.trim());
+  }
+  for (const button of document.querySelectorAll("button.search-button-field"))
+    button.removeAttribute("aria-label");
+
+  // a wide block that scrolls must be reachable by keyboard
+  const focusable = () => {
+    for (const box of document.querySelectorAll("div.highlight pre, .pst-scrollable-table-container, div.math, output, .sphx-glr-script-out pre")) {
+      if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+    }
+  };
+  focusable();
+  addEventListener("load", focusable);
+  if (window.MathJax?.startup?.promise) MathJax.startup.promise.then(focusable);
+
+  // the topic map: show only the topics that contain every word
+  const place = document.querySelector("p.filter");
+  if (place) {
+    const field = document.createElement("input");
+    field.type = "search";
+    field.placeholder = "Filter: attention done …";
+    field.setAttribute("aria-label", "Show only topics that contain these words");
+    place.replaceWith(field);
+    field.className = "filter";
+    field.addEventListener("input", () => {
+      const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+      for (const section of document.querySelectorAll("section > ul.topic-map")) {
+        let shown = 0;
+        for (const item of section.children) {
+          const text = item.textContent.toLowerCase();
+          item.hidden = !words.every((word) => text.includes(word));
+          shown += !item.hidden;
+        }
+        section.parentElement.hidden = shown === 0;
+      }
+    });
+  }
+});
