@@ -1,3 +1,5 @@
 """Chapter reinforcement."""
 
-__all__ = []
+from dlcompanion.reinforcement.policy_gradient import REINFORCE, PolicyWithBaseline
+
+__all__ = ["REINFORCE", "PolicyWithBaseline"]

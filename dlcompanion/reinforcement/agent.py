@@ -1,0 +1,389 @@
+"""Agent: what every agent of this chapter does around its own way of learning."""
+
+import json
+import os
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from dlcompanion.reinforcement.environments import Environments
+from dlcompanion.reinforcement.numpy_policy import in_numpy
+
+_FORMAT = "dlcompanion agent 1"
+
+# What random numbers are for: each purpose has its own stream.
+RESETS, ACTIONS, WEIGHTS, EVALUATION = range(4)
+
+
+class Agent:
+    """Learns a policy in an environment: ``fit``, ``predict``, ``evaluate``, ``save``.
+
+    A subclass makes ``learner``, a compiled :class:`keras.Model` with an attribute
+    ``policy``, and defines ``learn(episodes) -> logs``, one update from one rollout.
+    All that is random follows from ``seed`` and the number of the rollout, so that the
+    weights, the optimizer and two counters are the whole state of an agent.
+
+    Args:
+        environments: :class:`~dlcompanion.reinforcement.environments.Environments`.
+        seed: Integer of at least 0, or None for one that is drawn.
+        horizon: Positive integer, the number of steps after which an episode is cut,
+            or None for the time limit that the environment declares, else 1000.
+        config: Dict, the arguments of the subclass that JSON can hold.
+    """
+
+    def __init__(self, environments, seed, horizon, config):
+        for name, value, least in (("seed", seed, 0), ("horizon", horizon, 1)):
+            if value is not None and (
+                not isinstance(value, int) or isinstance(value, bool) or value < least
+            ):
+                raise ValueError(
+                    f"{name} must be None or an integer of at least {least}. "
+                    f"Received: {name}={value!r}"
+                )
+        self.environments = environments
+        self.seed = np.random.SeedSequence().entropy if seed is None else seed
+        self.horizon = horizon or environments.time_limit or 1000
+        self.config = {**config, "seed": self.seed, "horizon": horizon}
+        self.steps = 0  # of all environments together, resets and waiting included
+        self.rollouts = 0
+        self._overshoot = 0  # steps beyond what the last fit was asked for
+        self._draws = np.random.default_rng(self.number(ACTIONS, 0))
+
+    def number(self, purpose, count):
+        """A random number of 32 bits that depends on the seed and the arguments only.
+
+        Args:
+            purpose: Integer, ``RESETS``, ``ACTIONS``, ``WEIGHTS`` or ``EVALUATION``.
+            count: Integer, for example the number of the rollout.
+
+        Returns:
+            Integer.
+        """
+        sequence = np.random.SeedSequence(self.seed, spawn_key=(purpose, count))
+        return int(sequence.generate_state(1)[0])
+
+    def attach(self, learner):
+        """Take ``learner`` as the model that learns, and its policy to act with."""
+        self.learner = learner
+        self.policy = learner.policy
+        self._logits = in_numpy(self.policy)
+
+    def learn(self, episodes):
+        """One update of the learner.
+
+        Args:
+            episodes: :class:`~dlcompanion.reinforcement.environments.Episodes`.
+
+        Returns:
+            Dict from name to number.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must define learn(episodes) -> logs"
+        )
+
+    # -- learning -------------------------------------------------------------------
+
+    def fit(self, steps, callbacks=None, verbose="auto"):
+        """Play and learn until ``steps`` more environment steps were made.
+
+        One rollout and its update are one *epoch*: it ends with
+        ``on_epoch_end(rollout, logs)``, where ``logs`` has ``return_mean`` and
+        ``length_mean`` of the rollout, what ``learn`` returns, ``steps`` (all so far)
+        and ``steps_per_second``. Rollouts are never cut short, so a few more steps than
+        asked for are made; the next call makes as many fewer. Rollouts are numbered on
+        from call to call.
+
+        Args:
+            steps: Positive integer, the steps of all environments together.
+            callbacks: List of :class:`keras.callbacks.Callback`. Their ``model`` is the
+                agent's ``learner``: ``CSVLogger``, ``LearningRateScheduler``,
+                ``EarlyStopping(monitor="return_mean", mode="max")`` and
+                ``ModelCheckpoint`` (one file an epoch, or the best) work.
+            verbose: ``"auto"`` or 1 for a progress bar, 2 for a line a rollout, 0 for
+                silence.
+
+        Returns:
+            :class:`keras.callbacks.History` of this call.
+
+        Raises:
+            ValueError: If an argument is none of the above; if an observation, reward
+                or output of the policy is not finite.
+        """
+        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+            raise ValueError(
+                f"steps must be a positive integer. Received: steps={steps!r}"
+            )
+        if verbose not in ("auto", 0, 1, 2):
+            raise ValueError(
+                f'verbose must be "auto", 0, 1 or 2. Received: verbose={verbose!r}'
+            )
+        begin, target = self.steps, self.steps - self._overshoot + steps
+        self._overshoot = 0
+        progress = _Progress(verbose, target - begin)
+        learner = self.learner
+        learner.stop_training = False
+        callbacks = keras.callbacks.CallbackList(
+            callbacks, add_history=True, model=learner, steps=1, verbose=0
+        )
+        callbacks.on_train_begin()
+        logs = None
+        while self.steps < target and not learner.stop_training:
+            callbacks.on_epoch_begin(self.rollouts)
+            callbacks.on_train_batch_begin(0)
+            episodes = self._rollout()
+            logs = {
+                "return_mean": float(episodes.returns.mean()),
+                "length_mean": float(episodes.lengths.mean()),
+                **self.learn(episodes),
+            }
+            self.steps += episodes.playing.size
+            self.rollouts += 1
+            logs |= {"steps": self.steps, **progress.speed(self.steps - begin)}
+            callbacks.on_train_batch_end(0, logs)
+            callbacks.on_epoch_end(self.rollouts - 1, logs)
+            ending = self.steps >= target or learner.stop_training
+            progress.show(self.rollouts, self.steps - begin, logs, ending)
+        if not learner.stop_training:
+            self._overshoot = self.steps - target
+        callbacks.on_train_end(logs)
+        return learner.history
+
+    def _rollout(self):
+        self._logits.refresh()
+        random = np.random.default_rng(self.number(ACTIONS, 1 + self.rollouts))
+        return self.environments.play(
+            lambda observations: self._sample(observations, random),
+            self.number(RESETS, self.rollouts),
+            self.horizon,
+        )
+
+    def _sample(self, observations, random):
+        """Actions with the probabilities of the policy (Gumbel's trick)."""
+        logits = self._finite_logits(observations)
+        return (logits + random.gumbel(size=logits.shape)).argmax(axis=-1)
+
+    def _best(self, observations):
+        return self._finite_logits(observations).argmax(axis=-1)
+
+    def _finite_logits(self, observations):
+        logits = self._logits(observations)
+        if not np.isfinite(logits).all():
+            raise ValueError(
+                "The policy's output must be finite: training diverged, try a smaller "
+                f"learning rate. Received: {logits[~np.isfinite(logits)][0]} "
+                f"in rollout {self.rollouts}, after {self.steps} steps"
+            )
+        return logits
+
+    # -- acting ---------------------------------------------------------------------
+
+    def predict(self, observation, deterministic=True):
+        """Action for an observation, or actions for a batch of them.
+
+        Args:
+            observation: Array of the shape of one observation, or with a batch axis
+                before it.
+            deterministic: Boolean: the most probable action, or one drawn with the
+                policy's probabilities.
+
+        Returns:
+            An integer, or an int64 array ``(batch,)``, of the environment's action
+            space.
+
+        Raises:
+            ValueError: If the shape is another or a value is not finite.
+        """
+        observation = np.asarray(observation, "float32")
+        shape = self.environments.observation_shape
+        single = observation.shape == shape
+        if not single and observation.shape[1:] != shape:
+            raise ValueError(
+                f"An observation has shape {shape}, a batch of them (batch, ...). "
+                f"Received: observation.shape={observation.shape}"
+            )
+        if not np.isfinite(observation).all():
+            raise ValueError(
+                f"An observation must be finite. Received: observation={observation}"
+            )
+        self._logits.refresh()
+        batch = observation[None] if single else observation
+        if deterministic:
+            actions = self._best(batch)
+        else:
+            actions = self._sample(batch, self._draws)
+        actions = actions + self.environments.first_action
+        return int(actions[0]) if single else actions
+
+    def evaluate(self, episodes=20, deterministic=True, seed=None):
+        """Play whole episodes in environments made for it, without learning.
+
+        Args:
+            episodes: Positive integer.
+            deterministic: Boolean, as in ``predict``.
+            seed: Integer, for other episodes. By default it follows from the agent's
+                seed, so that two evaluations begin from the same states; training
+                begins from others.
+
+        Returns:
+            Dict with ``return_mean``, ``return_std`` (over the episodes),
+            ``length_mean`` and ``episodes``.
+
+        Raises:
+            ValueError: If ``episodes`` is not positive, or the agent was given an
+                environment that cannot be made a second time.
+        """
+        if not isinstance(episodes, int) or episodes < 1:
+            raise ValueError(
+                f"episodes must be a positive integer. Received: episodes={episodes!r}"
+            )
+        environments = self.environments.another(min(episodes, 20))
+        self._logits.refresh()
+        returns, lengths = [], []
+        while len(returns) < episodes:
+            number = self.number(EVALUATION, len(returns)) if seed is None else seed
+            numbers = np.random.SeedSequence([number, len(returns)]).generate_state(2)
+            random = np.random.default_rng(numbers[1])
+            played = environments.play(
+                self._best if deterministic else lambda x, r=random: self._sample(x, r),
+                numbers[0],
+                self.horizon,
+            )
+            returns += played.returns.tolist()
+            lengths += played.lengths.tolist()
+        environments.close()
+        returns, lengths = np.array(returns[:episodes]), np.array(lengths[:episodes])
+        return {
+            "return_mean": float(returns.mean()),
+            "return_std": float(returns.std()),
+            "length_mean": float(lengths.mean()),
+            "episodes": episodes,
+        }
+
+    # -- keeping --------------------------------------------------------------------
+
+    def save(self, path):
+        """Write the whole agent to one file, or leave the file as it was.
+
+        The file holds the learner in Keras's own format (networks, optimizer), the
+        arguments and the counters, and no pickle. ``fit(n)`` equals, bit for bit on one
+        backend and machine, ``fit(k)``, ``save``, a new process, ``load`` and
+        ``fit(n - k)``. Environments are not saved, nor need they be, as long as they
+        honour ``reset(seed=...)``: every rollout begins with one.
+
+        To survive a killed process, save from a callback:
+        ``keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: agent.save(path))``.
+
+        Args:
+            path: String or path of the file.
+        """
+        path = Path(path)
+        source = self.environments.source
+        state = {
+            "format": _FORMAT,
+            "agent": type(self).__name__,
+            "environment": source if isinstance(source, str) else None,
+            "config": self.config,
+            "steps": self.steps,
+            "rollouts": self.rollouts,
+            "overshoot": self._overshoot,
+        }
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            model = Path(folder) / "learner.keras"
+            self.learner.save(model)
+            whole = Path(folder) / "agent"
+            with zipfile.ZipFile(whole, "w") as file:
+                file.writestr("agent.json", json.dumps(state, indent=1))
+                file.write(model, "learner.keras")
+            with open(whole, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(whole, path)
+
+    @classmethod
+    def load(cls, path, environment=None):
+        """The agent that was saved, ready to go on.
+
+        Args:
+            path: String or path of a file that ``save`` wrote.
+            environment: As in the constructor. By default the id that the agent was
+                made with; needed if it was made with anything else.
+
+        Returns:
+            The agent.
+
+        Raises:
+            ValueError: If the file is truncated, foreign, or of another kind of agent,
+                no environment is known, or its spaces do not fit the policy.
+        """
+        state, learner = _read(Path(path))
+        if state["agent"] != cls.__name__:
+            raise ValueError(
+                f"{path} holds another agent. "
+                f"Received: {state['agent']} in the file, {cls.__name__} asked for"
+            )
+        environment = state["environment"] if environment is None else environment
+        if environment is None:
+            raise ValueError(
+                "This agent was not made with the id of an environment: pass "
+                "load(path, environment=...). Received: environment=None"
+            )
+        agent = cls(environment, **cls.parts_of(learner), **state["config"])
+        agent.steps, agent.rollouts = state["steps"], state["rollouts"]
+        agent._overshoot = state["overshoot"]
+        return agent
+
+    @staticmethod
+    def parts_of(learner):
+        """The arguments of the constructor that a loaded learner stands for."""
+        raise NotImplementedError
+
+
+def _read(path):
+    try:
+        with zipfile.ZipFile(path) as file, tempfile.TemporaryDirectory() as folder:
+            state = json.loads(file.read("agent.json"))
+            if state["format"] != _FORMAT:
+                raise ValueError(f"unknown format {state['format']}")
+            file.extract("learner.keras", folder)
+            return state, keras.saving.load_model(Path(folder) / "learner.keras")
+    except FileNotFoundError:
+        raise
+    except (EOFError, KeyError, OSError, TypeError, ValueError) as error:
+        raise _not_whole(path, error) from error
+    except zipfile.BadZipFile as error:
+        raise _not_whole(path, error) from error
+
+
+def _not_whole(path, error):
+    return ValueError(
+        f"{path} is not a whole file of an agent. "
+        f"Received: {type(error).__name__}: {error}"
+    )
+
+
+class _Progress:
+    """What ``fit`` shows: a bar with time left, or a line a rollout."""
+
+    def __init__(self, verbose, steps):
+        self.verbose = 1 if verbose == "auto" else verbose
+        self.total = steps
+        self.began = time.perf_counter()
+        self.bar = None
+        if self.verbose == 1 and steps > 0:
+            shown = ["return_mean", "steps_per_second"]
+            self.bar = keras.utils.Progbar(steps, stateful_metrics=shown)
+
+    def speed(self, done):
+        seconds = time.perf_counter() - self.began
+        return {"steps_per_second": done / max(seconds, 1e-9)}
+
+    def show(self, rollouts, done, logs, ending):
+        if self.bar:
+            shown = [(k, logs[k]) for k in ("return_mean", "steps_per_second")]
+            self.bar.update(min(done, self.total), shown, finalize=ending)
+        elif self.verbose == 2:
+            parts = [f"{name}: {value:.4g}" for name, value in logs.items()]
+            print(f"Rollout {rollouts}, step {done}/{self.total}: " + ", ".join(parts))

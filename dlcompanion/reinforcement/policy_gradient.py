@@ -1,0 +1,303 @@
+"""REINFORCE: make what turned out better than expected more probable."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from dlcompanion.reinforcement.agent import WEIGHTS, Agent
+from dlcompanion.reinforcement.environments import Environments
+from dlcompanion.reinforcement.numpy_policy import dense_network, in_numpy
+from dlcompanion.reinforcement.returns import reward_to_go
+from dlcompanion.training import StepModel
+
+
+def policy_gradient_loss(logits, actions, advantages, weights):
+    r"""A scalar whose gradient is minus the policy gradient.
+
+    .. math:: L(\theta) = - \frac{\sum_i w_i \, A_i \log \pi_\theta(a_i \mid s_i)}
+        {\sum_i w_i}
+
+    Args:
+        logits: Tensor ``(steps, actions)``, the policy's output for :math:`s_i`.
+        actions: Integer tensor ``(steps,)``, the actions taken.
+        advantages: Tensor ``(steps,)``, :math:`A_i`; taken as constants.
+        weights: Tensor ``(steps,)``: 1 for a step that was played, 0 for padding.
+
+    Returns:
+        Scalar tensor.
+
+    Example:
+        >>> logits = keras.ops.zeros((2, 2))  # probabilities of one half
+        >>> loss = policy_gradient_loss(
+        ...     logits, np.array([0, 1]), np.array([1.0, 3.0]), np.ones(2)
+        ... )
+        >>> print(f"{float(loss):.4f}")  # 2 log 2
+        1.3863
+    """
+    taken = ops.one_hot(actions, logits.shape[-1], dtype=logits.dtype)
+    log_probabilities = ops.sum(ops.log_softmax(logits) * taken, axis=-1)  # (steps,)
+    advantages = ops.cast(ops.stop_gradient(advantages), logits.dtype)
+    return -_mean(advantages * log_probabilities, ops.cast(weights, logits.dtype))
+
+
+def baseline_loss(values, returns, weights):
+    r"""Half the mean squared error of the baseline.
+
+    .. math:: \frac{\sum_i w_i \, (v(s_i) - G_i)^2}{2 \sum_i w_i}
+
+    Args:
+        values: Tensor ``(steps,)``, the baseline's output.
+        returns: Tensor ``(steps,)``, the reward to go :math:`G_i`.
+        weights: Tensor ``(steps,)``: 1 for a step that was played, 0 for padding.
+
+    Returns:
+        Scalar tensor.
+
+    Example:
+        >>> float(baseline_loss(np.array([1.0, 9.0]), np.array([3.0, 0.0]), [1.0, 0.0]))
+        2.0
+    """
+    return 0.5 * _mean(ops.square(values - returns), weights)
+
+
+def _mean(x, weights):
+    return ops.sum(x * weights) / ops.sum(weights)
+
+
+@keras.saving.register_keras_serializable(package="dlcompanion")
+class PolicyWithBaseline(StepModel):
+    r"""A policy and a value function, learning together from a rollout.
+
+    One step of ``train_on_batch((observations, actions), returns, weights)`` takes the
+    gradient of
+
+    .. math:: -\frac1n \sum_i \bigl(G_i - \bar v(s_i)\bigr) \log \pi(a_i \mid s_i)
+        + \frac1{2n} \sum_i \bigl(v(s_i) - G_i\bigr)^2
+
+    in the weights of both, where :math:`\bar v` is :math:`v` taken as a constant. Both
+    networks are called with ``training=False``, as they are when the policy acts: the
+    gradient must be that of the policy that played.
+
+    Args:
+        policy: :class:`keras.Model` from observations to logits ``(batch, actions)``.
+        baseline: :class:`keras.Model` from observations to values ``(batch, 1)``.
+        **kwargs: Passed on to :class:`keras.Model`.
+
+    Call arguments:
+        inputs: Observations ``(batch, ...)``.
+
+    Returns:
+        Logits ``(batch, actions)`` and values ``(batch,)``.
+
+    Example:
+        >>> policy = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        >>> baseline = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        >>> logits, values = PolicyWithBaseline(policy, baseline)(np.ones((5, 3)))
+        >>> tuple(logits.shape), tuple(values.shape)
+        ((5, 2), (5,))
+    """
+
+    def __init__(self, policy, baseline, **kwargs):
+        super().__init__(**kwargs)
+        self.policy = policy
+        self.baseline = baseline
+
+    def build(self, input_shape):
+        """The networks were built by whoever made them."""
+
+    def call(self, inputs):
+        logits = self.policy(inputs, training=False)
+        return logits, self.baseline(inputs, training=False)[:, 0]
+
+    def update(self, data):
+        (observations, actions), returns, weights = data
+
+        def loss():
+            logits, values = self(observations)
+            advantages = returns - values
+            on_policy = policy_gradient_loss(logits, actions, advantages, weights)
+            on_baseline = baseline_loss(values, returns, weights)
+            return on_policy + on_baseline, (logits, values, on_policy, on_baseline)
+
+        variables = self.trainable_variables
+        (_, (logits, values, on_policy, on_baseline)), gradients = self.value_and_grad(
+            loss, variables, has_aux=True
+        )
+        self.optimizer.apply(gradients, variables)
+        logs = ops.log_softmax(logits)
+        entropy = _mean(-ops.sum(ops.exp(logs) * logs, axis=-1), weights)
+        spread = _mean(ops.square(returns - _mean(returns, weights)), weights)
+        return {
+            "policy_loss": on_policy,
+            "baseline_loss": on_baseline,
+            "entropy": entropy,
+            "explained_variance": 1 - 2 * on_baseline / ops.maximum(spread, 1e-12),
+        }
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "policy": keras.saving.serialize_keras_object(self.policy),
+            "baseline": keras.saving.serialize_keras_object(self.baseline),
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        parts = {
+            name: keras.saving.deserialize_keras_object(
+                config[name], custom_objects=custom_objects
+            )
+            for name in ("policy", "baseline")
+        }
+        return cls(**{**config, **parts})
+
+
+class REINFORCE(Agent):
+    r"""The policy gradient by Monte Carlo, with a learned baseline.
+
+    The gradient of the expected return is an expectation that one can sample: play an
+    episode, and weigh the gradient of each action's log-probability by how much
+    more came after it than expected,
+
+    .. math:: \nabla_\theta J = \mathbb E_\pi \Bigl[ \sum_t
+        \bigl(G_t - v(s_t)\bigr) \nabla_\theta \log \pi_\theta(a_t \mid s_t) \Bigr],
+        \qquad G_t = \sum_{k \ge t} \gamma^{k - t} r_k .
+
+    The baseline :math:`v`, a network that is fitted to :math:`G_t`, changes the
+    variance and not the mean.
+
+    One rollout is one whole episode in each of ``num_envs`` environments, one update is
+    one step of the optimizer on all of its steps. The mean runs over steps instead of
+    episodes, and the factor :math:`\gamma^t` in front of each term is left out, as in
+    most implementations. An episode that *terminates* is worth nothing afterwards; one
+    that is *cut*, by the environment's time limit or by ``horizon``, is worth
+    :math:`v` of the state that follows. Rollouts are padded to ``num_envs * horizon``
+    steps, so that one compiled update serves all.
+
+    A policy that is a chain of dense layers acts in NumPy, any other through a
+    compiled call. Networks are called with ``training=False``: dropout does nothing.
+
+    Args:
+        environment: Id of a gymnasium environment, function that makes an environment,
+            environment, or vector environment (``NEXT_STEP`` or ``SAME_STEP``
+            autoreset), with a Box of observations and Discrete actions.
+        policy: :class:`keras.Model` from observations to logits, one an action. By
+            default two hidden layers of 64 tanh units.
+        baseline: :class:`keras.Model` from observations to one value. By default as
+            the policy.
+        optimizer: Keras optimizer of both networks. By default Adam with learning rate
+            0.01.
+        discount: Number :math:`\gamma` in [0, 1].
+        num_envs: Positive integer, the episodes of a rollout. Of an environment or
+            vector environment it is the number that that one has.
+        horizon: Positive integer, the steps after which an episode is cut, or None for
+            the environment's own time limit (1000 if it has none).
+        seed: Integer of at least 0, or None for one that is drawn. Decides weights,
+            resets and actions.
+
+    Raises:
+        ValueError: If an argument is none of the above, the environment is unknown or
+            has other spaces, or a network does not fit the spaces.
+
+    Example:
+        >>> agent = REINFORCE("CartPole-v1", seed=0)
+        >>> history = agent.fit(steps=200, verbose=0)
+        >>> sorted(history.history)[:3]
+        ['baseline_loss', 'entropy', 'explained_variance']
+        >>> agent.predict(np.zeros(4, "float32")) in (0, 1)
+        True
+        >>> sorted(agent.evaluate(episodes=2))
+        ['episodes', 'length_mean', 'return_mean', 'return_std']
+
+    References:
+        Williams, *Simple Statistical Gradient-Following Algorithms for Connectionist
+        Reinforcement Learning*, 1992. https://doi.org/10.1007/BF00992696
+
+        Sutton, McAllester, Singh and Mansour, *Policy Gradient Methods for
+        Reinforcement Learning with Function Approximation*, 2000.
+    """
+
+    def __init__(
+        self,
+        environment,
+        policy=None,
+        baseline=None,
+        optimizer=None,
+        discount=0.99,
+        num_envs=8,
+        horizon=None,
+        seed=None,
+    ):
+        if not isinstance(discount, (int, float)) or not 0 <= discount <= 1:
+            raise ValueError(
+                f"discount must lie in [0, 1]. Received: discount={discount!r}"
+            )
+        self.discount = discount
+        environments = Environments(environment, num_envs)
+        config = {"discount": discount, "num_envs": num_envs}
+        super().__init__(environments, seed, horizon, config)
+        shape, actions = environments.observation_shape, environments.actions
+        seeds = [self.number(WEIGHTS, n) for n in range(2)]
+        if policy is None:
+            policy = dense_network(shape, actions, 0.01, seeds[0], "policy")
+        if baseline is None:
+            baseline = dense_network(shape, 1, 1.0, seeds[1], "baseline")
+        _check_fits("policy", policy, shape, actions)
+        _check_fits("baseline", baseline, shape, 1)
+        learner = PolicyWithBaseline(policy, baseline, name="learner")
+        learner.build((None, *shape))
+        learner.compile(keras.optimizers.Adam(0.01) if optimizer is None else optimizer)
+        self.attach(learner)
+        self._values = in_numpy(baseline)
+
+    def learn(self, episodes):
+        """One step of the optimizer, on all steps of the rollout."""
+        self._values.refresh()
+        following = self._values(episodes.last_observations)[:, 0]
+        after = np.where(episodes.terminated, 0.0, following)
+        playing = episodes.playing  # (time, environments)
+        ends = playing & ~np.vstack([playing[1:], np.zeros_like(playing[:1])])
+        returns = reward_to_go(
+            episodes.rewards, ends, np.broadcast_to(after, ends.shape), self.discount
+        )
+
+        def padded(x):
+            x = x[playing]
+            rows = np.zeros((len(playing.T) * self.horizon, *x.shape[1:]), x.dtype)
+            rows[: len(x)] = x
+            return rows
+
+        return self.learner.train_on_batch(
+            (padded(episodes.observations), padded(episodes.actions)),
+            padded(returns),
+            padded(np.ones_like(returns)),
+            return_dict=True,
+        )
+
+    @staticmethod
+    def parts_of(learner):
+        """The networks and the optimizer of a loaded learner."""
+        return {
+            "policy": learner.policy,
+            "baseline": learner.baseline,
+            "optimizer": learner.optimizer,
+        }
+
+
+def _check_fits(name, model, observation_shape, outputs):
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"{name} must be a keras.Model. Received: {name}={model!r}")
+    observations = np.zeros((1, *observation_shape), "float32")
+    try:
+        shape = tuple(model(observations, training=False).shape)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"The {name} must take observations of shape {observation_shape}. "
+            f"Received: {name}={model.name!r}, which raised {error}"
+        ) from error
+    if shape != (1, outputs):
+        raise ValueError(
+            f"The {name} must give (batch, {outputs}) for this environment. "
+            f"Received: {name}={model.name!r} with output shape (batch, "
+            f"{', '.join(map(str, shape[1:]))})"
+        )
