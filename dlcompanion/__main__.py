@@ -1,0 +1,246 @@
+"""The command line: ``python -m dlcompanion list | show | copy | run``."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from dlcompanion import topics
+
+
+def main(arguments=None):
+    """Run the command line.
+
+    Args:
+        arguments: List of strings, by default those of the process.
+
+    Returns:
+        Integer, the exit code: 0, the exit code of the script that ``run`` ran, or 2
+        where one line on stderr says what is wrong and nothing was written.
+
+    Example:
+        >>> main(["show", "lookahead"]) == 0
+        lookahead: Lookahead: two sets of weights, one step behind
+        ...
+        True
+    """
+    try:
+        return _app()(arguments, standalone_mode=False) or 0
+    except (OSError, ValueError) as error:
+        message = _one_line(error)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # Typer's own: unknown command, ...
+            raise
+        message = error.format_message()
+        if "\n" in message:  # no arguments at all: the help
+            print(message)
+            return 2
+    print(f"dlcompanion: {message}", file=sys.stderr)
+    return 2
+
+
+def _app():
+    import typer
+
+    app = typer.Typer(
+        help="The deep-learning textbook that one can pip install.",
+        add_completion=False,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
+    name = typer.Argument(help="A topic such as lookahead, or a class of one.")
+    chapter = typer.Argument(help="A chapter such as optimization.")
+    folder = typer.Argument(help="Where to copy it; made if it is not there.")
+    done = typer.Option("--done", help="Only what can be read and run today.")
+    force = typer.Option("--force", help="Overwrite a file that is there.")
+
+    @app.command("list")
+    def list_(
+        chapter: Annotated[str | None, chapter] = None,
+        done: Annotated[bool, done] = False,
+    ):
+        """List the topics, of one chapter or of all."""
+        list_topics(chapter, done)
+
+    @app.command()
+    def show(name: Annotated[str, name]):
+        """Show a topic: its claim, how to import it, where its script is."""
+        show_topic(topics.find_topic(name))
+
+    @app.command()
+    def copy(
+        name: Annotated[str, name],
+        folder: Annotated[Path, folder] = Path(),
+        force: Annotated[bool, force] = False,
+    ):
+        """Copy a topic's script, to read, change and run it."""
+        print(copy_script(topics.find_topic(name), folder, force))
+
+    @app.command()
+    def run(name: Annotated[str, name]):
+        """Run a topic's script; the exit code is the script's."""
+        raise typer.Exit(run_script(topics.find_topic(name)))
+
+    return app
+
+
+def list_topics(chapter=None, done=False):
+    """Print a table of topics.
+
+    Args:
+        chapter: String, a chapter's slug, or ``None`` for all.
+        done: Boolean, whether to leave out what is only planned.
+
+    Raises:
+        ValueError: If there is no such chapter.
+
+    Example:
+        >>> list_topics("losses", done=True)  # doctest: +ELLIPSIS
+        <BLANKLINE>
+        Losses ...
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    shown = [topics.find_chapter(chapter)] if chapter else topics.chapters().values()
+    for head in shown:
+        slug = head["slug"]
+        rows = [t for t in topics.topics().values() if t["chapter"] == slug]
+        finished = [t for t in rows if t["state"] == "done"]
+        if done and not finished:
+            continue
+        console.print(
+            f"\n[bold]{head['title']}[/bold] ({slug}): "
+            f"{len(finished)} of {len(rows)} topics are there"
+        )
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True, min_width=30)
+        table.add_column(no_wrap=True, min_width=7)
+        table.add_column(justify="right", no_wrap=True, min_width=5)
+        table.add_column()
+        for topic in finished if done else rows:
+            seconds = f"{topic['seconds']:.0f} s" if "seconds" in topic else ""
+            style = None if topic["state"] == "done" else "dim"
+            state = topic["state"]
+            table.add_row(topic["slug"], state, seconds, topic["title"], style=style)
+        console.print(table)
+
+
+def show_topic(topic):
+    """Print what there is to know about a topic.
+
+    Args:
+        topic: A topic's dict.
+
+    Example:
+        >>> show_topic(topics.find_topic("yogi"))  # doctest: +ELLIPSIS
+        yogi: Yogi
+        chapter   Optimization (optimization)
+        state     planned
+        target    The trajectory equals the reference
+        ...
+    """
+    title = topics.chapters()[topic["chapter"]]["title"]
+    line = topics.import_line(topic)
+    if line is None:
+        line = "comes with Keras" if topic["do"] == "show" else "planned"
+    try:
+        script = topics.script_path(topic)
+    except ValueError:
+        script = "planned"
+    facts = {
+        "chapter": f"{title} ({topic['chapter']})",
+        "state": topic["state"],
+        "target": topic["target"],
+        "measured": topic.get("measured"),
+        "verdict": topic.get("verdict"),
+        "import": line,
+        "script": script,
+        "seconds": topic.get("seconds"),
+    }
+    print(f"{topic['slug']}: {topic['title']}")
+    for key, value in facts.items():
+        if value is not None:
+            print(f"{key:9s} {value}")
+
+
+def copy_script(topic, folder, force=False):
+    """Copy a topic's script into a folder.
+
+    Args:
+        topic: A topic's dict.
+        folder: ``pathlib.Path``, made if it is not there.
+        force: Boolean, whether to overwrite a file of the same name.
+
+    Returns:
+        ``pathlib.Path``, the copy.
+
+    Raises:
+        ValueError: If the topic has no script yet, or the copy is there already.
+        OSError: If the folder cannot be written to.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     copy_script(topics.find_topic("lookahead"), Path(folder)).name
+        'plot_lookahead.py'
+    """
+    script = topics.script_path(topic)
+    target = folder / script.name
+    if os.path.lexists(target) and not force:
+        raise ValueError(f"{target} is there already; --force overwrites it.")
+    folder.mkdir(parents=True, exist_ok=True)
+    # whole or not at all: the text goes to a new file that then takes the name
+    part = folder / f".{script.name}.{os.getpid()}.part"
+    try:
+        with open(part, "xb") as file:
+            file.write(script.read_bytes())
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def run_script(topic):
+    """Run a topic's script in a process of its own.
+
+    The backend is that of the environment (``KERAS_BACKEND``). Without a display the
+    pictures are drawn and not shown.
+
+    Args:
+        topic: A topic's dict.
+
+    Returns:
+        Integer, the exit code of the script.
+
+    Raises:
+        ValueError: If the topic has no script yet.
+
+    Example:
+        >>> run_script(topics.find_topic("yogi"))
+        Traceback (most recent call last):
+        ValueError: The page of 'yogi' is planned and not there yet.
+    """
+    environment = dict(os.environ)
+    shown = "DISPLAY" in environment or "WAYLAND_DISPLAY" in environment
+    if sys.platform.startswith("linux") and not shown:
+        environment.setdefault("MPLBACKEND", "agg")
+    if topics.is_checkout():
+        path = [str(topics.PACKAGE.parent), environment.get("PYTHONPATH")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+    script = str(topics.script_path(topic))
+    code = subprocess.run([sys.executable, script], env=environment).returncode
+    return 128 - code if code < 0 else code  # a signal, as the shell counts it
+
+
+def _one_line(error):
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where}"
+    return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
