@@ -178,13 +178,26 @@ class ResumableCheckpoint(keras.callbacks.Callback):
             variable.assign(value)
         for callback, saved in zip(self.carry, state["carry"], strict=True):
             _set_state(callback, saved)
-        _set_random_state(state["random"], self.path)
+        _set_random_state(state["random"])
+        if not self.params.get("in_memory"):
+            self._warn_of_another_order(state["random"]["tensorflow_seed"])
         self._history = state["history"]
         self._resumed = list(range(state["epoch"]))
         # A run that a callback stopped has ended: no epoch is left, however many
         # were asked for.
         first = self.params["epochs"] if state["stopped"] else state["epoch"]
         backend.start_at_epoch(self.model, first)
+
+    def _warn_of_another_order(self, there):
+        here = backend.random_state()["tensorflow_seed"]
+        if there is not None and there != here:
+            warnings.warn(
+                f"TensorFlow's global seed was {there} in the run of {self.path} and "
+                f"is {here} now. Keras draws the order of examples from it when fit "
+                "starts, so that order differs from the uninterrupted run's. Call "
+                f"keras.utils.set_random_seed({there}) before fit.",
+                stacklevel=2,
+            )
 
     def _check(self, state):
         """Refuse what is not of this run, before anything is changed."""
@@ -243,21 +256,11 @@ def _random_state():
     }
 
 
-def _set_random_state(state, path):
+def _set_random_state(state):
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     np.random.set_state(tuple(state["numpy"]))
     backend.set_random_state(state)
-    here = backend.random_state()["tensorflow_seed"]
-    there = state["tensorflow_seed"]
-    if there is not None and there != here:
-        warnings.warn(
-            f"TensorFlow's global seed was {there} in the run of {path} and is {here} "
-            "now. Keras draws the order of examples from it when fit starts, so that "
-            "order differs from the uninterrupted run's. Call "
-            f"keras.utils.set_random_seed({there}) before fit.",
-            stacklevel=2,
-        )
 
 
 def _write(path, state):

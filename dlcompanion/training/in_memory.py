@@ -104,19 +104,20 @@ def fit_in_memory(
     size = len(keras.tree.flatten(data)[0])
     backend.prepare_fit(model, _rows(data, batch_size))
 
-    def program(size, shuffle, training):
-        return backend.epoch_program(model, size, batch_size, shuffle, training)
+    def run(data, order, training):
+        shuffle = order is not None
+        epoch = backend.epoch_program(model, data, batch_size, shuffle, training)
+        return backend.epoch_logs(model, epoch(data, order))
 
     def validate():
         callbacks.on_test_begin()
         model.reset_metrics()
-        logs = backend.epoch_logs(model, program(held_size, False, False)(held, None))
+        logs = run(held, None, training=False)
         callbacks.on_test_end(logs)
         return {f"val_{name}": value for name, value in logs.items()}
 
     if held_out is not None:
         held, _ = backend.pack_arrays(*held_out, None, 0.0)
-        held_size = len(keras.tree.flatten(held)[0])
     _check_callbacks(callbacks)
     callbacks = keras.callbacks.CallbackList(
         callbacks,
@@ -126,6 +127,7 @@ def fit_in_memory(
         verbose=verbose,
         epochs=epochs,
         steps=-(-size // batch_size),
+        in_memory=True,
     )
     model.stop_training = False
     callbacks.on_train_begin()
@@ -136,8 +138,8 @@ def fit_in_memory(
         order = None
         if shuffle:
             first = np.random.randint(2**31) if seed is None else seed
-            order = np.array([first, epoch], "int32")
-        logs = backend.epoch_logs(model, program(size, shuffle, True)(data, order))
+            order = (first, epoch)
+        logs = run(data, order, training=True)
         if held_out is not None:
             logs.update(validate())
         callbacks.on_epoch_end(epoch, logs)
