@@ -82,11 +82,26 @@ class StepModel(keras.Model):
                 :func:`keras.utils.unpack_x_y_sample_weight`.
 
         Returns:
-            Dict from name to scalar, the logs of this step.
+            Dict from name to scalar, the logs of this step. ``fit`` reports the last
+            value of an epoch, so return the result of a metric to report a mean. The
+            value named ``"loss"`` is averaged as Keras does, weighted by batch size.
         """
         raise NotImplementedError(
             f"{type(self).__name__} must define update(data) -> logs"
         )
+
+    def measure(self, data):
+        """One step of ``evaluate`` on one batch; define it if Keras's does not fit.
+
+        Without it ``evaluate`` computes the loss and the metrics given to ``compile``.
+
+        Args:
+            data: As for :meth:`update`.
+
+        Returns:
+            Dict from name to scalar, as :meth:`update`.
+        """
+        raise NotImplementedError
 
     def value_and_grad(self, f, variables, *, optimizer=None, has_aux=False):
         """Loss and gradients inside ``update``, ready for the optimizer.
@@ -125,10 +140,11 @@ class StepModel(keras.Model):
                 v.regularizer(v.value) for v in variables if v.regularizer is not None
             ]
             loss = ops.convert_to_tensor(loss)
+            if keras.backend.standardize_dtype(loss.dtype) in ("float16", "bfloat16"):
+                loss = ops.cast(loss, "float32")  # so that scaling cannot overflow it
             for extra in added:
-                loss = loss + ops.cast(
-                    self._aggregate_additional_loss(extra), loss.dtype
-                )
+                extra = self._aggregate_additional_loss(extra)
+                loss = loss + ops.cast(extra, loss.dtype)
             return optimizer.scale_loss(loss), (loss, aux)
 
         (_, (loss, aux)), gradients = autodiff.value_and_grad(
@@ -158,9 +174,29 @@ class StepModel(keras.Model):
     # -- what Keras calls ---------------------------------------------------------
 
     def train_step(self, *args):
-        if not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
-        return backend.training_step(self, self.update, args)
+        if not self.optimizer.built:  # TensorFlow comes here before it has built
+            self._symbolic_build(data_batch=args[-1])
+        return backend.model_step(
+            self, lambda data: self._logs(self.update, data), args
+        )
+
+    def test_step(self, *args):
+        if type(self).measure is StepModel.measure:
+            return super().test_step(*args)
+        return backend.model_step(
+            self, lambda data: self._logs(self.measure, data), args
+        )
+
+    def _logs(self, step, data):
+        """The logs of a step; its loss goes through Keras's own mean."""
+        logs = dict(step(data))
+        names = [m.name for m in self.metrics if m is not self._loss_tracker]
+        if "loss" in logs and "loss" not in names:
+            first = keras.tree.flatten(keras.utils.unpack_x_y_sample_weight(data)[0])[0]
+            size = ops.shape(first)[0]
+            self._loss_tracker.update_state(logs["loss"], sample_weight=size)
+            logs["loss"] = self._loss_tracker.result()
+        return logs
 
     def compile(self, optimizer="rmsprop", *args, auto_scale_loss=True, **kwargs):
         optimizer = keras.optimizers.get(optimizer)

@@ -1,0 +1,101 @@
+"""The one place that imports backend packages and Keras internals.
+
+Everything here hides a difference between TensorFlow, JAX and PyTorch. The rest of
+the package is written in ``keras.ops``. Each private name of Keras that is used is
+listed in :data:`PRIVATE`, and a test says so by name when one disappears.
+"""
+
+import importlib
+
+from dlcompanion.backend.differentiation import differentiate, jacobian
+from dlcompanion.backend.epochs import (
+    epoch_logs,
+    epoch_program,
+    first_epoch,
+    flatten_layers,
+    pack_arrays,
+    prepare_fit,
+    random_state,
+    set_random_state,
+    shuffled,
+    start_at_epoch,
+)
+from dlcompanion.backend.sparse import SparseMatrix, segment_sum
+from dlcompanion.backend.steps import collected_losses, model_step
+from dlcompanion.backend.variables import (
+    RecordingScope,
+    compile,
+    conditionally,
+    write_back,
+)
+
+__all__ = [
+    "PRIVATE",
+    "RecordingScope",
+    "SparseMatrix",
+    "collected_losses",
+    "compile",
+    "conditionally",
+    "differentiate",
+    "epoch_logs",
+    "epoch_program",
+    "first_epoch",
+    "flatten_layers",
+    "jacobian",
+    "model_step",
+    "pack_arrays",
+    "prepare_fit",
+    "random_state",
+    "require",
+    "segment_sum",
+    "set_random_state",
+    "shuffled",
+    "start_at_epoch",
+    "write_back",
+]
+
+#: Private names of Keras that this package relies on, as (module, path in it);
+#: ``Name()`` stands for an instance.
+PRIVATE = (
+    ("keras.src.backend.common.stateless_scope", "get_stateless_scope"),
+    ("keras.src.backend.common.stateless_scope", "StatelessScope.add_update"),
+    ("keras.src.backend.common.stateless_scope", "StatelessScope.get_current_value"),
+    ("keras.src.backend.common.variables", "Variable()._value"),
+    ("keras.src.layers.layer", "Layer._flatten_layers"),
+    ("keras.src.random.seed_generator", "global_seed_generator"),
+    ("keras.src.trainers.data_adapters.array_data_adapter", "ArrayDataAdapter"),
+    ("keras.src.trainers.data_adapters.array_slicing", "train_validation_split"),
+    ("keras.src.trainers.trainer", "Trainer()._compile_config"),
+    ("keras.src.trainers.trainer", "Trainer()._initial_epoch"),
+    ("keras.src.trainers.trainer", "Trainer()._loss_tracker"),
+    ("keras.src.trainers.trainer", "Trainer._aggregate_additional_loss"),
+    ("keras.src.trainers.trainer", "Trainer._assert_compile_called"),
+    ("keras.src.trainers.trainer", "Trainer._get_metrics_result_or_logs"),
+    ("keras.src.trainers.trainer", "Trainer._symbolic_build"),
+)
+
+
+def require(module, extra):
+    """Import an optional package where it is needed.
+
+    Args:
+        module: String, the module to import, for example ``"gymnasium"``.
+        extra: String, the extra of dlcompanion that installs it.
+
+    Returns:
+        The module.
+
+    Raises:
+        ImportError: If it is not installed; the message names the extra.
+
+    Example:
+        >>> require("json", "datasets").dumps([1])
+        '[1]'
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"This needs the package {module!r}, which could not be imported "
+            f'({error}). Install it with: pip install "dlcompanion[{extra}]"'
+        ) from error

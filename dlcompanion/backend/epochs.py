@@ -1,0 +1,283 @@
+"""Random states of a run, and an epoch of training as one program."""
+
+import keras
+
+
+def random_state():
+    """Random states outside of the model: Keras's own seed, and the backend's.
+
+    TensorFlow's generators cannot be read; its global seed, from which they all come,
+    is given instead, for comparison.
+    """
+    from keras.src.random.seed_generator import global_seed_generator
+
+    state = {"keras": global_seed_generator().state, "tensorflow_seed": None}
+    name = keras.backend.backend()
+    if name == "tensorflow":
+        from tensorflow.python.eager import context
+
+        state["tensorflow_seed"] = context.global_seed()
+    elif name == "torch":
+        import torch
+
+        state["torch"] = torch.get_rng_state()
+    return state
+
+
+def set_random_state(state):
+    """Restore what :func:`random_state` gave, TensorFlow's seed excepted."""
+    from keras.src.random.seed_generator import global_seed_generator
+
+    global_seed_generator().state.assign(state["keras"])
+    if keras.backend.backend() == "torch":
+        import torch
+
+        torch.set_rng_state(torch.as_tensor(state["torch"], dtype=torch.uint8))
+
+
+def start_at_epoch(model, epoch):
+    """Let the running ``fit`` begin at ``epoch``; None: where its caller says."""
+    model._initial_epoch = epoch
+
+
+def flatten_layers(model):
+    """All layers of a model, nested ones too, without the model itself."""
+    return model._flatten_layers(include_self=False, recursive=True)
+
+
+def pack_arrays(x, y, sample_weight, class_weight, split):
+    """The tensors that ``fit`` would slice, and those that it would validate on."""
+    from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
+    from keras.src.trainers.data_adapters.array_slicing import train_validation_split
+
+    arrays, held_out = (x, y, sample_weight), None
+    if split:
+        arrays, held_out = train_validation_split(arrays, split)
+    adapter = ArrayDataAdapter(*arrays, class_weight=class_weight)
+    return keras.tree.map_structure(_to_device, adapter._inputs), held_out
+
+
+def _to_device(array):
+    array = keras.ops.convert_to_numpy(array)
+    if array.dtype.kind not in "biufV":
+        raise ValueError(
+            f"The data must be numbers. Received: an array of dtype={array.dtype}"
+        )
+    dtype = keras.config.floatx() if array.dtype.kind in "fV" else None
+    return keras.ops.convert_to_tensor(array, dtype=dtype)
+
+
+def prepare_fit(model, batch):
+    """Build model, metrics and optimizer as ``fit`` does; refuse what cannot be run."""
+    model._assert_compile_called("fit_in_memory")
+    distributed = keras.distribution.distribution() is not None
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        distributed = tf.distribute.has_strategy()
+        distributed |= model.distribute_strategy.num_replicas_in_sync > 1
+    if distributed:
+        raise ValueError(
+            "fit_in_memory runs on one device; use fit for several. "
+            f"Received: model={model.name} under a distribution"
+        )
+    model._symbolic_build(data_batch=batch)
+
+
+def first_epoch(model, initial_epoch):
+    """``initial_epoch``, unless a callback that resumes has set another."""
+    return model._initial_epoch or initial_epoch
+
+
+def epoch_logs(model, logs):
+    """The metrics of the model, where they are what the step returned."""
+    return dict(model._get_metrics_result_or_logs(logs))
+
+
+def shuffled(size, seed):
+    """A random order of ``range(size)``, decided by ``seed``, two int32."""
+    name = keras.backend.backend()
+    if name == "tensorflow":
+        import tensorflow as tf
+
+        return tf.random.experimental.stateless_shuffle(tf.range(size), seed)
+    if name == "jax":
+        import jax
+
+        key = jax.random.fold_in(jax.random.key(seed[0]), seed[1])
+        return jax.random.permutation(key, size)
+    import torch
+
+    generator = torch.Generator().manual_seed((int(seed[0]) << 32) + int(seed[1]))
+    return torch.randperm(size, generator=generator).to(_torch_device())
+
+
+def _torch_device():
+    return keras.ops.zeros(()).device  # where Keras puts its tensors
+
+
+def epoch_program(model, data, batch_size, shuffle, training):
+    """Compile a whole epoch: order, gathering and all steps, the last partial one too.
+
+    The program is kept with the model until the model is compiled again.
+
+    Returns:
+        A function of a structure of tensors like ``data`` and of a seed, two int32,
+        that updates the model and returns the logs of the last step.
+    """
+    settings = (batch_size, shuffle, training, model.jit_compile, model.run_eagerly)
+    settings += (len(model.trainable_variables),)
+    settings += (repr(keras.tree.map_structure(lambda a: (a.shape, a.dtype), data)),)
+    compiled, programs = getattr(model, "_epoch_programs", (None, None))
+    if compiled is not model._compile_config:
+        programs = {}
+        object.__setattr__(model, "_epoch_programs", (model._compile_config, programs))
+    if settings not in programs:
+        name = keras.backend.backend()
+        if name == "tensorflow" and not model.run_eagerly:
+            make = _tf_epoch
+        elif name == "jax" and not model.run_eagerly:
+            make = _jax_epoch
+        else:
+            make = _plain_epoch
+        programs[settings] = make(model, data, batch_size, shuffle, training)
+    return programs[settings]
+
+
+def _tf_epoch(model, data, batch_size, shuffle, training):
+    import tensorflow as tf
+
+    size = len(keras.tree.flatten(data)[0])
+    full, rest = divmod(size, batch_size)
+    step = model.train_step if training else model.test_step
+
+    @tf.function(autograph=False)
+    def on_rows(data, rows):
+        batch = keras.tree.map_structure(lambda a: tf.gather(a, rows), data)
+        return keras.tree.map_structure(tf.convert_to_tensor, step(batch))
+
+    def epoch(data, seed):
+        order = shuffled(size, seed) if shuffle else tf.range(size)
+        logs = {}
+        if full:
+            traced = on_rows.get_concrete_function(data, order[:batch_size])
+            zeros = keras.tree.map_structure(
+                lambda spec: tf.zeros(spec.shape, spec.dtype), traced.structured_outputs
+            )
+            _, logs = tf.while_loop(
+                lambda start, logs: start < full * batch_size,
+                lambda start, logs: (
+                    start + batch_size,
+                    on_rows(data, tf.slice(order, [start], [batch_size])),
+                ),
+                (tf.constant(0), zeros),
+                parallel_iterations=1,
+            )
+        if rest:
+            logs = on_rows(data, order[full * batch_size :])
+        return logs
+
+    program = tf.function(
+        epoch, jit_compile=model.jit_compile or None, autograph=False
+    ).get_concrete_function(data, tf.TensorSpec([2], "int32"))
+    return lambda data, seed: program(data, tf.constant(seed or [0, 0], "int32"))
+
+
+def _jax_state(model, training):
+    groups = [model.trainable_variables, model.non_trainable_variables]
+    if training:
+        groups.append(model.optimizer.variables)
+    return [*groups, model.metrics_variables]
+
+
+def _jax_epoch(model, data, batch_size, shuffle, training):
+    import jax
+
+    size = len(keras.tree.flatten(data)[0])
+    full, rest = divmod(size, batch_size)
+    step = model.train_step if training else model.test_step
+
+    def epoch(state, data, seed):
+        def on_rows(state, rows):
+            batch = jax.tree.map(lambda a: a[rows], data)
+            logs, new = step(tuple(state), batch)
+            new = [  # a carry must keep its types
+                [jax.numpy.asarray(x, old.dtype) for x, old in zip(n, o, strict=True)]
+                for n, o in zip(new, state, strict=True)
+            ]
+            return new, logs
+
+        order = shuffled(size, seed) if shuffle else jax.numpy.arange(size)
+        logs = {}
+        if full:
+            rows = order[: full * batch_size].reshape(full, batch_size)
+            state, logs = jax.lax.scan(on_rows, state, rows)
+            logs = jax.tree.map(lambda a: a[-1], logs)
+        if rest:
+            state, logs = on_rows(state, order[full * batch_size :])
+        return logs, state
+
+    compiled = jax.jit(epoch)
+
+    def run(data, seed):
+        groups = _jax_state(model, training)
+        logs, state = compiled([[v.value for v in g] for g in groups], data, seed)
+        for variables, values in zip(groups, state, strict=True):
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+        return logs
+
+    return run
+
+
+def _plain_epoch(model, data, batch_size, shuffle, training):
+    size = len(keras.tree.flatten(data)[0])
+    step = _plain_step(model, training)
+
+    def run(data, seed):
+        order = shuffled(size, seed) if shuffle else keras.ops.arange(size)
+        logs = {}
+        for start in range(0, size, batch_size):
+            rows = order[start : start + batch_size]
+            batch = keras.tree.map_structure(lambda a, r=rows: _take(a, r), data)
+            logs = step(batch)
+        return logs
+
+    if keras.backend.backend() != "torch":
+        return run
+
+    def run_in_mode(data, seed):
+        model.train(training)
+        try:
+            return run(data, seed)
+        finally:
+            model.eval()
+
+    return run_in_mode
+
+
+def _take(array, rows):
+    if keras.backend.backend() == "torch":
+        return array.index_select(0, rows)
+    return keras.ops.take(array, rows, axis=0)
+
+
+def _plain_step(model, training):
+    name = keras.backend.backend()
+    step = model.train_step if training else model.test_step
+    if name == "tensorflow":
+        return step
+    if name == "torch":
+        (model.make_train_function if training else model.make_test_function)()
+        function = model.train_function if training else model.test_function
+        return lambda batch: function([batch])
+
+    def stateful(batch):
+        groups = _jax_state(model, training)
+        logs, state = step(tuple([v.value for v in g] for g in groups), batch)
+        for variables, values in zip(groups, state, strict=True):
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+        return logs
+
+    return stateful

@@ -1,0 +1,68 @@
+"""One step of a model, as each of Keras's trainers calls it."""
+
+import contextlib
+
+import keras
+
+from dlcompanion.backend.variables import RecordingScope
+
+
+def model_step(model, step, args):
+    """Run ``step(data) -> logs`` as the step that each of Keras's trainers calls.
+
+    TensorFlow and PyTorch call it with ``data``; JAX with ``(state, data)`` and takes
+    the new state back. The state is made of the model's trainable, non-trainable,
+    optimizer (in training) and metric variables, in this order.
+    """
+    name = keras.backend.backend()
+    if name == "tensorflow":
+        return step(args[0])
+    if name == "torch":
+        import torch
+
+        with torch.no_grad():
+            return step(args[0])
+    state, data = args
+    groups = [model.trainable_variables, model.non_trainable_variables]
+    if len(state) == 4:
+        groups.append(model.optimizer.variables)
+    groups.append(model.metrics_variables)
+    mapping = [
+        pair
+        for variables, values in zip(groups, state, strict=True)
+        for pair in zip(variables, values, strict=True)
+    ]
+    known = {id(v) for v, _ in mapping}
+    with RecordingScope(mapping) as scope:
+        logs = step(data)
+        logs = {k: keras.ops.convert_to_tensor(v) for k, v in logs.items()}
+    lost = [v.path for k, v in scope.written.items() if k not in known]
+    if lost:
+        raise ValueError(
+            "A step changed variables that the model does not track, so that their new "
+            "values would be lost. Make each an attribute of the model, and give each "
+            f"optimizer to compile(). Received: variables={lost}"
+        )
+    return logs, tuple([scope.get_current_value(v) for v in g] for g in groups)
+
+
+@contextlib.contextmanager
+def collected_losses(model):
+    """Collect what the layers of ``model`` pass to ``add_loss`` inside the block."""
+    losses = []
+    layers = model._flatten_layers()
+
+    def recorder(layer):
+        def add_loss(loss):
+            type(layer).add_loss(layer, loss)
+            losses.extend(keras.tree.flatten(loss))
+
+        return add_loss
+
+    for layer in layers:
+        object.__setattr__(layer, "add_loss", recorder(layer))
+    try:
+        yield losses
+    finally:
+        for layer in layers:
+            object.__delattr__(layer, "add_loss")

@@ -1,0 +1,155 @@
+"""Functions that read and assign Keras variables, compiled on each backend."""
+
+import keras
+
+
+class RecordingScope(keras.StatelessScope):
+    """A stateless scope that sees through to the outer one and remembers writes.
+
+    Keras's own scope forgets which variables were assigned, and a scope inside
+    another does not see the outer values. With both mended, a function that reads
+    and assigns Keras variables can be run as a pure function anywhere, and what it
+    changed can be carried out of it again.
+
+    Attributes:
+        written: Dict from id to each variable assigned inside the scope.
+        read: Dict from id to each variable whose value came from no scope at all.
+    """
+
+    def __init__(self, state_mapping=None):
+        super().__init__(state_mapping, collect_losses=True)
+        self.written = {}
+        self.read = {}
+        self.original_scope = None
+
+    def add_update(self, update):
+        self.written[id(update[0])] = update[0]
+        super().add_update(update)
+
+    def get_current_value(self, variable):
+        value = self.state_mapping.get(id(variable))
+        if value is None and self.original_scope is not None:
+            value = self.original_scope.get_current_value(variable)
+        if value is None:
+            self.read[id(variable)] = variable
+            value = variable._value
+        return value
+
+    def updates(self):
+        """Values of the written variables, in the order of ``written``."""
+        return [self.state_mapping[key] for key in self.written]
+
+
+def write_back(variables, values):
+    """Assign what a pure function returned; refuse values that would leak."""
+    from keras.src.backend.common.stateless_scope import get_stateless_scope
+
+    if keras.backend.backend() == "jax" and get_stateless_scope() is None:
+        import jax
+
+        leaks = [
+            v.path
+            for v, x in zip(variables, values, strict=True)
+            if isinstance(x, jax.core.Tracer)
+        ]
+        if leaks:
+            raise ValueError(
+                "A function that is traced by JAX changed Keras variables, and their "
+                "new values would be lost. Compile it with "
+                "dlcompanion.backend.compile instead of jax.jit, or call it inside a "
+                f"keras.StatelessScope. Received: variables={leaks}"
+            )
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def compile(fn, jit=True):
+    """Compile a function of tensors that may read and assign Keras variables.
+
+    On TensorFlow this is ``tf.function``. On JAX it is ``jax.jit`` of the pure
+    function that takes all Keras variables that ``fn`` uses and gives back those that
+    it changed, found while tracing: BatchNormalization statistics, seed generators,
+    metrics and optimizers work as on TensorFlow, where a bare ``jax.jit`` would freeze
+    or lose them. On PyTorch the function runs as it is.
+
+    Args:
+        fn: Function of tensors, arrays and structures of them.
+        jit: Boolean, whether TensorFlow compiles with XLA. JAX always does.
+
+    Returns:
+        A function with the signature of ``fn``.
+
+    Example:
+        >>> double = compile(lambda x: 2.0 * x)
+        >>> float(double(keras.ops.ones(())))
+        2.0
+    """
+    name = keras.backend.backend()
+    if name == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(fn, jit_compile=jit or None, reduce_retracing=True)
+    if name == "jax":
+        return _Compiled(fn)
+    return fn
+
+
+class _Compiled:
+    """jax.jit of a function together with the Keras variables that it uses."""
+
+    def __init__(self, fn):
+        import jax
+
+        self.fn = fn
+        self.variables = {}  # id -> variable, in the order of the inputs
+        self.traced = False
+        self.jitted = jax.jit(self.pure)
+
+    def pure(self, values, args, kwargs):
+        variables = list(self.variables.values())
+        with RecordingScope(zip(variables, values, strict=True)) as scope:
+            result = self.fn(*args, **kwargs)
+        self.variables.update(scope.read)
+        self.variables.update(scope.written)
+        order = list(self.variables)
+        changed = {str(order.index(k)): scope.state_mapping[k] for k in scope.written}
+        return result, changed
+
+    def __call__(self, *args, **kwargs):
+        if not self.traced:  # find the variables without compiling anything
+            import jax
+
+            jax.eval_shape(self.pure, [], args, kwargs)
+            self.traced = True
+        while True:
+            variables = list(self.variables.values())
+            values = [v.value for v in variables]
+            result, changed = self.jitted(values, args, kwargs)
+            if len(self.variables) == len(variables):
+                break  # a trace that met a new variable used it as a constant: again
+        write_back([variables[int(i)] for i in changed], list(changed.values()))
+        return result
+
+
+def conditionally(condition, when_true, when_false):
+    """Run one of two functions that assign Keras variables and return nothing."""
+    if keras.backend.backend() != "jax":
+        keras.ops.cond(condition, when_true, when_false)
+        return
+    import jax
+
+    written = {}
+
+    def pure(fn):
+        def run():
+            with RecordingScope() as scope:
+                fn()
+            written.update(scope.written)
+            return [scope.get_current_value(v) for v in written.values()]
+
+        return run
+
+    for fn in (when_true, when_false):
+        jax.eval_shape(pure(fn))  # finds all variables that either one assigns
+    values = jax.lax.cond(condition, pure(when_true), pure(when_false))
+    write_back(written.values(), values)
