@@ -128,7 +128,7 @@ class GraphConvolution(keras.layers.Layer):
         )
 
     def build(self, input_shape):
-        shape = input_shape if self.graph else _first(input_shape)
+        shape = input_shape if self.graph else input_shape[0]
         if shape[-1] is None:
             raise ValueError(
                 "x must have a known number of features. "
@@ -147,10 +147,19 @@ class GraphConvolution(keras.layers.Layer):
             self.bias = None
 
     def __call__(self, inputs, *args, **kwargs):
-        if self.graph is None and isinstance(inputs, list | tuple):
-            x, edges, *weights = [*inputs, None, None][:3]
+        several = isinstance(inputs, list | tuple)
+        if (len(inputs) if several else 1) not in (
+            (2, 3) if self.graph is None else (1,)
+        ):
+            raise ValueError(
+                "The layer needs [x, edges], [x, edges, weights] or [x, adjacency]; "
+                "with a graph of its own, x alone. "
+                f"Received: graph={self.graph} and inputs={inputs}"
+            )
+        if several and len(inputs[0].shape) == 2:  # values are checked in NumPy arrays
+            x, edges, *weights = inputs
             if isinstance(edges, np.ndarray) and edges.dtype.kind in "iu":
-                weights = [w if isinstance(w, np.ndarray) else None for w in weights]
+                weights = [w for w in weights if isinstance(w, np.ndarray)]
                 check_edges(edges, x.shape[0], *weights)
         return super().__call__(inputs, *args, **kwargs)
 
@@ -169,12 +178,6 @@ class GraphConvolution(keras.layers.Layer):
         if self.graph is not None:
             _check_signal(inputs, self.graph)
             return inputs, lambda h: _mix_by_plan(h, self.graph)
-        if not isinstance(inputs, list | tuple) or len(inputs) not in (2, 3):
-            raise ValueError(
-                "Without a graph of its own the layer needs [x, edges], "
-                "[x, edges, weights] or [x, adjacency]. "
-                f"Received: inputs={inputs}"
-            )
         x, *structure = inputs
         if _is_integer(structure[0]):
             _check_edge_list(x, *structure)
@@ -183,7 +186,7 @@ class GraphConvolution(keras.layers.Layer):
         return x, lambda h: _mix_by_adjacency(h, *structure)
 
     def compute_output_shape(self, input_shape):
-        shape = input_shape if self.graph else _first(input_shape)
+        shape = input_shape if self.graph else input_shape[0]
         return (*shape[:-1], self.units)
 
     def get_config(self):
@@ -245,23 +248,12 @@ def _is_integer(x):
     return keras.backend.is_int_dtype(keras.backend.standardize_dtype(x.dtype))
 
 
-def _first(shapes):
-    """Shape of ``x`` in a list of shapes."""
-    if not shapes or not isinstance(shapes[0], list | tuple):
-        raise ValueError(
-            "Without a graph of its own the layer needs [x, edges], "
-            "[x, edges, weights] or [x, adjacency]. "
-            f"Received: one input of shape {shapes}"
-        )
-    return shapes[0]
-
-
 def _check_signal(x, graph):
-    if isinstance(x, list | tuple) or len(x.shape) != 3:
+    if len(x.shape) != 3:
         raise ValueError(
-            "With a graph of its own the layer needs one x of shape (batch, nodes, "
+            "With a graph of its own the layer needs x of shape (batch, nodes, "
             "features); a single graph is a batch of one, x[None]. "
-            f"Received: {x if isinstance(x, list | tuple) else x.shape}"
+            f"Received: x.shape={tuple(x.shape)}"
         )
     if x.shape[1] != graph.num_nodes:
         raise ValueError(
@@ -279,12 +271,10 @@ def _check_edge_list(x, edges, weights=None):
         )
     if weights is None:
         return
-    sizes = {weights.shape[0] if weights.shape else 0, edges.shape[1]} - {None}
-    if len(weights.shape) != 1 or len(sizes) > 1 or _is_integer(weights):
+    if len(weights.shape) != 1 or len({weights.shape[0], edges.shape[1]} - {None}) > 1:
         raise ValueError(
-            "weights must be floating point, of shape (edges,). "
-            f"Received: weights.shape={tuple(weights.shape)}, dtype={weights.dtype}, "
-            f"edges.shape={tuple(edges.shape)}"
+            f"weights must hold one number an edge. Received: "
+            f"weights.shape={tuple(weights.shape)}, edges.shape={tuple(edges.shape)}"
         )
 
 

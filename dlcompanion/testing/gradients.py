@@ -64,7 +64,7 @@ def check_gradient(subject, outputs, variables, state, weights=()):
 
     def total():
         parts = zip(outputs(), mix, strict=True)
-        return sum(ops.sum(ops.cast(o, "float32") * m) for o, m in parts)
+        return sum(ops.sum(ops.multiply(ops.cast(o, "float32"), m)) for o, m in parts)
 
     def value():  # summed in float64: the sum would cost float32 its last digits
         parts = [common.to_numpy(o).astype("float64") for o in outputs()]

@@ -129,7 +129,10 @@ class _Layer(Subject):
             arrays = keras.tree.flatten(self.inputs)
             shapes = [(None, *a.shape[1:]) for a in arrays]
         else:
-            shapes = keras.tree.flatten_shapes(shapes) if _nested(shapes) else [shapes]
+            if isinstance(shapes, dict):
+                shapes = [shapes[key] for key in sorted(shapes)]
+            elif not _nested(shapes):
+                shapes = [shapes]
         made = [
             keras.Input(batch_shape=tuple(s), dtype=str(a.dtype))
             for s, a in zip(shapes, keras.tree.flatten(self.inputs), strict=True)
@@ -243,32 +246,34 @@ def _seed(subject):
     again = subject.outputs(layer, subject.inputs, training=mode)
     restore(layer.variables, state)
     subject.close(
-        again, first, "the same state gives the same output", remedy + " Not NumPy's."
+        again,
+        first,
+        "the same seed state gives the same output",
+        remedy + " NumPy's and the backend's own noise cannot be repeated.",
     )
-    seeds = common.seed_states(layer)
-    if not seeds:
+    if not subject.accepts("seed"):
         return
-    if subject.accepts("seed"):
-        pair = []
-        for _ in range(2):
-            twin = subject.make(seed=1337)
-            pair.append(subject.outputs(twin, subject.inputs, training=mode))
-            twin_state = common.seed_states(twin)
-        subject.close(
-            [s for s in snapshot(twin_state)],
-            [s for s in snapshot(common.seed_states(twin))],
-            "the same seed gives the same state",
-            remedy,
-        )
-        if not layer.weights:
-            subject.close(pair[1], pair[0], "the same seed, the same output", remedy)
-    differs = any(not np.array_equal(a, b) for a, b in zip(first, second, strict=True))
-    if mode and not differs:
+    outputs = {}
+    for name, seed in (("same", 11), ("twin", 11), ("other", 12)):
+        one = subject.make(seed=seed)
+        subject.call(one, subject.inputs, training=mode)
+        for new, old in zip(one.weights, layer.weights, strict=True):
+            new.assign(old)
+        outputs[name] = subject.outputs(one, subject.inputs, training=mode)
+    subject.close(
+        outputs["twin"], outputs["same"], "the same seed, the same output", remedy
+    )
+    noisy = not _equal(outputs["same"], outputs["other"])
+    if noisy and _equal(first, second):
         subject.fail(
             "another call draws other noise",
             "the same output twice",
             "pass the SeedGenerator itself as seed, not its seed.",
         )
+
+
+def _equal(arrays, others):
+    return all(np.array_equal(a, b) for a, b in zip(arrays, others, strict=True))
 
 
 def _batch(subject):
