@@ -108,8 +108,9 @@ def scripts(faults, notes):
         return []
     ledger = json.loads(path.read_text())
     rows = [
-        (row["script"], row["cpu_seconds"], row["state"], "")
-        for row in ledger["scripts"]
+        (name, row["cpu_seconds"] or 0.0, "failed" if row["failed"] else "passed", "")
+        for name, row in ledger["scripts"].items()
+        if row["executed"]
     ]
     if not rows:
         faults.append("docs: no script ran")
@@ -120,9 +121,12 @@ def scripts(faults, notes):
     for name, seconds, _, _ in rows:
         if seconds > SCRIPT_BUDGET["each"]:
             notes.append(f"{name} takes {seconds:.1f} CPU seconds")
-    if ledger["pages"] < ledger["topics_done"]:
+    left_out = set(ledger["scripts"]) - {row[0] for row in rows}
+    for name in sorted(left_out):
+        faults.append(f"docs: {name} was not executed")
+    if ledger["gallery_pages"] < len(ledger["scripts"]):
         faults.append(
-            f"docs: {ledger['pages']} pages for {ledger['topics_done']} topics done"
+            f"docs: {ledger['gallery_pages']} pages for {len(ledger['scripts'])} scripts"
         )
     return rows
 
