@@ -5,6 +5,7 @@ has to be told about a new component.
 """
 
 import collections
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -257,14 +258,18 @@ def bases(app, name, obj, options, found):
     found[:] = [f":py:class:`{names[base]}`" for base in known[:1]] or [object]
 
 
-def _keras_names(cache={}):  # noqa: B006
-    if not cache:
-        import keras
+@functools.cache
+def _keras_names():
+    """Keras class -> public name, the longest: keras.layers.Layer, not keras.Layer."""
+    import keras
 
-        for full, value in inventories.public(keras, depth=2):
-            if inspect.isclass(value):
-                cache.setdefault(value, full)
-    return cache
+    names = {}
+    for full, value in inventories.public(keras, depth=2):
+        if inspect.isclass(value) and full.count(".") >= names.get(value, "").count(
+            "."
+        ):
+            names[value] = full
+    return names
 
 
 def setup(app):

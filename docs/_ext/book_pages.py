@@ -9,6 +9,7 @@ import json
 import book
 from docutils import nodes
 from docutils.parsers.rst import directives, roles
+from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
 
@@ -59,22 +60,34 @@ def thumbnail(script):
 
 
 class Facts(BookDirective):
-    """One line of numbers: topics, claims, CPU time."""
+    """One line of numbers: scripts, claims, CPU time, topics."""
 
-    def lines(self):
+    def run(self):
+        self.env.note_reread()
         scripts = book.scripts()
         claims = [c for s in scripts for c in book.claims(s)]
         held = sum(c["holds"] for c in claims)
-        facts = [
-            (len(scripts), "executed scripts", "gallery/index"),
-            (f"{held} of {len(claims)}", "claims hold", "claims"),
-            (book.minutes(cost(scripts)), "of CPU for all of it", "gallery/index"),
-            (len(book.topics()), "topics on the map", "topics"),
-        ]
-        yield ".. rst-class:: facts"
-        yield ""
-        for value, text, target in facts:
-            yield f"- :doc:`{value} {text} </{target}>`"
+        facts = nodes.bullet_list(classes=["facts"])
+        for value, text, target in (
+            (len(scripts), "scripts executed", "/gallery/index"),
+            (f"{held} of {len(claims)}", "claims hold", "/claims"),
+            (book.minutes(cost(scripts)), "of CPU runs them all", "/benchmarks"),
+            (len(book.topics()), "topics on the map", "/topics"),
+        ):
+            link = addnodes.pending_xref(
+                "",
+                nodes.Text(text),
+                refdomain="std",
+                reftype="doc",
+                refdoc=self.env.docname,
+                reftarget=target,
+                refexplicit=True,
+                refwarn=True,
+            )
+            number = nodes.inline("", str(value), classes=["number"])
+            line = nodes.paragraph("", "", number, nodes.Text(" "), link)
+            facts += nodes.list_item("", line)
+        return [facts]
 
 
 class Claimed(BookDirective):
@@ -100,26 +113,24 @@ class ChapterCards(BookDirective):
     """Cards of the chapters that have scripts, then the names of those to come."""
 
     def lines(self):
-        ready = book.gallery_chapters()
-        yield from [".. grid:: 1 2 3 3", "   :gutter: 3", "   :class-container: cards"]
-        yield ""
-        for name in ready:
+        ready = [name for name in book.gallery_chapters() if book.scripts(name)]
+        yield from [".. grid:: 1 2 3 3", "   :class-container: cards", ""]
+        for number, (name, chapter) in enumerate(book.CHAPTERS.items(), 1):
+            if name not in ready:
+                continue
             scripts = book.scripts(name)
-            chapter = book.CHAPTERS[name]
             text = [
                 book.escape(chapter["description"]) + ".",
                 "",
                 f":muted:`{plural(len(scripts), 'script')} · "
                 f"{book.minutes(cost(scripts))} of CPU`",
             ]
-            picture = next(filter(None, map(thumbnail, scripts)), None)
-            yield from card(
-                chapter["title"], f"/gallery/{name}/index", text, picture, "chapter"
-            )
+            title = f":numeral:`{number}` {chapter['title']}"
+            yield from card(title, f"/gallery/{name}/index", text, classes="chapter")
         coming = [c["title"] for s, c in book.CHAPTERS.items() if s not in ready]
         if coming:
-            yield f":muted:`Next:` {', '.join(coming)}. :doc:`The map </topics>` has"
-            yield "every topic of these chapters and what its page will measure."
+            yield f":muted:`Planned chapters:` {', '.join(coming)}. :doc:`The map"
+            yield "</topics>` lists all their topics, and what each page will measure."
 
 
 class Pictures(BookDirective):
@@ -134,8 +145,7 @@ class Pictures(BookDirective):
         names = self.arguments[0].split() if self.arguments else []
         scripts = {p.stem: p for p in book.scripts()}
         chosen = [scripts[n] for n in names if n in scripts] or list(scripts.values())
-        yield from [".. grid:: 1 2 2 3", "   :gutter: 3"]
-        yield from ["   :class-container: pictures", ""]
+        yield from [".. grid:: 1 2 2 3", "   :class-container: pictures", ""]
         for script in chosen[:6]:
             title = book.escape(book.script_title(script))
             picture = thumbnail(script)
@@ -220,9 +230,9 @@ class Claims(BookDirective):
         self.env.note_reread()
         found = []
         for name in book.gallery_chapters():
-            lines = []
-            for script in book.scripts(name):
-                lines += self.script(script)
+            lines = [line for s in book.scripts(name) for line in self.script(s)]
+            if not lines:
+                continue
             found.append(self.section(book.CHAPTERS[name]["title"], lines, label=name))
         return found
 
@@ -324,7 +334,7 @@ class SearchBox(SphinxDirective):
 
 
 def setup(app):
-    for name in ("done", "planned", "false", "muted"):
+    for name in ("done", "planned", "false", "muted", "numeral"):
         role = roles.CustomRole(name, roles.generic_custom_role, {"class": [name]})
         app.add_role(name, role)
     for name, directive in {

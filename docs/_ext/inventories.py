@@ -12,6 +12,8 @@ import importlib.metadata
 import inspect
 import sys
 
+HEAD = "# Sphinx inventory version 1\n"
+DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 EXCEPTION_PAGE = "library/exceptions.html"
 
 
@@ -25,10 +27,8 @@ def write(folder):
         if package == "python":
             version = sys.version.split()[0]
         else:
-            version = importlib.metadata.version(
-                {"sklearn": "scikit-learn"}.get(package, package)
-            )
-        head = f"# Sphinx inventory version 1\n# Project: {package}\n# Version: {version}\n"
+            version = importlib.metadata.version(DISTRIBUTIONS.get(package, package))
+        head = f"{HEAD}# Project: {package}\n# Version: {version}\n"
         if file.exists() and file.read_text().startswith(head):
             continue
         lines = (f"{name} {role} {page}\n" for name, role, page in sorted(set(make())))
@@ -83,7 +83,7 @@ def _keras():
         page = full.removeprefix("keras.").replace(".", "/")
         yield full, role(value), f"keras/{page}"
         if inspect.isclass(value):
-            for name, member in inspect.getmembers(value, callable):
+            for name, _ in inspect.getmembers(value, callable):
                 if not name.startswith("_"):
                     yield f"{full}.{name}", "method", f"keras/{page}"
 

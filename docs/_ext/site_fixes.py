@@ -1,12 +1,17 @@
-"""Small repairs of generated HTML, each with the reason."""
+"""What is added to, and repaired in, the HTML of a page; each with the reason."""
 
+import html
 import re
+
+import book
 
 THUMBNAIL = re.compile(
     r'(<p><a class="reference internal" )'
     r'(href="[^"]*"><span class="doc">([^<]*)</span></a></p>\s*'
     r'<div class="sphx-glr-thumbnail-title">)'
 )
+OUTPUT = re.compile(r'(<div class="sphx-glr-script-out.*?</pre>)', re.DOTALL)
+HOLDS = re.compile(r"^(<span></span>)?holds(?=   )", re.MULTILINE)
 
 
 def repair(app, pagename, templatename, context, doctree):
@@ -15,7 +20,26 @@ def repair(app, pagename, templatename, context, doctree):
         return
     # sphinx-gallery hides the text of a thumbnail's link: name the link.
     body = THUMBNAIL.sub(lambda m: f'{m[1]}aria-label="{m[3]}" {m[2]}', body)
+    if "/plot_" in pagename:
+        # the lines of claim() stand out from what else a script prints
+        mark = r'\1<span class="holds">holds</span>'
+        body = OUTPUT.sub(lambda m: HOLDS.sub(mark, m[1]), body)
+        body = body.replace("</h1>", f"</h1>\n{about(pagename)}", 1)
     context["body"] = body
+
+
+def about(pagename):
+    """One line under the title of a page: what it cost and what it claims."""
+    script = book.ROOT / f"{pagename}.py"
+    run, claims = book.run(script), book.claims(script)
+    if not run:
+        return '<p class="kind-line">Not executed in this build.</p>'
+    held = sum(c["holds"] for c in claims)
+    chapter = html.escape(book.CHAPTERS[script.parent.name]["title"])
+    link = f"../../claims.html#{script.parent.name}"
+    count = f'<a href="{link}">{held} of {len(claims)} claims hold</a>'
+    parts = [chapter, f"{run['cpu_seconds']:.0f} s of CPU", count]
+    return f'<p class="kind-line">{" · ".join(parts)}</p>'
 
 
 def setup(app):

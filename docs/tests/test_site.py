@@ -1,0 +1,290 @@
+"""The built site in Debian's Chromium, from file:// and from http://.
+
+    pytest docs/tests -n 2
+
+Needs the site (tox run -e docs), chromium and chromedriver. What is missing fails.
+"""
+
+import contextlib
+import functools
+import http.server
+import json
+import os
+import threading
+from pathlib import Path
+
+import axe_playwright_python
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+
+DOCS = Path(__file__).resolve().parents[1]
+SITE = Path(os.environ.get("DLCOMPANION_SITE", DOCS / "_build" / "html"))
+AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
+
+
+def found(*patterns):
+    return sorted(
+        str(path.relative_to(SITE))
+        for pattern in patterns
+        for path in SITE.glob(pattern)
+    )
+
+
+def api_pages():
+    """One page of each template: a class with members, a class without, a function."""
+    kinds = {}
+    for name in found("api/generated/*.html"):
+        text = (SITE / name).read_text()
+        kind = ("py class" in text, "py method" in text, "sphx-glr-thumb" in text)
+        kinds.setdefault(kind, name)
+    return sorted(kinds.values())
+
+
+PAGES = (
+    found("*.html", "paths/*.html", "migrating/*.html", "api/*.html")
+    + found("gallery/index.html", "gallery/*/index.html", "gallery/*/plot_*.html")
+    + api_pages()
+)
+PAGES = [page for page in PAGES if page != "search.html"]
+SOURCE = found("_modules/dlcompanion/**/*.html")[:1]
+
+
+@pytest.fixture(scope="session")
+def server():
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    handler = functools.partial(Quiet, directory=SITE)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    options = Options()
+    options.binary_location = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--force-prefers-reduced-motion",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    ):
+        options.add_argument(argument)
+    logs = {"browser": "ALL", "performance": "ALL"}
+    options.set_capability("goog:loggingPrefs", logs)
+    service = Service(os.environ.get("CHROMEDRIVER", "/usr/bin/chromedriver"))
+    driver = webdriver.Chrome(options, service)
+    driver.set_script_timeout(60)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(params=["file", "http"])
+def root(request):
+    if request.param == "file":
+        return SITE.as_uri()
+    return request.getfixturevalue("server")
+
+
+@contextlib.contextmanager
+def screen(browser, width=1280, height=900, mobile=False, scheme="light"):
+    metrics = {"width": width, "height": height, "mobile": mobile}
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {**metrics, "deviceScaleFactor": 1}
+    )
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia",
+        {"features": [{"name": "prefers-color-scheme", "value": scheme}]},
+    )
+    try:
+        yield
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def visit(browser, url):
+    """Open a page and wait for its formulas; earlier messages are thrown away."""
+    for log in ("browser", "performance"):
+        browser.get_log(log)
+    browser.get(url)
+    browser.execute_async_script(
+        """const done = arguments[0];
+        Promise.resolve(window.MathJax?.startup?.promise).then(() => done())"""
+    )
+
+
+def severe(browser):
+    log = browser.get_log("browser")
+    return [entry["message"] for entry in log if entry["level"] == "SEVERE"]
+
+
+def requests(browser):
+    """Addresses that the page asked for, outside the site."""
+    urls = []
+    for entry in browser.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            urls.append(message["params"]["request"]["url"])
+    own = ("file:", "http://127.0.0.1:", "data:", "blob:", "chrome", "about:")
+    return [url for url in urls if not url.startswith(own)]
+
+
+def test_the_site_is_there():
+    assert (SITE / "index.html").exists(), "build the site first: tox run -e docs"
+    assert AXE.exists()
+    assert found("gallery/*/plot_*.html"), "the site has no gallery page"
+    assert len(api_pages()) >= 3, "no class and function pages in the API"
+    assert SOURCE, "no page shows source code"
+
+
+@pytest.mark.parametrize("page", [*PAGES, *SOURCE])
+def test_page_is_whole(browser, root, page):
+    with screen(browser):
+        visit(browser, f"{root}/{page}")
+        state = browser.execute_async_script(
+            """const done = arguments[0];
+            const images = [...document.images].map((image) => {
+              image.loading = "eager";
+              return image.decode().then(() => null, () => image.src);
+            });
+            const videos = [...document.querySelectorAll("video")].map((video) =>
+              new Promise((resolve) => {
+                const wrong = () => resolve(video.outerHTML);
+                if (video.readyState) resolve(null);
+                video.addEventListener("loadedmetadata", () => resolve(null));
+                video.addEventListener("error", wrong, true);
+                video.load();
+                setTimeout(wrong, 10000);
+              }));
+            const formulas = [...document.querySelectorAll(".math")];
+            Promise.all([...images, ...videos]).then((media) => done({
+              broken: media.filter(Boolean),
+              wrong: [...document.querySelectorAll("mjx-merror, [data-mjx-error]")]
+                .map((e) => e.title || e.dataset.mjxError || e.textContent),
+              raw: formulas.filter((e) => !e.querySelector("mjx-container"))
+                .map((e) => e.textContent),
+              headings: document.querySelectorAll("h1").length,
+            }))"""
+        )
+    assert state == {"broken": [], "wrong": [], "raw": [], "headings": 1}
+    assert severe(browser) == []
+    assert requests(browser) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_nothing_scrolls_sideways_on_a_phone(browser, page):
+    with screen(browser, 390, 844, mobile=True):
+        visit(browser, f"{SITE.as_uri()}/{page}")
+        over = browser.execute_script(
+            """const wide = document.documentElement.scrollWidth - innerWidth;
+            const inner = document.querySelector("main") ?? document.body;
+            return Math.max(wide, inner.scrollWidth - inner.clientWidth)"""
+        )
+    assert over <= 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("page", PAGES)
+def test_accessible(browser, page, scheme):
+    with screen(browser, scheme=scheme):
+        visit(browser, f"{SITE.as_uri()}/{page}")
+        theme = browser.execute_script("return document.documentElement.dataset.theme")
+        # a colour that is still fading is no colour to measure
+        browser.execute_script(
+            """const style = document.createElement("style");
+            style.textContent = "* { transition: none !important }";
+            document.head.append(style)"""
+        )
+        browser.execute_script(AXE.read_text())
+        violations = browser.execute_async_script(
+            """const done = arguments[0];
+            axe.run(document, {resultTypes: ["violations"]}).then((result) => done(
+              result.violations.map((v) =>
+                [v.id, v.nodes.slice(0, 4).map((n) => n.target.join(" "))])))"""
+        )
+    assert theme == scheme
+    assert violations == []
+
+
+def script_pages():
+    return found("gallery/*/plot_*.html")
+
+
+@pytest.mark.parametrize("page", script_pages())
+def test_search_finds_the_script(browser, root, page):
+    words = Path(page).stem.removeprefix("plot_").replace("_", "+")
+    with screen(browser):
+        visit(browser, f"{root}/search.html?q={words}")
+        links = browser.execute_async_script(
+            """const done = arguments[0];
+            const started = Date.now();
+            const timer = setInterval(() => {
+              const links = [...document.querySelectorAll("#search-results li a")];
+              const ready = document.querySelector("#search-results .search-summary");
+              if ((links.length && /found|Found|matching/.test(ready?.textContent)) ||
+                  Date.now() - started > 15000) {
+                clearInterval(timer);
+                done(links.map((link) => link.href));
+              }
+            }, 50)"""
+        )
+    assert any(page in link for link in links), links
+    assert severe(browser) == []
+    assert requests(browser) == []
+
+
+def test_the_search_field_of_the_front_page_leads_to_the_results(browser, root):
+    with screen(browser):
+        visit(browser, f"{root}/index.html")
+        browser.execute_script(
+            """const form = document.querySelector("form.search-box");
+            form.querySelector("input").value = "gradient";
+            form.requestSubmit()"""
+        )
+        browser.execute_async_script(
+            """const done = arguments[0];
+            setTimeout(() => done(), 1000)"""
+        )
+        assert "search.html?q=gradient" in browser.current_url
+
+
+def test_the_topic_map_can_be_filtered(browser):
+    with screen(browser):
+        visit(browser, f"{SITE.as_uri()}/topics.html")
+        count = """return [...document.querySelectorAll("ul.topic-map > li")]
+            .filter((item) => item.offsetParent).length"""
+        everything = browser.execute_script(count)
+        field = browser.find_element("css selector", "input.filter")
+        field.send_keys("lookahead")
+        some = browser.execute_script(count)
+        field.send_keys(" xyzzy")
+        nothing = browser.execute_script(count)
+    assert everything > 100
+    assert 1 <= some < 20
+    assert nothing == 0
+
+
+def test_the_install_line_has_a_copy_button(browser):
+    with screen(browser):
+        visit(browser, f"{SITE.as_uri()}/index.html")
+        button = browser.find_element("css selector", ".hero button.copybtn")
+        assert button.is_displayed()
+
+
+@pytest.mark.parametrize("page", script_pages())
+def test_a_script_can_be_downloaded(page):
+    stem = Path(page).stem
+    text = (SITE / page).read_text()
+    for ending in (".py", ".ipynb"):
+        files = list(SITE.glob(f"_downloads/*/{stem}{ending}"))
+        assert len(files) == 1
+        assert f"{files[0].parent.name}/{stem}{ending}" in text
+    notebook = json.loads(files[0].read_text())
+    assert "pip install" in "".join(notebook["cells"][0]["source"])
+    assert "dlcompanion[gallery]" in "".join(notebook["cells"][0]["source"])
