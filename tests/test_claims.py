@@ -1,0 +1,99 @@
+"""Tests of dlcompanion.claims."""
+
+import json
+import math
+
+import pytest
+
+from dlcompanion.claims import RECORD, claim
+
+
+@pytest.fixture
+def record(tmp_path, monkeypatch):
+    path = tmp_path / "claims.jsonl"
+    monkeypatch.setenv(RECORD, str(path))
+    return path
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("value", "comparison", "bound"),
+    [(1, "<", 2), (2, "<=", 2), (3, ">", 2), (2, ">=", 2), (2.0, "==", 2)],
+)
+def test_what_holds_returns_its_value(value, comparison, bound):
+    assert claim("two and another", value, comparison, bound) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "comparison", "bound"),
+    [(2, "<", 2), (3, "<=", 2), (2, ">", 2), (1, ">=", 2), (1, "==", 2)],
+)
+def test_what_is_false_raises_with_value_and_bound(value, comparison, bound):
+    with pytest.raises(
+        AssertionError, match=rf"{value}.* is false"
+    ):
+        claim("two and another", value, comparison, bound)
+
+
+@pytest.mark.parametrize("comparison", ["<", "<=", ">", ">=", "=="])
+@pytest.mark.parametrize(
+    ("value", "bound"), [(math.nan, 1.0), (1.0, math.nan), (math.nan, math.nan)]
+)
+def test_nan_on_either_side_is_false(value, comparison, bound):
+    with pytest.raises(AssertionError):
+        claim("nothing is known", value, comparison, bound)
+
+
+def test_the_lines_of_a_script_are_aligned(capsys):
+    claim("short", 0.123456, "<", 1)
+    claim("a longer one", 12, ">", 3, unit="nats", seeds=5)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.index("0.1235 < 1") == second.index("12 > 3 nats  (5 seeds)")
+
+
+def test_records_what_held_and_what_did_not(record):
+    claim("it holds", 0.5, "<", 1, unit="bits", seeds=3)
+    with pytest.raises(AssertionError):
+        claim("it does not", math.inf, "<", 1)
+    good, bad = rows(record)
+    assert good["holds"] is True and bad["holds"] is False
+    assert (good["value"], good["comparison"], good["bound"]) == (0.5, "<", 1.0)
+    assert (good["unit"], good["seeds"]) == ("bits", 3)
+    assert good["script"] == "test_claims"
+    assert good["seconds"] > 0
+    assert bad["value"] == "inf"
+
+
+def test_numbers_of_any_library_are_numbers(record):
+    import keras
+    import numpy as np
+
+    claim("a NumPy scalar", np.float32(0.5), "<", np.int64(1))
+    claim("a tensor", keras.ops.convert_to_tensor(0.5), "==", 0.5)
+    assert [row["value"] for row in rows(record)] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (("", 1, "<", 2), "A claim needs a text"),
+        ((None, 1, "<", 2), "A claim needs a text"),
+        (("text", 1, "!=", 2), "comparison must be one of"),
+        (("text", "many", "<", 2), "value must be one number"),
+        (("text", [1, 2], "<", 2), "value must be one number"),
+        (("text", 1, "<", None), "bound must be one number"),
+    ],
+)
+def test_rejects_what_is_not_a_claim(record, bad, message):
+    with pytest.raises(ValueError, match=message):
+        claim(*bad)
+    assert not record.exists()
+
+
+@pytest.mark.parametrize("seeds", [0, -1, 2.5])
+def test_rejects_impossible_seeds(seeds):
+    with pytest.raises(ValueError, match="seeds must be a positive integer"):
+        claim("text", 1, "<", 2, seeds=seeds)
