@@ -151,7 +151,7 @@ def _tf_epoch(model, data, batch_size, shuffle, training):
     full, rest = divmod(size, batch_size)
     step = model.train_step if training else model.test_step
 
-    @tf.function(autograph=False)
+    @tf.function(autograph=False, jit_compile=model.jit_compile or None)
     def on_rows(data, rows):
         batch = keras.tree.map_structure(lambda a: tf.gather(a, rows), data)
         return keras.tree.map_structure(tf.convert_to_tensor, step(batch))
@@ -177,9 +177,8 @@ def _tf_epoch(model, data, batch_size, shuffle, training):
             logs = on_rows(data, order[full * batch_size :])
         return logs
 
-    program = tf.function(
-        epoch, jit_compile=model.jit_compile or None, autograph=False
-    ).get_concrete_function(data, tf.TensorSpec([2], "int32"))
+    program = tf.function(epoch, autograph=False)
+    program = program.get_concrete_function(data, tf.TensorSpec([2], "int32"))
     return lambda data, seed: program(data, tf.constant(seed or [0, 0], "int32"))
 
 
