@@ -68,7 +68,7 @@ def _model():
         keras.optimizers.SGD(0.05, momentum=0.9),
         "mse",
         metrics=["mae"],
-        jit_compile=False,
+        run_eagerly=True,
     )
     return model
 

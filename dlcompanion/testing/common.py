@@ -31,9 +31,13 @@ class Subject:
 
     def make(self, **overrides):
         """A new component; Keras objects among its arguments are made anew."""
-        kwargs = self.init_kwargs() if callable(self.init_kwargs) else self.init_kwargs
-        kwargs = {key: renew(value) for key, value in (kwargs or {}).items()}
+        kwargs = {key: renew(value) for key, value in self.kwargs().items()}
         return self.component_class(**{**kwargs, **overrides})
+
+    def kwargs(self):
+        """The arguments that the caller gave."""
+        given = self.init_kwargs
+        return (given() if callable(given) else given) or {}
 
     def fail(self, expected, received, remedy, check=None):
         raise ConformanceError(
@@ -83,6 +87,10 @@ def renew(value):
     return value
 
 
+def _is_keras(component_class):
+    return component_class.__module__.split(".")[0] == "keras"
+
+
 def init_arguments(component_class, inherited=False):
     """Names of the arguments of ``__init__``, without ``self`` and ``**kwargs``."""
     named = (
@@ -103,24 +111,27 @@ def check_config(subject):
     """Config holds every argument, survives JSON and makes an equal component."""
     component = subject.make()
     config = component.get_config()
-    overrides_from_config = any(
-        "from_config" in vars(c)
-        for c in inspect.getmro(subject.component_class)
-        if not c.__module__.startswith("keras.")
+    kwargs = subject.kwargs()
+    declared = init_arguments(subject.component_class)
+    strict = not _is_keras(subject.component_class) and not any(
+        "from_config" in vars(each)
+        for each in inspect.getmro(subject.component_class)
+        if not _is_keras(each)
     )
     missing = [
         name
-        for name in init_arguments(subject.component_class)
-        if name not in config and name not in BASE_ARGUMENTS
+        for name in declared
+        if name not in config
+        and name not in BASE_ARGUMENTS
+        and (strict or name in kwargs)
     ]
-    if missing and not overrides_from_config:
+    if missing:
         subject.fail(
             "get_config() holds every argument of __init__",
             f"no {', '.join(map(repr, missing))} in {sorted(config)}",
             "add them to the dictionary that get_config returns.",
         )
-    given = subject.init_kwargs() if callable(subject.init_kwargs) else None
-    for name, value in (given or subject.init_kwargs or {}).items():
+    for name, value in kwargs.items():
         kept = config.get(name, value)
         if type(kept) is type(value) and isinstance(value, (bool, int, float)):
             if not np.isclose(kept, value, rtol=1e-6):

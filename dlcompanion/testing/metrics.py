@@ -124,11 +124,15 @@ def _sample_weight(subject):
     )
 
 
+def _no_loss(y_true, y_pred):
+    return keras.ops.zeros(keras.ops.shape(y_pred)[:1])
+
+
 def _jit(subject):
     """A compiled evaluation gives what the eager metric gives."""
     inputs = keras.Input(subject.y_pred.shape[1:], dtype=str(subject.y_pred.dtype))
     model = keras.Model(inputs, keras.layers.Identity()(inputs))
-    model.compile(metrics=[subject.make()], jit_compile=common.JIT)
+    model.compile(loss=_no_loss, metrics=[subject.make()], jit_compile=common.JIT)
     with quiet():
         logs = model.test_on_batch(subject.y_pred, subject.y_true, return_dict=True)
     logs.pop("loss", None)
