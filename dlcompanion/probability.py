@@ -42,7 +42,7 @@ def tfd():
 
 
 def tfb():
-    """Module ``tfp.bijectors`` for the active backend; errors as :func:`tfd`."""
+    """Module ``tfp.bijectors``; all else as :func:`tfd`."""
     return _tfp().bijectors
 
 
@@ -72,9 +72,8 @@ def tfp_seed(seed_generator):
 def as_bijector(layer, event_ndims=1):
     """Invertible Keras layer as a ``tfb.Bijector``.
 
-    Build it where it is used and let it go: it remembers the last tensors it saw,
-    so that the value and the log-determinant that TFP asks for one after the other
-    cost one call of the layer.
+    Build it where it is used and let it go: it remembers the last tensors it saw, so
+    that value and log-determinant, one asked after the other, cost one call.
 
     Args:
         layer: Keras layer whose ``call(x, inverse=False)`` returns ``(y, log_det)``,
@@ -128,8 +127,8 @@ class Spec:
         return cls(**config)
 
     def __repr__(self):
-        arguments = ", ".join(f"{k}={v!r}" for k, v in self.get_config().items())
-        return f"{type(self).__name__}({arguments})"
+        sizes = ", ".join(f"{k}={v}" for k, v in self.get_config().items())
+        return f"{type(self).__name__}({sizes})"
 
 
 class _EventSpec(Spec):
@@ -339,10 +338,8 @@ def check_installation(backend):
             + _FRESH.format(extra=extra)
         )
     if not stable and not nightly:
-        raise ImportError(
-            "This needs TensorFlow Probability. "
-            f'Run pip install "dlcompanion[{extra}]".'
-        )
+        remedy = f'Run pip install "dlcompanion[{extra}]".'
+        raise ImportError(f"This needs TensorFlow Probability. {remedy}")
     jax = _version("jax") or "0.0"
     old = stable is not None and _minor(stable) <= (0, 25)
     if backend == "jax" and old and _minor(jax) >= (0, 7):
