@@ -1,0 +1,438 @@
+r"""
+In many dimensions all is far away, at a right angle, and on the surface
+========================================================================
+
+We picture the space of a network's inputs as a room, and a data set as a cloud in
+it. A picture of 8 x 8 pixels already lives in a room of 64 dimensions, and there
+almost nothing of the picture holds: random directions are orthogonal, all distances
+are equal, and an orange is nothing but peel. Methods that look for *near* examples
+suffer first. This page measures how quickly the room becomes strange, lets the
+nearest neighbour drown in irrelevant inputs, and then looks at
+:func:`~dlcompanion.datasets.digits` to see why learning is possible nevertheless.
+
+Notation: :doc:`/notation`.
+"""
+
+# %%
+# Directions and lengths
+# ----------------------
+#
+# Draw :math:`x, x' \sim \mathcal N(0, I)` in :math:`d` dimensions. Their inner product
+# is a sum of :math:`d` independent terms of mean zero, so it grows as
+# :math:`\sqrt d`, while the squared lengths are sums of :math:`d` positive terms and
+# grow as :math:`d`. Hence
+#
+# .. math::
+#
+#    \cos \angle(x, x') \approx \pm \frac1{\sqrt d}, \qquad
+#    \lVert x \rVert \approx \sqrt d \left(1 \pm \frac1{\sqrt{2d}}\right).
+#
+# The exact law of the angle is :math:`p(\varphi) \propto \sin^{d-2} \varphi`.
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from dlcompanion.claims import claim
+from dlcompanion.datasets import digits
+
+seeds = range(5)
+dimensions = [2, 3, 10, 100, 1000]
+
+
+def angles(d, rng, pairs=4_000):
+    x, other = rng.normal(size=(2, pairs, d))
+    cosine = np.sum(x * other, axis=1)
+    cosine /= np.linalg.norm(x, axis=1) * np.linalg.norm(other, axis=1)
+    return np.degrees(np.arccos(cosine))
+
+
+def spread_of_lengths(d, rng, points=4_000):
+    lengths = np.linalg.norm(rng.normal(size=(points, d)), axis=1)
+    return lengths.std() / lengths.mean()
+
+
+angle_spread, length_spread = (
+    {d: [measure(d, np.random.default_rng(seed)) for seed in seeds] for d in dimensions}
+    for measure in (lambda d, rng: angles(d, rng).std(), spread_of_lengths)
+)
+
+# %%
+# In the plane all angles are equally likely. In ten dimensions the acute and the
+# obtuse ones are rare, in a thousand there are none: the fan closes to a needle. The
+# lengths follow, they gather on a sphere. Dots are measured, lines
+# are the law.
+
+colors = plt.cm.viridis(np.linspace(0.0, 0.85, len(dimensions)))
+figure = plt.figure(figsize=(9, 4), layout="constrained")
+fan = figure.add_subplot(1, 2, 1, projection="polar")
+shell = figure.add_subplot(1, 2, 2)
+phi = np.linspace(0, np.pi, 721)
+for i, (d, color) in enumerate(zip(dimensions, colors, strict=True)):
+    law = np.sin(phi) ** (d - 2)
+    # the petals have very different heights, so each is drawn to a height of its own
+    height = 1 + 0.3 * i
+    sample = angles(d, np.random.default_rng(0), pairs=int(200_000 / d**0.5))
+    measured, edges = np.histogram(np.radians(sample), bins=36 + 36 * i, density=True)
+    centres = (edges[:-1] + edges[1:]) / 2
+    fan.fill(phi, height * law, color=color, alpha=0.3, lw=0)
+    fan.plot(phi, height * law, color=color, lw=1.5)
+    fan.plot(centres, height * measured * law.mean() * np.pi, ".", color=color, ms=4)
+    lengths = np.linalg.norm(
+        np.random.default_rng(0).normal(size=(5_000, d)), axis=1
+    ) / np.sqrt(d)
+    heights, edges = np.histogram(lengths, bins=60, density=True)
+    heights = heights / heights.max()
+    shell.stairs(
+        0.8 * heights + len(dimensions) - i,
+        edges,
+        baseline=len(dimensions) - i,
+        fill=True,
+        color=color,
+        alpha=0.85,
+    )
+    shell.text(2.45, len(dimensions) - i + 0.15, f"$d = {d}$", ha="right", color=color)
+fan.set(thetamin=0, thetamax=180, yticks=[], title="angle of two random directions")
+fan.grid(alpha=0.3)
+shell.set(
+    xlim=(0, 2.5),
+    xlabel=r"length$\,/\sqrt{d}$",
+    yticks=[],
+    title="length of a random vector",
+)
+plt.show()
+
+# %%
+# Oranges
+# -------
+#
+# A layer of 1 % of the radius is a thin peel. It leaves a ball of :math:`0.99^d` of the
+# volume, and so holds :math:`1 - 0.99^d`. And the ball itself vanishes from the cube
+# around it: with diameter 1 it has the volume
+#
+# .. math:: V_d = \frac{\pi^{d/2}}{\Gamma(d/2 + 1)}\, 2^{-d} .
+#
+# No computer will ever hit that ball by chance in a hundred dimensions, but it can
+# climb there. Take a point of the ball in :math:`d` dimensions, add one coordinate from
+# the cube, and ask whether it is still inside: the share of those that are is
+# :math:`V_{d+1} / V_d`. Uniform points come from an old trick: the first :math:`d`
+# coordinates of a point of the unit *sphere* in :math:`d + 2` dimensions are uniform
+# in the unit ball of :math:`d`.
+
+top = 100
+
+
+def oranges(rng, points=50_000):
+    """Share of the 1 % peel, and log10 of the volume, for 1 ... top dimensions."""
+    squares = np.cumsum(rng.normal(size=(points, top + 2)) ** 2, axis=1)
+    radius = np.sqrt(squares[:, :-2] / squares[:, 2:])  # of the ball of each d
+    peel = np.mean(radius > 0.99, axis=0)
+    added = rng.uniform(-1, 1, size=(points, top - 1))
+    stays = np.mean(radius[:, :-1] ** 2 + added**2 < 1, axis=0)
+    return peel, np.concatenate([[0.0], np.cumsum(np.log10(stays))])
+
+
+peels, volumes = map(
+    np.array,
+    zip(*[oranges(np.random.default_rng(seed)) for seed in seeds], strict=True),
+)
+d = np.arange(1, top + 1)
+exact = np.array(
+    [n / 2 * math.log10(math.pi) - math.lgamma(n / 2 + 1) / math.log(10) for n in d]
+)
+exact -= d * math.log10(2)
+
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+left.fill_between(d, 1 - 0.99**d, color="C1", alpha=0.25)
+left.plot(d, 1 - 0.99**d, color="C1", label=r"$1 - 0.99^d$")
+left.plot(d[4::5], np.median(peels, axis=0)[4::5], "o", ms=4, color="C1", label="drawn")
+left.set(xlim=(0, top), ylim=(0, 1), xlabel="dimensions", title="share of a 1 % peel")
+left.legend(loc="upper left")
+right.plot(d, exact, color="C0", label="formula")
+right.plot(
+    d[4::5], np.median(volumes, axis=0)[4::5], "o", ms=4, color="C0", label="climbed"
+)
+right.set(xlim=(0, top), xlabel="dimensions", title="volume of the ball in the cube")
+right.set_yticks([0, -20, -40, -60], ["1", "$10^{-20}$", "$10^{-40}$", "$10^{-60}$"])
+right.legend(loc="lower left")
+plt.show()
+
+# %%
+# Nearest means nothing
+# ---------------------
+#
+# If all lengths are equal, so are all distances. Divide the distance to the nearest of
+# 100 points by that to the farthest: at 0 "near" is a useful word, at 1 it says nothing
+# :cite:p:`beyer1999nearest`. We measure it for Gaussian clouds, then for digits, and
+# then for digits whose pixels were shuffled, each pixel among the pictures: every
+# single pixel keeps its distribution and the pictures lose their sense.
+
+
+def squared_distances(x, other):
+    products = (
+        np.sum(x**2, axis=1)[:, None] + np.sum(other**2, axis=1) - 2 * x @ other.T
+    )
+    return np.maximum(products, 0)
+
+
+def near_over_far(points, queries):
+    squares = squared_distances(queries, points)
+    return np.median(np.sqrt(squares.min(axis=1) / squares.max(axis=1)))
+
+
+def of_gaussians(d, rng):
+    return near_over_far(rng.normal(size=(100, d)), rng.normal(size=(200, d)))
+
+
+def of_digits(rng, seed, shuffled):
+    (x, _), (queries, _) = digits(flat=True, seed=seed)
+    both = np.concatenate([x[:100], queries[:200]])
+    if shuffled:
+        both = rng.permuted(both, axis=0)
+    return near_over_far(both[:100], both[100:])
+
+
+many = np.unique(np.geomspace(2, 1000, 24).round().astype(int))
+near_far = {
+    int(d): [of_gaussians(d, np.random.default_rng(seed)) for seed in seeds]
+    for d in many
+}
+sense, nonsense = (
+    [of_digits(np.random.default_rng(seed), seed, shuffled) for seed in seeds]
+    for shuffled in (False, True)
+)
+
+# %%
+# The second experiment gives a classifier what real tables have, columns that do not
+# matter. The digits are scaled to unit variance, and beside their 64 pixels stand up to
+# 4,096 columns of noise. The nearest neighbour measures distance over all columns. The
+# baselines are the most frequent digit, and a linear model with a ridge penalty, which
+# may learn that a column is useless.
+
+noise_columns = [0, 16, 64, 256, 1024, 4096]
+
+
+def nearest_neighbour(x, y, queries):
+    return y[squared_distances(queries, x).argmin(axis=1)]
+
+
+def ridge(x, y, queries, penalty=1_000.0):
+    targets = np.eye(10, dtype="float32")[y] - np.float32(0.1)
+    if x.shape[1] > len(x):  # the same solution, through the smaller matrix
+        inner = x @ x.T + penalty * np.eye(len(x), dtype="float32")
+        weights = x.T @ np.linalg.solve(inner, targets)
+    else:
+        inner = x.T @ x + penalty * np.eye(x.shape[1], dtype="float32")
+        weights = np.linalg.solve(inner, x.T @ targets)
+    return np.argmax(queries @ weights, axis=1)
+
+
+accuracy = {nearest_neighbour: [], ridge: []}
+majority = []
+for seed in seeds:
+    rng = np.random.default_rng(seed)
+    (x, y), (queries, truth) = digits(flat=True, seed=seed)
+    mean, scale = x.mean(axis=0), x.std()
+    majority.append(np.mean(truth == np.bincount(y).argmax()))
+    rows_of_all = len(x) + len(queries)
+    noise = rng.standard_normal((rows_of_all, noise_columns[-1]), dtype="float32")
+    x, queries = (x - mean) / scale, (queries - mean) / scale
+    for classify, rows in accuracy.items():
+        rows.append([])
+        for columns in noise_columns:
+            table = np.concatenate([x, noise[: len(x), :columns]], axis=1)
+            asked = np.concatenate([queries, noise[len(x) :, :columns]], axis=1)
+            rows[-1].append(np.mean(classify(table, y, asked) == truth))
+nearest_accuracy, ridge_accuracy = map(np.array, accuracy.values())
+
+# %%
+# Left, the curve of the Gaussians, and where the digits fall on it. They have 64
+# coordinates and the distances of a cloud in about a dozen dimensions: the strokes of a
+# hand have few degrees of freedom. Shuffled, they behave nearly as their 64 dimensions
+# say. Right, the nearest neighbour drowns.
+
+ratios = np.array(list(near_far.values()))
+digit_like = many[np.abs(np.median(ratios, axis=1) - np.median(sense)).argmin()]
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+left.plot(many, np.median(ratios, axis=1), color="C0", label="Gaussian clouds")
+for value, color, text in [
+    (np.median(sense), "C1", "digits"),
+    (np.median(nonsense), "C3", "digits, pixels shuffled"),
+]:
+    twin = np.interp(value, np.median(ratios, axis=1), many)
+    left.plot(64, value, "o", color=color, ms=8, label=text, zorder=3)
+    left.annotate(
+        "",
+        xy=(twin, value),
+        xytext=(58, value),
+        arrowprops={"arrowstyle": "->", "color": color},
+    )
+left.axvline(64, color="0.6", lw=1, ls=":")
+left.text(66, 0.02, "64 pixels", color="0.4")
+left.set(xscale="log", ylim=(0, 1), xlabel="dimensions", title="nearest / farthest")
+left.legend()
+for values, label, color in [
+    (ridge_accuracy, "linear, with ridge", "C2"),
+    (nearest_accuracy, "nearest neighbour", "C1"),
+]:
+    right.plot(noise_columns, np.median(values, axis=0), "o-", label=label, color=color)
+    right.fill_between(
+        noise_columns, values.min(axis=0), values.max(axis=0), color=color, alpha=0.2
+    )
+right.axhline(np.median(majority), color="0.4", ls=":", label="most frequent digit")
+right.set_xscale("symlog", linthresh=16, linscale=0.5)
+right.set_xticks(noise_columns, [f"{n:,}" for n in noise_columns])
+right.minorticks_off()
+right.set(
+    xlim=(-3, 5_000),
+    ylim=(0, 1.02),
+    xlabel="columns of noise",
+    title="accuracy on digits",
+)
+right.legend(loc="lower left")
+plt.show()
+
+# %%
+# What to notice
+# --------------
+#
+# - Nothing here is about a model. The geometry of the inputs alone decides, before
+#   the first weight is drawn.
+# - Orthogonality is useful, too: in a thousand dimensions there is room for far more
+#   than a thousand nearly orthogonal directions, and networks store features in them.
+# - The nearest neighbour is the best classifier of the page at the left end and the
+#   worst of the two at the right end. 64 columns of noise beside 64 pixels are enough
+#   to put the linear model ahead.
+# - Knowing which columns matter is worth more than data. That is what the first layers
+#   of a network learn, and why its last layer may measure distances again.
+#
+# What the page measured, against its baselines:
+
+
+def middle(values):
+    return float(np.median(values))
+
+
+print("columns of noise     " + "".join(f"{n:7d}" for n in noise_columns))
+print(f"most frequent digit  {middle(majority):7.3f}")
+for label, values in [
+    ("nearest neighbour", nearest_accuracy),
+    ("linear, with ridge", ridge_accuracy),
+]:
+    print(f"{label:21s}" + "".join(f"{v:7.3f}" for v in np.median(values, axis=0)))
+print(f"digits have the distances of a Gaussian cloud of {digit_like} dimensions")
+
+claim(
+    "spread of the angle of two random directions, 2 dimensions",
+    middle(angle_spread[2]),
+    ">",
+    50.0,
+    "degrees",
+    seeds=5,
+)
+claim(
+    "the same spread in 1000 dimensions",
+    middle(angle_spread[1000]),
+    "<",
+    1.9,
+    "degrees",
+    seeds=5,
+)
+claim(
+    "relative spread of lengths, 2 dimensions",
+    middle(length_spread[2]),
+    ">",
+    0.5,
+    seeds=5,
+)
+claim(
+    "relative spread of lengths, 1000 dimensions",
+    middle(length_spread[1000]),
+    "<",
+    0.024,
+    seeds=5,
+)
+claim(
+    "nearest over farthest of 100 points, 2 dimensions",
+    middle(near_far[2]),
+    "<",
+    0.06,
+    seeds=5,
+)
+claim(
+    "nearest over farthest of 100 points, 1000 dimensions",
+    middle(near_far[1000]),
+    ">",
+    0.89,
+    seeds=5,
+)
+claim(
+    "share of a ball in its 1 % peel, 100 dimensions",
+    middle(peels[:, -1]),
+    ">",
+    0.62,
+    seeds=5,
+)
+claim(
+    "log10 of the volume of the ball of diameter 1, 100 dimensions",
+    middle(volumes[:, -1]),
+    "<",
+    -69.5,
+    seeds=5,
+)
+claim(
+    "gap between climbed and exact log10 volume, worst dimension",
+    float(np.abs(np.median(volumes, axis=0) - exact).max()),
+    "<",
+    0.2,
+    seeds=5,
+)
+claim(
+    "digits: nearest over farthest, share of the shuffled digits', worst seed",
+    max(a / b for a, b in zip(sense, nonsense, strict=True)),
+    "<",
+    0.7,
+    seeds=5,
+)
+claim(
+    "nearest neighbour on digits, accuracy without noise",
+    middle(nearest_accuracy[:, 0]),
+    ">",
+    0.97,
+    seeds=5,
+)
+claim(
+    "nearest neighbour with 4096 columns of noise, above the most frequent digit",
+    middle(nearest_accuracy[:, -1] - majority),
+    "<",
+    0.2,
+    seeds=5,
+)
+claim(
+    "there the linear model is ahead of it, worst seed",
+    float(np.min(ridge_accuracy[:, -1] - nearest_accuracy[:, -1])),
+    ">",
+    0.3,
+    seeds=5,
+)
+
+# %%
+# Try it
+# ------
+#
+# 1. Scale the noise columns by 0.1. How many of them does it take now to halve the
+#    accuracy of the nearest neighbour? Which quantity decides?
+# 2. Draw 1,000 random directions in 100 dimensions. How close is the closest pair to
+#    a right angle, and how close the least orthogonal one?
+# 3. Replace the pixels by the first ten principal components of the training digits.
+#    What becomes of nearest over farthest, and of the accuracy?
+#
+# References
+# ----------
+# The name is from :cite:t:`bellman1961adaptive`.
+#
+# .. bibliography::
+#    :filter: docname in docnames
+#
+# sphinx_gallery_tags = ["geometry", "NumPy only", "introductory"]
