@@ -162,7 +162,7 @@ class TripletBatchHard(_Triplet):
     .. math:: \ell_a = \Bigl[\, m + \max_{p:\, y_p = y_a,\, p \neq a} D_{ap}
         - \min_{n:\, y_n \neq y_a} D_{an} \Bigr]_+
 
-    with :math:`D` from :func:`pairwise_distances`. An anchor without a positive or
+    with :math:`D` from ``pairwise_distances``. An anchor without a positive or
     without a negative forms no triplet: its entry is 0, and it does not count in
     the mean. A batch without any triplet has loss 0. Sample batches of several
     classes with several examples each (the paper's P times K).

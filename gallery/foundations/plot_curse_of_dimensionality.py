@@ -431,8 +431,5 @@ claim(
 # References
 # ----------
 # The name is from :cite:t:`bellman1961adaptive`.
-#
-# .. bibliography::
-#    :filter: docname in docnames
-#
+
 # sphinx_gallery_tags = ["geometry", "NumPy only", "introductory"]
