@@ -20,6 +20,9 @@ def repair(app, pagename, templatename, context, doctree):
         return
     # sphinx-gallery hides the text of a thumbnail's link: name the link.
     body = THUMBNAIL.sub(lambda m: f'{m[1]}aria-label="{m[3]}" {m[2]}', body)
+    # roles that ARIA has withdrawn, from docutils
+    body = body.replace(' role="doc-biblioentry"', "")
+    body = body.replace('<div role="list" class="citation-list">', "<div>")
     if "/plot_" in pagename:
         # the lines of claim() stand out from what else a script prints
         mark = r'\1<span class="holds">holds</span>'
@@ -42,6 +45,16 @@ def about(pagename):
     return f'<p class="kind-line">{" · ".join(parts)}</p>'
 
 
+def keywords(app, docname, source):
+    """Let the search find a page by the name of its topic, whatever its title is."""
+    stem = docname.rpartition("/plot_")[2]
+    for topic in book.topics():
+        if topic["slug"] == stem:
+            words = re.findall(r"\w+", f"{stem.replace('_', ' ')} {topic['title']}")
+            source[0] += f"\n\n.. meta::\n   :keywords: {', '.join(words)}\n"
+
+
 def setup(app):
+    app.connect("source-read", keywords)
     app.connect("html-page-context", repair)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

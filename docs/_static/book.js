@@ -1,4 +1,7 @@
 // Names that a screen reader needs and the theme leaves out, and two conveniences.
+// without a server the search may not read the pages that it found, only name them
+if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+
 document.addEventListener("DOMContentLoaded", () => {
   for (const summary of document.querySelectorAll("li.has-children > details > summary")) {
     const link = summary.parentElement.parentElement.querySelector("a");
