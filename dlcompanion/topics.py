@@ -197,8 +197,8 @@ def import_line(topic):
         String, a line of Python, or ``None`` if there is nothing to import.
 
     Example:
-        >>> import_line(find_topic("backpropagation")).split(" import ")[0]
-        'from dlcompanion.autodiff'
+        >>> import_line(find_topic("lookahead"))
+        'from dlcompanion.optimization import Lookahead'
     """
     names = public_names(topic)
     if not names:

@@ -84,7 +84,7 @@ def _place(label, taken, rng):
     """The mask of one shape on free ground, or None after 20 tries."""
     size = len(taken)
     for _ in range(20):
-        height, width = rng.integers(size // 5, size // 2, 2)
+        height, width = rng.integers(size // 4, size // 2, 2)
         if label == 1:
             width = height
         top = rng.integers(0, size - height + 1)
@@ -106,4 +106,4 @@ def _draw(label, height, width):
         return np.ones((height, width), bool)
     if label == 1:
         return u**2 + v**2 <= 1
-    return np.abs(u) <= (v + 1) / 2 + 1 / width
+    return np.abs(u) <= np.maximum((v + 1) / 2, 1 / width)
