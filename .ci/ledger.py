@@ -126,7 +126,7 @@ def scripts(faults, notes):
         faults.append(f"docs: {name} was not executed")
     if ledger["gallery_pages"] < len(ledger["scripts"]):
         faults.append(
-            f"docs: {ledger['gallery_pages']} pages for {len(ledger['scripts'])} scripts"
+            f"docs: {ledger['gallery_pages']} pages, {len(ledger['scripts'])} scripts"
         )
     return rows
 
