@@ -25,8 +25,8 @@ def check_loss(
         y_true: NumPy array of targets, or ``None`` if the loss ignores them.
         y_pred: NumPy array of float32 predictions, one example a row.
         extremes: List of predictions at which value and gradient must be finite.
-            By default zeros, and ``y_pred`` pushed to 0 and 1 if it lies in [0, 1],
-            else a thousand times ``y_pred``.
+            By default, for ``y_pred`` in [0, 1], certain predictions, right and wrong;
+            else zeros, and a thousand times ``y_pred``.
         per_sample: ``False`` if ``call`` returns one number for the batch on
             purpose; sample weights and reductions are then not checked.
         skip: Names of checks that do not apply.
@@ -56,6 +56,9 @@ def check_loss(
 
 def _extremes(y_pred):
     if y_pred.min() >= 0 and y_pred.max() <= 1:
+        if y_pred.ndim > 1 and np.allclose(y_pred.sum(-1), 1, atol=1e-3):
+            sure = np.eye(y_pred.shape[-1], dtype="float32")
+            return [sure[y_pred.argmax(-1)], sure[y_pred.argmin(-1)]]
         hard = (y_pred > 0.5).astype("float32")
         return [hard, 1 - hard]
     return [np.zeros_like(y_pred), 1000 * y_pred]
