@@ -11,6 +11,7 @@ from dlcompanion.generative.score_function import (
     score_function_gradient,
     score_function_loss,
 )
+from dlcompanion.generative.variational_autoencoder import VAE, kl_to_standard_normal
 
 __all__ = [
     "AdditiveCoupling",
@@ -19,6 +20,8 @@ __all__ = [
     "NICE",
     "NormalizingFlow",
     "RealNVP",
+    "VAE",
+    "kl_to_standard_normal",
     "pathwise_gradient",
     "score_function_gradient",
     "score_function_loss",
