@@ -181,9 +181,13 @@ def public_names(topic):
     source = _source(topic)
     if source is None:
         return []
-    tree = ast.parse(source.read_text(encoding="utf-8"))
-    kinds = ast.ClassDef | ast.FunctionDef
-    names = [node.name for node in tree.body if isinstance(node, kinds)]
+    if source.parent.name in chapters():  # what the chapter makes public of it
+        module = f"dlcompanion.{source.parent.name}.{source.stem}"
+        nodes = ast.parse(source.with_name("__init__.py").read_bytes()).body
+        nodes = [n for n in nodes if isinstance(n, ast.ImportFrom)]
+        return [a.name for n in nodes if n.module == module for a in n.names]
+    nodes = ast.parse(source.read_bytes()).body
+    names = [n.name for n in nodes if isinstance(n, ast.ClassDef | ast.FunctionDef)]
     return [name for name in names if not name.startswith("_")]
 
 

@@ -1,0 +1,313 @@
+"""Tests of the command line, from the package as it is and from a wheel built here."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from dlcompanion import topics
+from dlcompanion.__main__ import _one_line, main, run_script
+
+ROOT = Path(__file__).resolve().parents[1]
+HERE = topics.PACKAGE.parent
+DONE = "curse_of_dimensionality"
+PLANNED = next(t["slug"] for t in topics.topics().values() if t["state"] == "planned")
+
+
+def command(*arguments, python_path=HERE, cwd=None, **environment):
+    """Run ``python -m dlcompanion`` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "dlcompanion", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(python_path), **environment},
+    )
+
+
+def refused(capsys, arguments, message):
+    """Exit code 2 and exactly one line, on stderr."""
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("dlcompanion: ") and err.count("\n") == 1
+    assert message in err
+
+
+# -- list and show ------------------------------------------------------------
+
+
+def test_list_has_every_topic_under_its_chapter(capsys):
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    listed = [
+        line.split()[0] for line in lines if line and "topics are there" not in line
+    ]
+    assert listed == list(topics.topics())
+    heads = [line.split("(")[1].split(")")[0] for line in lines if "are there" in line]
+    assert heads == list(topics.chapters())
+
+
+def test_list_of_a_chapter_shows_state_and_seconds(capsys):
+    assert main(["list", "foundations"]) == 0
+    out = capsys.readouterr().out
+    line = next(line for line in out.splitlines() if line.startswith(DONE))
+    seconds = topics.topics()[DONE]["seconds"]
+    assert line.split()[1:4] == ["done", f"{seconds:.0f}", "s"]
+    assert "lookahead" not in out
+
+
+def test_list_done_leaves_the_plans_out(capsys):
+    assert main(["list", "--done"]) == 0
+    out = capsys.readouterr().out
+    assert DONE in out and "planned" not in out
+
+
+def test_show_gives_claim_import_and_script(capsys):
+    assert main(["show", "Lookahead"]) == 0  # a public name finds its topic
+    out = capsys.readouterr().out
+    topic = topics.topics()["lookahead"]
+    assert topic["title"] in out and topic["measured"] in out
+    assert "from dlcompanion.optimization import Lookahead" in out
+    assert str(topics.script_path(topic)) in out
+
+
+@pytest.mark.parametrize("slug", list(topics.topics()))
+def test_every_topic_can_be_shown_and_its_import_line_runs(slug, capsys):
+    assert main(["show", slug]) == 0
+    out = capsys.readouterr().out
+    assert topics.topics()[slug]["title"] in out
+    line = topics.import_line(topics.topics()[slug])
+    if line:
+        exec(line, {})
+
+
+# -- copy ---------------------------------------------------------------------
+
+
+def test_copy_writes_the_script_and_nothing_else(tmp_path, capsys):
+    folder = tmp_path / "a" / "b"
+    assert main(["copy", DONE, str(folder)]) == 0
+    copy = Path(capsys.readouterr().out.strip())
+    assert list(folder.iterdir()) == [copy]
+    assert copy.read_bytes() == topics.script_path(topics.topics()[DONE]).read_bytes()
+
+
+def test_copy_goes_to_the_current_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["copy", DONE]) == 0
+    assert [p.name for p in tmp_path.iterdir()] == [f"plot_{DONE}.py"]
+
+
+def test_copy_overwrites_only_with_force(tmp_path, capsys):
+    mine = tmp_path / f"plot_{DONE}.py"
+    mine.write_text("mine")
+    refused(capsys, ["copy", DONE, str(tmp_path)], "--force overwrites it")
+    assert mine.read_text() == "mine"
+    assert main(["copy", DONE, str(tmp_path), "--force"]) == 0
+    assert mine.read_text() != "mine"
+    assert list(tmp_path.iterdir()) == [mine]
+
+
+def test_copy_does_not_follow_a_dangling_link_without_force(tmp_path, capsys):
+    link = tmp_path / f"plot_{DONE}.py"
+    link.symlink_to(tmp_path / "elsewhere.py")
+    refused(capsys, ["copy", DONE, str(tmp_path)], "is there already")
+    assert not (tmp_path / "elsewhere.py").exists()
+
+
+def test_copy_to_a_folder_that_cannot_be_written(tmp_path, capsys):
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    folder.chmod(0o555)
+    if os.geteuid() == 0:  # root writes everywhere but into the kernel's files
+        folder = Path("/proc")
+    refused(capsys, ["copy", DONE, str(folder)], str(folder))
+    assert not list(tmp_path.glob("**/*plot_*"))
+
+
+def test_copy_to_a_file(tmp_path, capsys):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    refused(capsys, ["copy", DONE, str(file)], str(file))
+    assert file.read_text() == "mine"
+
+
+# -- names that are not there -------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "lokahead"], "Did you mean lookahead?"),
+        (["show", "LookAhead"], "Did you mean"),
+        (["copy", "drop_block"], "Did you mean dropblock"),
+        (["run", "zzzzzz"], "python -m dlcompanion list"),
+        (["show", "attention"], "Did you mean self_attention"),
+        (["list", "optimisation"], "Did you mean optimization"),
+        (["list", "zzzzzz"], "There is no chapter 'zzzzzz'"),
+        (["lst"], "No such command"),
+        (["show"], "argument"),
+        (["list", "--frob"], "No such option"),
+    ],
+)
+def test_unknown_names_get_one_line_with_near_misses(arguments, message, capsys):
+    refused(capsys, arguments, message)
+
+
+@pytest.mark.parametrize("action", ["copy", "run"])
+def test_a_planned_page_cannot_be_copied_or_run(action, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused(capsys, [action, PLANNED], "is planned and not there yet")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_of_the_system_is_one_line():
+    assert _one_line(OSError("two\nlines")) == "two lines"
+    assert _one_line(OSError(13, "Permission denied", "x")) == "Permission denied: x"
+
+
+# -- run ----------------------------------------------------------------------
+
+
+def small_script(monkeypatch, tmp_path, text):
+    script = tmp_path / "plot_small.py"
+    script.write_text(text)
+    monkeypatch.setattr(topics, "script_path", lambda topic: script)
+
+
+def test_run_passes_the_exit_code_through(monkeypatch, tmp_path, capsys):
+    small_script(monkeypatch, tmp_path, "raise SystemExit(7)")
+    assert main(["run", DONE]) == 7
+
+
+def test_run_counts_a_signal_as_the_shell_does(monkeypatch, tmp_path):
+    kill = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
+    small_script(monkeypatch, tmp_path, kill)
+    assert run_script(topics.topics()[DONE]) == 128 + 15
+
+
+def test_run_keeps_the_backend_and_needs_no_display(monkeypatch, tmp_path, capfd):
+    small_script(
+        monkeypatch,
+        tmp_path,
+        "import os, sys; print(os.environ['KERAS_BACKEND'], os.environ['MPLBACKEND'])\n"
+        "from dlcompanion import startup; print(startup.__file__)",
+    )
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    # the package of the command is that of the script, wherever it was started
+    monkeypatch.chdir(tmp_path)
+    # a script that calls itself dlcompanion imports the package without Keras
+    renamed = tmp_path / "dlcompanion"
+    shutil.copy(tmp_path / "plot_small.py", renamed)
+    monkeypatch.setattr(topics, "script_path", lambda topic: renamed)
+    if sys.platform != "linux":
+        monkeypatch.setenv("MPLBACKEND", "agg")
+    assert run_script(topics.topics()[DONE]) == 0
+    backend, package = capfd.readouterr().out.splitlines()
+    assert backend == "jax agg"
+    assert Path(package).parent == topics.PACKAGE
+
+
+# -- as a process, without a backend ------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def no_backend(tmp_path_factory):
+    """A folder for PYTHONPATH under which no backend, and no Keras, can be imported."""
+    folder = tmp_path_factory.mktemp("no_backend")
+    folder.joinpath("sitecustomize.py").write_text(
+        "import sys\n"
+        "for name in ('tensorflow', 'jax', 'torch', 'keras'):\n"
+        "    sys.modules[name] = None\n"
+    )
+    return folder
+
+
+def test_the_process_answers_without_keras(no_backend, tmp_path):
+    path = f"{no_backend}{os.pathsep}{HERE}"
+    for arguments in (["list"], ["show", DONE], ["copy", DONE, str(tmp_path)]):
+        done = command(*arguments, python_path=path, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / f"plot_{DONE}.py").is_file()
+
+
+def test_the_process_ends_with_code_2_and_one_line(tmp_path):
+    done = command("copy", "lokahead", cwd=tmp_path)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and "lookahead" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+# -- from a wheel -------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel that this checkout makes, unpacked."""
+    from hatchling.builders.wheel import WheelBuilder
+
+    source = tmp_path_factory.mktemp("source")
+    for name in ("dlcompanion", "gallery"):
+        shutil.copytree(
+            ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    built = next(WheelBuilder(str(source)).build(directory=str(source / "dist")))
+    folder = tmp_path_factory.mktemp("site-packages")
+    zipfile.ZipFile(built).extractall(folder)
+    return folder
+
+
+def test_the_wheel_holds_every_script_and_the_catalogue(wheel):
+    scripts = {
+        p.relative_to(ROOT / "gallery").as_posix()
+        for p in ROOT.glob("gallery/*/plot_*.py")
+    }
+    packed = wheel / "dlcompanion" / "_gallery"
+    assert scripts
+    assert {p.relative_to(packed).as_posix() for p in packed.glob("*/plot_*.py")} == (
+        scripts
+    )
+    assert (wheel / "dlcompanion" / "topics.toml").is_file()
+
+
+def test_the_wheel_copies_and_runs_away_from_the_checkout(wheel, no_backend, tmp_path):
+    path = f"{no_backend}{os.pathsep}{wheel}"
+    done = command("copy", DONE, str(tmp_path), python_path=path, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    copy = tmp_path / f"plot_{DONE}.py"
+    assert copy.read_bytes() == next(ROOT.glob(f"gallery/*/{copy.name}")).read_bytes()
+    shown = command("show", DONE, python_path=path, cwd=tmp_path).stdout
+    assert str(wheel / "dlcompanion" / "_gallery") in shown
+    script = wheel / "dlcompanion/_gallery/foundations" / copy.name
+    script.write_text("import sys; print(sys.argv); sys.exit(3)")
+    ran = command("run", DONE, python_path=path, cwd=tmp_path)
+    assert ran.returncode == 3 and str(script) in ran.stdout
+
+
+def test_the_console_script_is_the_command_line(wheel, no_backend, tmp_path):
+    entry = next(wheel.glob("*.dist-info/entry_points.txt")).read_text()
+    assert "dlcompanion = dlcompanion.__main__:main" in entry
+    # what pip writes for that line
+    script = tmp_path / "dlcompanion"
+    script.write_text(
+        "import sys\nfrom dlcompanion.__main__ import main\nsys.exit(main())\n"
+    )
+    path = f"{no_backend}{os.pathsep}{wheel}"
+    done = subprocess.run(
+        [sys.executable, script, "show", "lokahead"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
