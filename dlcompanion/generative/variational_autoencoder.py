@@ -170,9 +170,7 @@ class VAE(SavesSeeds, keras.Model):
                 f"data, {input_shape}. Received: decoder from {taken} to {given}"
             )
         if self.likelihood == "gaussian":
-            self.log_scale = self.add_weight(
-                name="log_scale", shape=(), initializer="zeros"
-            )
+            self.log_scale = self.add_weight((), "zeros", name="log_scale")
         self.built = True
 
     # -- the model ----------------------------------------------------------------
@@ -189,10 +187,7 @@ class VAE(SavesSeeds, keras.Model):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        if y is not None:
-            raise ValueError(
-                "A VAE is trained without targets: fit(x). Received: data with a y"
-            )
+        _refuse_targets(y)
         log_likelihood = self._log_likelihood(x, y_pred["decoded"])  # (batch,)
         kl = kl_to_standard_normal(y_pred["mean"], y_pred["log_variance"])
         weight = ops.ones_like(log_likelihood)
@@ -335,11 +330,12 @@ class VAE(SavesSeeds, keras.Model):
                     f"Received: values from {low} to {high}"
                 )
 
-    def fit(self, x=None, *args, validation_data=None, **kwargs):
+    def fit(self, x=None, y=None, *args, validation_data=None, **kwargs):
+        _refuse_targets(y)
         self._check(x)
         data = validation_data
         self._check(data[0] if isinstance(data, tuple | list) else data)
-        return super().fit(x, *args, validation_data=validation_data, **kwargs)
+        return super().fit(x, y, *args, validation_data=validation_data, **kwargs)
 
     def evaluate(self, x=None, *args, **kwargs):
         self._check(x)
@@ -384,6 +380,11 @@ def kl_to_standard_normal(mean, log_variance):
         0.5
     """
     return 0.5 * (ops.square(mean) + ops.exp(log_variance) - log_variance - 1.0)
+
+
+def _refuse_targets(y):
+    if y is not None:
+        raise ValueError("A VAE has no targets: fit(x). Received: data with a y")
 
 
 def _check_count(name, value):
