@@ -10,7 +10,6 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from dlcompanion.reinforcement.environments import Environments
 from dlcompanion.reinforcement.numpy_policy import in_numpy
 
 _FORMAT = "dlcompanion agent 1"
@@ -100,9 +99,8 @@ class Agent:
         Args:
             steps: Positive integer, the steps of all environments together.
             callbacks: List of :class:`keras.callbacks.Callback`. Their ``model`` is the
-                agent's ``learner``: ``CSVLogger``, ``LearningRateScheduler``,
-                ``EarlyStopping(monitor="return_mean", mode="max")`` and
-                ``ModelCheckpoint`` (one file an epoch, or the best) work.
+                agent's ``learner``: ``CSVLogger``, ``EarlyStopping`` with
+                ``monitor="return_mean", mode="max"``, and ``ModelCheckpoint`` work.
             verbose: ``"auto"`` or 1 for a progress bar, 2 for a line a rollout, 0 for
                 silence.
 

@@ -8,7 +8,7 @@ from dlcompanion.reinforcement.agent import WEIGHTS, Agent
 from dlcompanion.reinforcement.environments import Environments
 from dlcompanion.reinforcement.numpy_policy import dense_network, in_numpy
 from dlcompanion.reinforcement.returns import reward_to_go
-from dlcompanion.training import StepModel
+from dlcompanion.training import CompositeOptimizer, StepModel
 
 
 def policy_gradient_loss(logits, actions, advantages, weights):
@@ -34,10 +34,11 @@ def policy_gradient_loss(logits, actions, advantages, weights):
         >>> print(f"{float(loss):.4f}")  # 2 log 2
         1.3863
     """
+    logits = ops.convert_to_tensor(logits)
     taken = ops.one_hot(actions, logits.shape[-1], dtype=logits.dtype)
     log_probabilities = ops.sum(ops.log_softmax(logits) * taken, axis=-1)  # (steps,)
-    advantages = ops.cast(ops.stop_gradient(advantages), logits.dtype)
-    return -_mean(advantages * log_probabilities, ops.cast(weights, logits.dtype))
+    advantages = ops.stop_gradient(ops.cast(advantages, logits.dtype))
+    return -_mean(advantages * log_probabilities, weights)
 
 
 def baseline_loss(values, returns, weights):
@@ -54,33 +55,38 @@ def baseline_loss(values, returns, weights):
         Scalar tensor.
 
     Example:
-        >>> float(baseline_loss(np.array([1.0, 9.0]), np.array([3.0, 0.0]), [1.0, 0.0]))
+        >>> float(baseline_loss([1.0, 9.0], [3.0, 0.0], weights=[1.0, 0.0]))
         2.0
     """
-    return 0.5 * _mean(ops.square(values - returns), weights)
+    values = ops.convert_to_tensor(values)
+    return 0.5 * _mean(ops.square(values - ops.cast(returns, values.dtype)), weights)
 
 
 def _mean(x, weights):
+    weights = ops.cast(weights, x.dtype)
     return ops.sum(x * weights) / ops.sum(weights)
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class PolicyWithBaseline(StepModel):
-    r"""A policy and a value function, learning together from a rollout.
+    r"""A policy and a value function, learning side by side from a rollout.
 
-    One step of ``train_on_batch((observations, actions), returns, weights)`` takes the
-    gradient of
+    ``train_on_batch((observations, actions), returns, weights)`` takes one step of the
+    policy down the gradient of
 
-    .. math:: -\frac1n \sum_i \bigl(G_i - \bar v(s_i)\bigr) \log \pi(a_i \mid s_i)
-        + \frac1{2n} \sum_i \bigl(v(s_i) - G_i\bigr)^2
+    .. math:: -\frac1n \sum_i \bigl(G_i - v(s_i)\bigr) \log \pi(a_i \mid s_i)
 
-    in the weights of both, where :math:`\bar v` is :math:`v` taken as a constant. Both
-    networks are called with ``training=False``, as they are when the policy acts: the
-    gradient must be that of the policy that played.
+    with :math:`v` as it was before, and then ``baseline_steps`` steps of the baseline
+    down that of :math:`\frac1{2n} \sum_i (v(s_i) - G_i)^2`. Both networks are called
+    with ``training=False``, as they are when the policy acts: the gradient must be that
+    of the policy that played. Compile it with a
+    :class:`~dlcompanion.training.CompositeOptimizer` of ``"policy"`` and
+    ``"baseline"``.
 
     Args:
         policy: :class:`keras.Model` from observations to logits ``(batch, actions)``.
         baseline: :class:`keras.Model` from observations to values ``(batch, 1)``.
+        baseline_steps: Positive integer.
         **kwargs: Passed on to :class:`keras.Model`.
 
     Call arguments:
@@ -97,10 +103,16 @@ class PolicyWithBaseline(StepModel):
         ((5, 2), (5,))
     """
 
-    def __init__(self, policy, baseline, **kwargs):
+    def __init__(self, policy, baseline, baseline_steps=5, **kwargs):
         super().__init__(**kwargs)
+        if not isinstance(baseline_steps, int) or baseline_steps < 1:
+            raise ValueError(
+                "baseline_steps must be a positive integer. "
+                f"Received: baseline_steps={baseline_steps!r}"
+            )
         self.policy = policy
         self.baseline = baseline
+        self.baseline_steps = baseline_steps
 
     def build(self, input_shape):
         """The networks were built by whoever made them."""
@@ -110,28 +122,36 @@ class PolicyWithBaseline(StepModel):
         return logits, self.baseline(inputs, training=False)[:, 0]
 
     def update(self, data):
+        data = keras.tree.map_structure(ops.convert_to_tensor, data)
         (observations, actions), returns, weights = data
 
-        def loss():
+        def on_policy():
             logits, values = self(observations)
-            advantages = returns - values
-            on_policy = policy_gradient_loss(logits, actions, advantages, weights)
-            on_baseline = baseline_loss(values, returns, weights)
-            return on_policy + on_baseline, (logits, values, on_policy, on_baseline)
+            loss = policy_gradient_loss(logits, actions, returns - values, weights)
+            return loss, (logits, values)
 
-        variables = self.trainable_variables
-        (_, (logits, values, on_policy, on_baseline)), gradients = self.value_and_grad(
-            loss, variables, has_aux=True
+        def on_baseline():
+            values = self.baseline(observations, training=False)[:, 0]
+            return baseline_loss(values, returns, weights)
+
+        variables = self.policy.trainable_variables
+        (policy_loss, (logits, values)), gradients = self.value_and_grad(
+            on_policy, variables, has_aux=True
         )
         self.optimizer.apply(gradients, variables)
+        variables = self.baseline.trainable_variables
+        for _ in range(self.baseline_steps):
+            _, gradients = self.value_and_grad(on_baseline, variables)
+            self.optimizer.apply(gradients, variables)
+
         logs = ops.log_softmax(logits)
-        entropy = _mean(-ops.sum(ops.exp(logs) * logs, axis=-1), weights)
         spread = _mean(ops.square(returns - _mean(returns, weights)), weights)
+        error = _mean(ops.square(returns - values), weights)
         return {
-            "policy_loss": on_policy,
-            "baseline_loss": on_baseline,
-            "entropy": entropy,
-            "explained_variance": 1 - 2 * on_baseline / ops.maximum(spread, 1e-12),
+            "policy_loss": policy_loss,
+            "baseline_loss": 0.5 * error,
+            "explained_variance": 1 - error / ops.maximum(spread, 1e-12),
+            "entropy": _mean(-ops.sum(ops.exp(logs) * logs, axis=-1), weights),
         }
 
     def get_config(self):
@@ -139,6 +159,7 @@ class PolicyWithBaseline(StepModel):
             **super().get_config(),
             "policy": keras.saving.serialize_keras_object(self.policy),
             "baseline": keras.saving.serialize_keras_object(self.baseline),
+            "baseline_steps": self.baseline_steps,
         }
 
     @classmethod
@@ -167,7 +188,7 @@ class REINFORCE(Agent):
     variance and not the mean.
 
     One rollout is one whole episode in each of ``num_envs`` environments, one update is
-    one step of the optimizer on all of its steps. The mean runs over steps instead of
+    one step of the policy on all of its steps. The mean runs over steps instead of
     episodes, and the factor :math:`\gamma^t` in front of each term is left out, as in
     most implementations. An episode that *terminates* is worth nothing afterwards; one
     that is *cut*, by the environment's time limit or by ``horizon``, is worth
@@ -185,8 +206,12 @@ class REINFORCE(Agent):
             default two hidden layers of 64 tanh units.
         baseline: :class:`keras.Model` from observations to one value. By default as
             the policy.
-        optimizer: Keras optimizer of both networks. By default Adam with learning rate
+        optimizer: Keras optimizer of the policy. By default Adam with learning rate
             0.01.
+        baseline_optimizer: Keras optimizer of the baseline. By default Adam with
+            learning rate 0.03.
+        baseline_steps: Positive integer, the steps of the baseline after each one of
+            the policy.
         discount: Number :math:`\gamma` in [0, 1].
         num_envs: Positive integer, the episodes of a rollout. Of an environment or
             vector environment it is the number that that one has.
@@ -223,6 +248,8 @@ class REINFORCE(Agent):
         policy=None,
         baseline=None,
         optimizer=None,
+        baseline_optimizer=None,
+        baseline_steps=5,
         discount=0.99,
         num_envs=8,
         horizon=None,
@@ -234,7 +261,11 @@ class REINFORCE(Agent):
             )
         self.discount = discount
         environments = Environments(environment, num_envs)
-        config = {"discount": discount, "num_envs": num_envs}
+        config = {
+            "discount": discount,
+            "num_envs": num_envs,
+            "baseline_steps": baseline_steps,
+        }
         super().__init__(environments, seed, horizon, config)
         shape, actions = environments.observation_shape, environments.actions
         seeds = [self.number(WEIGHTS, n) for n in range(2)]
@@ -244,9 +275,16 @@ class REINFORCE(Agent):
             baseline = dense_network(shape, 1, 1.0, seeds[1], "baseline")
         _check_fits("policy", policy, shape, actions)
         _check_fits("baseline", baseline, shape, 1)
-        learner = PolicyWithBaseline(policy, baseline, name="learner")
+        learner = PolicyWithBaseline(policy, baseline, baseline_steps, name="learner")
         learner.build((None, *shape))
-        learner.compile(keras.optimizers.Adam(0.01) if optimizer is None else optimizer)
+        learner.compile(
+            CompositeOptimizer(
+                {
+                    "policy": optimizer or keras.optimizers.Adam(0.01),
+                    "baseline": baseline_optimizer or keras.optimizers.Adam(0.03),
+                }
+            )
+        )
         self.attach(learner)
         self._values = in_numpy(baseline)
 
@@ -276,11 +314,12 @@ class REINFORCE(Agent):
 
     @staticmethod
     def parts_of(learner):
-        """The networks and the optimizer of a loaded learner."""
+        """The networks and optimizers of a loaded learner."""
         return {
             "policy": learner.policy,
             "baseline": learner.baseline,
-            "optimizer": learner.optimizer,
+            "optimizer": learner.optimizer["policy"],
+            "baseline_optimizer": learner.optimizer["baseline"],
         }
 
 

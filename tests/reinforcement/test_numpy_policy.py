@@ -1,0 +1,117 @@
+"""Tests of dlcompanion.reinforcement.numpy_policy."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from dlcompanion.reinforcement.numpy_policy import (
+    ACTIVATIONS,
+    CompiledModel,
+    DenseChain,
+    dense_network,
+    in_numpy,
+)
+
+X = np.random.default_rng(0).normal(size=(6, 4)).astype("float32") * 3
+
+
+def assert_equal(copy, model):
+    expected = ops.convert_to_numpy(model(X, training=False))
+    np.testing.assert_allclose(copy(X), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_chain_equals_keras(activation):
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(5, activation, bias_initializer="normal"),
+            layers.Dense(3, use_bias=False),
+        ]
+    )
+    assert_equal(DenseChain.of(model), model)
+
+
+def test_functional_line_is_a_chain():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(2)(layers.Dense(5, "tanh")(inputs)))
+    assert_equal(DenseChain.of(model), model)
+
+
+def test_refresh_takes_new_weights():
+    model = dense_network((4,), 2, 1.0, seed=0, name="policy")
+    chain = DenseChain.of(model)
+    before = chain(X)
+    model.set_weights([w + 0.1 for w in model.get_weights()])
+    np.testing.assert_array_equal(chain(X), before)
+    chain.refresh()
+    assert_equal(chain, model)
+
+
+def branching():
+    inputs = keras.Input((4,))
+    hidden = layers.Dense(2)(inputs)
+    return keras.Model(inputs, layers.Dense(2)(hidden) + hidden)
+
+
+def twice():
+    inputs, shared = keras.Input((4,)), layers.Dense(4)
+    return keras.Model(inputs, shared(shared(inputs)))
+
+
+def early():
+    inputs = keras.Input((4,))
+    hidden = layers.Dense(2)(inputs)
+    return keras.Model(inputs, [hidden, layers.Dense(2)(hidden)])
+
+
+def custom():
+    return sequence(layers.Dense(2, lambda x: x + 1))
+
+
+def sequence(*parts):
+    return keras.Sequential([keras.Input((4,)), *parts])
+
+
+class Doubled(layers.Dense):
+    def call(self, inputs):
+        return 2 * super().call(inputs)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        branching,
+        twice,
+        early,
+        custom,
+        lambda: sequence(layers.Dense(2), layers.LayerNormalization()),
+        lambda: sequence(layers.Dense(2, dtype="mixed_bfloat16")),
+        lambda: sequence(layers.Dense(2, "softmax")),
+        lambda: sequence(Doubled(2)),
+    ],
+)
+def test_what_is_no_chain_is_not_taken_for_one(make):
+    assert DenseChain.of(make()) is None
+
+
+def test_any_other_model_is_compiled():
+    model = sequence(layers.Dense(3), layers.LayerNormalization(), layers.Dropout(0.9))
+    call = in_numpy(model)
+    assert type(call) is CompiledModel
+    assert_equal(call, model)
+    model.layers[0].bias.assign([1.0, 2.0, 3.0])
+    call.refresh()
+    assert_equal(call, model)
+    assert type(call(X)) is np.ndarray
+
+
+def test_default_network():
+    a, b, c = (dense_network((4,), 2, 0.01, seed, "policy") for seed in (1, 1, 2))
+    for x, y, z in zip(a.get_weights(), b.get_weights(), c.get_weights(), strict=True):
+        np.testing.assert_array_equal(x, y)
+        assert not x.any() or not np.array_equal(x, z)
+    assert np.abs(in_numpy(a)(X)).max() < 0.1  # nearly equal probabilities
+    image = dense_network((2, 3, 1), 2, 1.0, 0, "policy")
+    assert image.output_shape == (None, 2)

@@ -1,0 +1,61 @@
+"""Small environments whose every episode is known in advance."""
+
+import gymnasium as gym
+import numpy as np
+
+
+class Corridor(gym.Env):
+    """Observation: steps so far and the length; ends after a length drawn at reset.
+
+    The reward of step t is t + 1. Episodes longer than ``limit`` are cut there.
+    Actions are 3 and 4.
+    """
+
+    observation_space = gym.spaces.Box(-1000.0, 1000.0, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2, start=3)
+
+    def __init__(self, limit=6, fault=None):
+        self.limit, self.fault = limit, fault
+        self.actions = []
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.length = int(self.np_random.integers(2, 10))
+        self.time = 0
+        return self.observation(), {}
+
+    def step(self, action):
+        assert action in (3, 4)
+        self.actions.append(int(action))
+        self.time += 1
+        reward = float(self.time)
+        if self.fault == "reward" and self.time == 2:
+            reward = float("nan")
+        return (
+            self.observation(),
+            reward,
+            self.time >= self.length,
+            self.time >= self.limit,
+            {},
+        )
+
+    def observation(self):
+        time = np.nan if self.fault == "observation" and self.time == 2 else self.time
+        return np.array([time, self.length], np.float32)
+
+
+class Choice(gym.Env):
+    """One step an episode: the second of three actions is worth 1, the others 0."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (3,), np.float32)
+    action_space = gym.spaces.Discrete(3)
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation(), {}
+
+    def step(self, action):
+        return self.observation(), float(action == 1), True, False, {}
+
+    def observation(self):
+        return self.np_random.uniform(-1, 1, 3).astype(np.float32)
