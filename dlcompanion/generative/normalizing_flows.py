@@ -76,7 +76,8 @@ class NormalizingFlow(SavesSeeds, keras.Model):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self._compiled = types.SimpleNamespace(  # out of sight of Keras's tracking
-            log_prob=backend.compile(self.call), to_data=backend.compile(self._to_data)
+            log_prob=backend.compile(self.call, jit=False),  # XLA: once a batch size
+            to_data=backend.compile(self._to_data, jit=False),
         )
 
     def build(self, input_shape):
@@ -141,15 +142,15 @@ class NormalizingFlow(SavesSeeds, keras.Model):
             losses = losses * ops.cast(sample_weight, losses.dtype)
         return ops.mean(losses) + sum(self.losses)
 
-    def fit(self, x=None, y=None, *args, **kwargs):
+    def fit(self, x=None, y=None, *args, sample_weight=None, **kwargs):
         if y is not None:
             raise ValueError(f"A flow is fitted without targets. Received: y={type(y)}")
-        _check_data(x, self.event_size)
-        return super().fit(x, None, *args, **kwargs)
+        y = _check_data(x, self.event_size, sample_weight)
+        return super().fit(x, y, *args, sample_weight=sample_weight, **kwargs)
 
-    def evaluate(self, x=None, *args, **kwargs):
-        _check_data(x, self.event_size)
-        return super().evaluate(x, *args, **kwargs)
+    def evaluate(self, x=None, y=None, *args, sample_weight=None, **kwargs):
+        y = _check_data(x, self.event_size, sample_weight)
+        return super().evaluate(x, y, *args, sample_weight=sample_weight, **kwargs)
 
     def predict(self, x, *args, **kwargs):
         _check_data(x, self.event_size)
@@ -207,10 +208,11 @@ class _CouplingFlow(NormalizingFlow):
             layers = [
                 keras.layers.Dense(n, activation, dtype=policy) for n in hidden_units
             ]
-            # zeros: every coupling starts as the identity
+            # small: every coupling starts close to the identity
+            small = keras.initializers.VarianceScaling(1e-2)
             units = self.coupling.outputs_per_variable * moved
             layers.append(
-                keras.layers.Dense(units, kernel_initializer="zeros", dtype=policy)
+                keras.layers.Dense(units, kernel_initializer=small, dtype=policy)
             )
             transforms.append(self.coupling(keras.Sequential(layers), swap))
         transforms += self.closing_transforms()
@@ -336,8 +338,12 @@ def _check_points(x, event_size):
         raise ValueError(f"A flow needs floating point data. Received: dtype={dtype}")
 
 
-def _check_data(x, event_size):
-    """The same, and the values, where x is an array and no stream of batches."""
+def _check_data(x, event_size, sample_weight=None):
+    """The same, and the values, where x is an array and no stream of batches.
+
+    Returns:
+        Targets that nobody reads if there are weights: Keras drops weights without.
+    """
     if isinstance(x, np.ndarray) or keras.ops.is_tensor(x):
         _check_points(x, event_size)
         wrong = np.flatnonzero(~np.isfinite(ops.convert_to_numpy(x)).all(axis=1))
@@ -346,3 +352,4 @@ def _check_data(x, event_size):
                 "A flow needs finite data. "
                 f"Received: {len(wrong)} rows with NaN or infinity, first x[{wrong[0]}]"
             )
+    return None if sample_weight is None else np.zeros(len(sample_weight), "float32")
