@@ -125,7 +125,7 @@ sphinx_gallery_conf = {
     "junit": "../gallery-junit.xml",
     "matplotlib_animations": (True, "mp4"),
     "image_srcset": ["2x"],
-    "thumbnail_size": (480, 320),
+    "thumbnail_size": (640, 360),
     "capture_repr": ("_repr_html_",),
     "first_notebook_cell": f'%pip install -q "dlcompanion[gallery]=={release}"',
     "remove_config_comments": True,

@@ -49,14 +49,12 @@ def card(title, target, text, picture=None, classes=""):
     return [*lines, "", *(f"      {line}" for line in text), ""]
 
 
-def thumbnail(script):
-    """Path, from docs/, of the picture that sphinx-gallery made for a script."""
-    base = f"gallery/{script.parent.name}/images"
-    first = sorted((book.DOCS / base).glob(f"sphx_glr_{script.stem}_[0-9]*.png"))
-    picture = f"{base}/thumb/sphx_glr_{script.stem}_thumb.png"
-    if (book.DOCS / picture).exists():
-        return f"/{picture}"
-    return f"/{base}/{first[0].name}" if first else None
+def picture_of(script):
+    """Path, from docs/, of the first figure of a script; its thumbnail if none."""
+    base = book.DOCS / "gallery" / script.parent.name / "images"
+    figures = sorted(base.glob(f"sphx_glr_{script.stem}_[0-9][0-9][0-9].png"))
+    figures += base.glob(f"thumb/sphx_glr_{script.stem}_thumb.*")
+    return f"/{figures[0].relative_to(book.DOCS)}" if figures else None
 
 
 class Facts(BookDirective):
@@ -105,7 +103,8 @@ class Claimed(BookDirective):
             yield f"- :done:`holds` {book.escape(claim['text'])}"
             yield ""
             target = book.script_document(script)
-            yield f"  **{' '.join(parts(claim))}** · :doc:`the page <{target}>`"
+            chapter = book.CHAPTERS[script.parent.name]["title"]
+            yield f"  **{' '.join(parts(claim))}** · :doc:`{chapter} <{target}>`"
             yield ""
 
 
@@ -148,7 +147,7 @@ class Pictures(BookDirective):
         yield from [".. grid:: 1 2 2 3", "   :class-container: pictures", ""]
         for script in chosen[:6]:
             title = book.escape(book.script_title(script))
-            picture = thumbnail(script)
+            picture = picture_of(script)
             if picture:
                 target = book.script_document(script)
                 yield from card(title, target, [], picture, "picture")

@@ -2,6 +2,7 @@
 
 import html
 import re
+from pathlib import Path
 
 import book
 
@@ -47,6 +48,7 @@ def about(pagename):
 
 def keywords(app, docname, source):
     """Let the search find a page by the name of its topic, whatever its title is."""
+    source[0] = source[0].replace("🏷 Tags:", "Tags:")  # a box without an emoji font
     stem = docname.rpartition("/plot_")[2]
     for topic in book.topics():
         if topic["slug"] == stem:
@@ -54,7 +56,17 @@ def keywords(app, docname, source):
             source[0] += f"\n\n.. meta::\n   :keywords: {', '.join(words)}\n"
 
 
+def remove_old_pages(app, exception):
+    """Sphinx leaves the HTML of a page whose source went."""
+    out = Path(app.outdir)
+    made = app.env.found_docs | {"genindex", "search", "py-modindex"}
+    for page in [*out.glob("*.html"), *out.glob("[!_]*/**/*.html")]:
+        if str(page.relative_to(out).with_suffix("")) not in made:
+            page.unlink()
+
+
 def setup(app):
+    app.connect("build-finished", remove_old_pages)
     app.connect("source-read", keywords)
     app.connect("html-page-context", repair)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -20,6 +20,21 @@ document.addEventListener("DOMContentLoaded", () => {
   addEventListener("load", focusable);
   if (window.MathJax?.startup?.promise) MathJax.startup.promise.then(focusable);
 
+  // the tags of the gallery are buttons, for the keyboard too
+  addEventListener("load", () => {
+    const label = document.querySelector("#sg-tag-list .sphx-glr-tag-label");
+    if (label) label.textContent = "Show only";
+    for (const tag of document.querySelectorAll(".sphx-glr-tag, #sphx-glr-tag-clear")) {
+      tag.setAttribute("role", "button");
+      tag.tabIndex = 0;
+      tag.addEventListener("keydown", (event) => {
+        if (event.key !== "Enter" && event.key !== " ") return;
+        event.preventDefault();
+        tag.click();
+      });
+    }
+  });
+
   // the topic map: show only the topics that contain every word
   const place = document.querySelector("p.filter");
   if (place) {
