@@ -1,6 +1,7 @@
 """Random states of a run, and an epoch of training as one program."""
 
 import keras
+import numpy as np
 
 
 def random_state():
@@ -108,7 +109,8 @@ def shuffled(size, seed):
         return jax.random.permutation(key, size)
     import torch
 
-    generator = torch.Generator().manual_seed((int(seed[0]) << 32) + int(seed[1]))
+    mixed = np.random.SeedSequence([int(n) for n in seed]).generate_state(1)
+    generator = torch.Generator().manual_seed(int(mixed[0]))
     return torch.randperm(size, generator=generator).to(_torch_device())
 
 
@@ -156,23 +158,26 @@ def _tf_epoch(model, data, batch_size, shuffle, training):
         batch = keras.tree.map_structure(lambda a: tf.gather(a, rows), data)
         return keras.tree.map_structure(tf.convert_to_tensor, step(batch))
 
+    # As in fit, the size of a batch is unknown where the last one is smaller: Keras
+    # weights the batches in the loss of each output by the size that it knows.
+    rows = tf.TensorSpec([None if rest else batch_size], "int32")
+    on_rows = on_rows.get_concrete_function(data, rows)
+    zeros = keras.tree.map_structure(
+        lambda spec: np.zeros(spec.shape, spec.dtype.as_numpy_dtype),
+        on_rows.structured_outputs,
+    )
+
     def epoch(data, seed):
         order = shuffled(size, seed) if shuffle else tf.range(size)
-        logs = {}
-        if full:
-            traced = on_rows.get_concrete_function(data, order[:batch_size])
-            zeros = keras.tree.map_structure(
-                lambda spec: tf.zeros(spec.shape, spec.dtype), traced.structured_outputs
-            )
-            _, logs = tf.while_loop(
-                lambda start, logs: start < full * batch_size,
-                lambda start, logs: (
-                    start + batch_size,
-                    on_rows(data, tf.slice(order, [start], [batch_size])),
-                ),
-                (tf.constant(0), zeros),
-                parallel_iterations=1,
-            )
+        _, logs = tf.while_loop(
+            lambda start, logs: start < full * batch_size,
+            lambda start, logs: (
+                start + batch_size,
+                on_rows(data, order[start : start + batch_size]),
+            ),
+            (tf.constant(0), keras.tree.map_structure(tf.constant, zeros)),
+            parallel_iterations=1,
+        )
         if rest:
             logs = on_rows(data, order[full * batch_size :])
         return logs
