@@ -323,99 +323,28 @@ for label, values in [
     print(f"{label:21s}" + "".join(f"{v:7.3f}" for v in np.median(values, axis=0)))
 print(f"digits have the distances of a Gaussian cloud of {digit_like} dimensions")
 
-claim(
-    "spread of the angle of two random directions, 2 dimensions",
-    middle(angle_spread[2]),
-    ">",
-    50.0,
-    "degrees",
-    seeds=5,
-)
-claim(
-    "the same spread in 1000 dimensions",
-    middle(angle_spread[1000]),
-    "<",
-    1.9,
-    "degrees",
-    seeds=5,
-)
-claim(
-    "relative spread of lengths, 2 dimensions",
-    middle(length_spread[2]),
-    ">",
-    0.5,
-    seeds=5,
-)
-claim(
-    "relative spread of lengths, 1000 dimensions",
-    middle(length_spread[1000]),
-    "<",
-    0.024,
-    seeds=5,
-)
-claim(
-    "nearest over farthest of 100 points, 2 dimensions",
-    middle(near_far[2]),
-    "<",
-    0.06,
-    seeds=5,
-)
-claim(
-    "nearest over farthest of 100 points, 1000 dimensions",
-    middle(near_far[1000]),
-    ">",
-    0.89,
-    seeds=5,
-)
-claim(
-    "share of a ball in its 1 % peel, 100 dimensions",
-    middle(peels[:, -1]),
-    ">",
-    0.62,
-    seeds=5,
-)
-claim(
-    "log10 of the volume of the ball of diameter 1, 100 dimensions",
-    middle(volumes[:, -1]),
-    "<",
-    -69.5,
-    seeds=5,
-)
-claim(
-    "gap between climbed and exact log10 volume, worst dimension",
-    float(np.abs(np.median(volumes, axis=0) - exact).max()),
-    "<",
-    0.2,
-    seeds=5,
-)
-claim(
-    "digits: nearest over farthest, share of the shuffled digits', worst seed",
-    max(a / b for a, b in zip(sense, nonsense, strict=True)),
-    "<",
-    0.7,
-    seeds=5,
-)
-claim(
-    "nearest neighbour on digits, accuracy without noise",
-    middle(nearest_accuracy[:, 0]),
-    ">",
-    0.97,
-    seeds=5,
-)
-claim(
-    "nearest neighbour with 4096 columns of noise, above the most frequent digit",
-    middle(nearest_accuracy[:, -1] - majority),
-    "<",
-    0.2,
-    seeds=5,
-)
-claim(
-    "there the linear model is ahead of it, worst seed",
-    float(np.min(ridge_accuracy[:, -1] - nearest_accuracy[:, -1])),
-    ">",
-    0.3,
-    seeds=5,
-)
+flat, deep = middle(angle_spread[2]), middle(angle_spread[1000])
+claim("spread of random angles, 2 dimensions", flat, ">", 50, "degrees", seeds=5)
+claim("spread of random angles, 1000 dimensions", deep, "<", 1.9, "degrees", seeds=5)
+flat, deep = middle(length_spread[2]), middle(length_spread[1000])
+claim("relative spread of lengths, 2 dimensions", flat, ">", 0.5, seeds=5)
+claim("relative spread of lengths, 1000 dimensions", deep, "<", 0.024, seeds=5)
+flat, deep = middle(near_far[2]), middle(near_far[1000])
+claim("nearest over farthest of 100 points, 2 dimensions", flat, "<", 0.06, seeds=5)
+claim("nearest over farthest of 100, 1000 dimensions", deep, ">", 0.89, seeds=5)
+peel, volume = middle(peels[:, -1]), middle(volumes[:, -1])
+claim("share of a ball in its 1 % peel, 100 dimensions", peel, ">", 0.62, seeds=5)
+claim("log10 volume of the ball of diameter 1, d = 100", volume, "<", -69.5, seeds=5)
+gap = np.abs(np.median(volumes, axis=0) - exact).max()
+claim("climbed and exact log10 volume, largest gap", gap, "<", 0.2, seeds=5)
+shares = np.divide(sense, nonsense)
+claim("digits: ratio over that of shuffled ones, worst", max(shares), "<", 0.7, seeds=5)
+clean, drowned = middle(nearest_accuracy[:, 0]), nearest_accuracy[:, -1]
+claim("nearest neighbour on digits, accuracy", clean, ">", 0.97, seeds=5)
+above = middle(drowned - majority)
+claim("in 4096 columns of noise, above the majority", above, "<", 0.2, seeds=5)
+ahead = min(ridge_accuracy[:, -1] - drowned)
+claim("there the linear model is ahead by, worst seed", ahead, ">", 0.3, seeds=5)
 
 # %%
 # Try it

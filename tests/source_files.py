@@ -1,0 +1,138 @@
+"""What the tests of layout and source rules read: files, syntax trees, imports."""
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from dlcompanion import topics
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "dlcompanion"
+CHAPTERS = list(topics.chapters())
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+SCRIPTS = sorted(ROOT.glob("gallery/*/plot_*.py"))
+TESTS = sorted(ROOT.glob("tests/**/*.py"))
+#: Modules of chapters: the topics, and the files that topics share.
+PAGES = [p for p in MODULES if p.parent.name in CHAPTERS and p.name != "__init__.py"]
+
+
+def name(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def each(paths):
+    """Parametrize a test with one case a file."""
+    return pytest.mark.parametrize("path", [pytest.param(p, id=name(p)) for p in paths])
+
+
+@cache
+def tree(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported(node):
+    """The modules that an import statement, or a call that imports, names."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        assert not node.level, "imports are absolute"
+        inner = [f"{node.module}.{alias.name}" for alias in node.names]
+        return inner if node.module in ("dlcompanion", "keras") else [node.module]
+    if isinstance(node, ast.Call) and called(node) in ("import_module", "require"):
+        if node.args and isinstance(node.args[0], ast.Constant):
+            return [node.args[0].value]
+    return []
+
+
+def called(node):
+    """The last part of the name of the function that a call calls."""
+    function = node.func
+    return getattr(function, "attr", getattr(function, "id", None))
+
+
+def imports(path, everywhere=True):
+    nodes = ast.walk(tree(path)) if everywhere else module_level(tree(path).body)
+    return {module for node in nodes for module in imported(node)}
+
+
+def module_level(body):
+    """All nodes that run at import: not the bodies of functions."""
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        yield node
+        yield from module_level(ast.iter_child_nodes(node))
+
+
+def definitions(path):
+    """Public classes and functions of a module."""
+    kinds = ast.ClassDef | ast.FunctionDef
+    return [
+        node
+        for node in tree(path).body
+        if isinstance(node, kinds) and not node.name.startswith("_")
+    ]
+
+
+def registered(path):
+    """Name to package, of what a module registers with Keras."""
+    found = {}
+    for node in ast.walk(tree(path)):
+        for decorator in getattr(node, "decorator_list", []):
+            if not isinstance(decorator, ast.Call):
+                continue
+            if called(decorator) == "register_keras_serializable":
+                words = {k.arg: ast.literal_eval(k.value) for k in decorator.keywords}
+                found[words.get("name", node.name)] = words.get("package")
+    return found
+
+
+def all_of(path):
+    """The names in ``__all__``."""
+    for node in tree(path).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == "__all__":
+            return ast.literal_eval(node.value)
+    return []
+
+
+def chapter_of(path):
+    return path.parent.name if path.parent.name in CHAPTERS else None
+
+
+def claims_of(script):
+    """The value of every claim() of a script, as syntax."""
+    values = []
+    for node in ast.walk(tree(script)):
+        if isinstance(node, ast.Call) and called(node) == "claim":
+            words = {k.arg: k.value for k in node.keywords}
+            values.append(node.args[1] if len(node.args) > 1 else words["value"])
+    return values
+
+
+def is_constant(value, script):
+    """Whether an expression is made of literals, and of names given to literals."""
+    harmless = {"abs", "float", "int", "len", "max", "min", "round", "sum"}
+    stores, values = {}, {}
+    for node in ast.walk(tree(script)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            stores[node.id] = stores.get(node.id, 0) + 1
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            values[node.targets[0].id] = node.value
+
+    def literal(node, seen):
+        inner = list(ast.walk(node))
+        names = {n.id for n in inner if isinstance(n, ast.Name)} - harmless
+        if any(isinstance(n, ast.Attribute) for n in inner):
+            return False
+        return all(
+            n not in seen
+            and stores.get(n) == 1
+            and n in values
+            and literal(values[n], {*seen, n})
+            for n in names
+        )
+
+    return literal(value, set())

@@ -1,0 +1,220 @@
+"""The naming rule, the catalogue, what "done" means, and the parts of a page."""
+
+import ast
+import re
+import sys
+from collections import Counter
+
+import pytest
+from source_files import (
+    CHAPTERS,
+    MODULES,
+    PACKAGE,
+    PAGES,
+    ROOT,
+    SCRIPTS,
+    TESTS,
+    all_of,
+    called,
+    chapter_of,
+    claims_of,
+    definitions,
+    each,
+    imports,
+    is_constant,
+    name,
+    registered,
+    tree,
+)
+
+import dlcompanion
+from dlcompanion import topics
+
+TOPICS = topics.topics()
+SCRIPTS_MAY_IMPORT = {"dlcompanion", "gymnasium", "keras", "matplotlib", "networkx"}
+SCRIPTS_MAY_IMPORT |= {"numpy", "scipy", "sklearn"}
+
+
+# -- one naming rule ----------------------------------------------------------
+
+
+def test_a_file_name_is_used_once():
+    twice = [n for n, k in Counter(p.stem for p in PAGES).items() if k > 1]
+    assert not twice
+
+
+@each(PAGES)
+def test_a_module_has_its_test_at_the_same_place(path):
+    assert (ROOT / f"tests/{chapter_of(path)}/test_{path.stem}.py").is_file()
+
+
+@each([p for p in PAGES if p.stem in TOPICS])
+def test_a_module_of_a_topic_stands_in_the_topics_chapter(path):
+    topic = TOPICS[path.stem]
+    assert (topic["chapter"], topic["do"]) == (chapter_of(path), "build")
+
+
+@each(p for p in TESTS if p.parent.name in CHAPTERS and p.name.startswith("test_"))
+def test_a_test_has_its_module_at_the_same_place(path):
+    module = path.stem.removeprefix("test_")
+    assert (PACKAGE / path.parent.name / f"{module}.py").is_file()
+
+
+@each(SCRIPTS)
+def test_a_script_is_the_page_of_a_topic(path):
+    topic = TOPICS[path.stem.removeprefix("plot_")]
+    assert topic["chapter"] == path.parent.name
+    assert (path.parent / "GALLERY_HEADER.rst").is_file()
+
+
+def test_a_chapter_of_the_package_is_a_chapter_of_the_book():
+    infrastructure = {"backend", "datasets", "testing", "training"}
+    folders = {p.parent.name for p in PACKAGE.glob("*/__init__.py")}
+    assert folders - infrastructure == set(dlcompanion.__all__)
+    assert set(dlcompanion.__all__) <= set(CHAPTERS)
+
+
+@each(p for p in MODULES if p.name == "__init__.py" and chapter_of(p))
+def test_a_chapter_imports_by_hand_and_does_nothing_else(path):
+    docstring, *body = tree(path).body
+    assert isinstance(docstring, ast.Expr)
+    *lines, last = body
+    assert all(isinstance(node, ast.ImportFrom) for node in lines)
+    assert isinstance(last, ast.Assign) and last.targets[0].id == "__all__"
+    names = [alias.asname or alias.name for node in lines for alias in node.names]
+    assert sorted(names) == sorted(all_of(path)) and len(names) == len(set(names))
+
+
+@each([*MODULES, *SCRIPTS])
+def test_no_file_outgrows_400_lines(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+# -- topics.toml --------------------------------------------------------------
+
+
+def test_the_catalogue_has_each_topic_once_in_the_order_of_the_chapters():
+    rows = topics._catalogue()["topic"]
+    assert len(rows) == len(TOPICS)
+    order = [CHAPTERS.index(row["chapter"]) for row in rows]
+    assert order == sorted(order)
+    assert len({row["title"] for row in rows}) == len(rows)
+
+
+@pytest.mark.parametrize("slug", list(TOPICS))
+def test_a_row_says_what_is_needed(slug):
+    row = TOPICS[slug]
+    assert re.fullmatch(r"[a-z][a-z0-9]*(_[a-z]+)*", slug)
+    assert row["do"] in ("build", "show") and row["state"] in ("planned", "done")
+    assert row["title"].strip() and len(row["target"]) > 20
+    assert not set("`|*") & set(row["title"] + row["target"])
+    done = {"script", "seconds", "measured", "verdict"}
+    if row["state"] == "done":
+        assert done <= set(row) and row["verdict"] in ("held", "weaker", "false")
+        assert ("component" in row) == (row["do"] == "build")
+        assert 0 < row["seconds"] <= 60 and len(row["measured"]) > 20
+    else:
+        assert not (done - {"script"}) & set(row)
+
+
+@pytest.mark.parametrize("slug", list(TOPICS))
+def test_state_is_derived_and_not_believed(slug):
+    row = TOPICS[slug]
+    missing = what_is_missing(row)
+    if row["state"] == "done":
+        assert not missing, f"{slug} is not done: {'; '.join(missing)}"
+    else:
+        assert missing, f"{slug} has all that it takes: its state is done"
+
+
+def what_is_missing(row):
+    """What keeps a topic from being done, as sentences."""
+    slug, chapter = row["slug"], row["chapter"]
+    page = f"gallery/{chapter}/plot_{slug}.py"
+    script = ROOT / row.get("script", page)
+    missing = []
+    if not script.is_file():
+        missing.append(f"no {name(script)}")
+    elif not any(not is_constant(c, script) for c in claims_of(script)):
+        missing.append(f"{name(script)} claims nothing that it measured")
+    if row["do"] == "show":
+        return missing
+    module = ROOT / row.get("component", f"dlcompanion/{chapter}/{slug}.py")
+    if not module.is_file():
+        return [*missing, f"no {name(module)}"]
+    if chapter_of(module):
+        test = ROOT / f"tests/{chapter_of(module)}/test_{module.stem}.py"
+        public = set(all_of(module.with_name("__init__.py")))
+        if not public & {node.name for node in definitions(module)}:
+            missing.append(f"nothing of {name(module)} is public")
+    else:
+        stem = module.parent.name if module.stem == "__init__" else module.stem
+        test = ROOT / f"tests/test_{stem}.py"
+    if not test.is_file():
+        return [*missing, f"no {name(test)}"]
+    words = set(re.findall(r"\w+", test.read_text(encoding="utf-8")))
+    checks = {w for w in words if w.startswith("check_")}
+    if registered(module) and chapter_of(module) and not checks:
+        missing.append(f"{name(test)} calls no conformance check")
+    for public in registered(module):
+        if public not in words:
+            missing.append(f"{name(test)} does not know {public}")
+    if not any(measures(node) for node in tree(test).body):
+        missing.append(f"{name(test)} has neither a reference nor a law")
+    return missing
+
+
+def measures(node):
+    """Whether a test compares numbers, beyond the contract and the errors."""
+    if not isinstance(node, ast.FunctionDef) or not node.name.startswith("test_"):
+        return False
+    asserts = any(isinstance(inner, ast.Assert) for inner in ast.walk(node))
+    calls = {called(n) or "" for n in ast.walk(node) if isinstance(n, ast.Call)}
+    return "raises" not in calls and (
+        asserts or any(c.startswith("assert_") for c in calls)
+    )
+
+
+# -- scripts ------------------------------------------------------------------
+
+
+@each(SCRIPTS)
+def test_a_script_claims_what_it_measured(path):
+    values = claims_of(path)
+    assert values
+    for value in values:
+        assert not is_constant(value, path), f"line {value.lineno} claims a constant"
+
+
+@each(SCRIPTS)
+def test_a_script_has_the_parts_of_a_page(path):
+    text = path.read_text(encoding="utf-8")
+    title, rule = ast.get_docstring(tree(path)).strip().splitlines()[:2]
+    assert set(rule) == {"="} and len(rule) >= len(title) and len(title.split()) > 3
+    assert re.search(r":(class|func|mod|doc|ref|meth):`", text)
+    for heading in ("What to notice", "Try it", "References"):
+        assert re.search(rf"^# {heading}\n# -+$", text, re.MULTILINE), heading
+    assert "plt.show()" in text
+    if "keras" in imports(path):
+        assert "set_random_seed(" in text
+
+
+@each(SCRIPTS)
+def test_a_script_imports_only_what_the_gallery_installs(path):
+    roots = {module.split(".")[0] for module in imports(path)}
+    assert roots <= SCRIPTS_MAY_IMPORT | sys.stdlib_module_names
+    assert not {m for m in imports(path) if m.startswith("keras.src")}
+    assert not roots & {"http", "urllib", "socket", "ftplib"}
+
+
+def test_a_claim_of_a_constant_is_noticed(tmp_path):
+    script = tmp_path / "plot_x.py"
+    script.write_text(
+        "bound = 3\nhalf = float(bound) / 2\nfor i in range(3):\n    x = i\n"
+        "y = model.evaluate()\n"
+        "claim('a', 3, '<', 4)\nclaim('b', max(half, bound), '<', 4)\n"
+        "claim('c', x, '<', 4)\nclaim('d', value=y + bound, comparison='<', bound=4)\n"
+        "claim('e', i, '<', 4)\n"
+    )
+    found = [is_constant(value, script) for value in claims_of(script)]
+    assert found == [True, True, False, False, False]

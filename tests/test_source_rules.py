@@ -1,0 +1,259 @@
+"""What the source may say: imports, registered names, docstrings, words."""
+
+import ast
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from source_files import (
+    CHAPTERS,
+    MODULES,
+    PACKAGE,
+    PAGES,
+    ROOT,
+    TESTS,
+    all_of,
+    chapter_of,
+    definitions,
+    each,
+    imports,
+    name,
+    registered,
+    tree,
+)
+
+import dlcompanion
+
+BACKENDS = {"tensorflow", "torch", "jax", "jaxlib"}
+PROBABILITY = {"tensorflow_probability"}
+BACKEND_FILES = [p for p in MODULES if "backend" in p.relative_to(PACKAGE).parts[0]]
+
+
+def public_definitions():
+    """What users may import: all of a module, or what a package's __init__ names."""
+    for path in MODULES:
+        if path in BACKEND_FILES or path.parent == PACKAGE and path.name[0] == "_":
+            continue  # the backend is for this package alone
+        inside = path.parent != PACKAGE
+        named = all_of(path.with_name("__init__.py")) if inside else None
+        for node in definitions(path):
+            if named is None or node.name in named:
+                yield path, node
+
+
+# -- which way imports go -----------------------------------------------------
+
+
+@each(MODULES)
+def test_a_module_imports_keras_numpy_and_ours_alone(path):
+    roots = {module.split(".")[0] for module in imports(path, everywhere=False)}
+    assert roots <= {"keras", "numpy", "dlcompanion"} | sys.stdlib_module_names
+    assert not {m for m in imports(path, everywhere=False) if m.startswith("keras.src")}
+
+
+@each(p for p in MODULES if p not in BACKEND_FILES)
+def test_backend_packages_and_private_keras_are_imported_in_the_backend_alone(path):
+    private = {m for m in imports(path) if m.startswith(("keras.src", "keras._"))}
+    assert not private
+    roots = {module.split(".")[0] for module in imports(path)}
+    assert not roots & BACKENDS
+    if path.name != "probability.py":
+        assert not roots & PROBABILITY
+    # not by way of a longer path either: keras.backend.tensorflow, layers.src, ...
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Attribute):
+            assert node.attr != "src", f"line {node.lineno}"
+
+
+@each(p for p in MODULES if not chapter_of(p))
+def test_infrastructure_imports_no_chapter(path):
+    if path == PACKAGE / "__init__.py":
+        return
+    ours = {m.split(".")[1] for m in imports(path) if m.startswith("dlcompanion.")}
+    assert not ours & set(CHAPTERS)
+
+
+@each(p for p in MODULES if chapter_of(p))
+def test_a_chapter_imports_no_later_chapter(path):
+    ours = {m.split(".")[1] for m in imports(path) if m.startswith("dlcompanion.")}
+    earlier = CHAPTERS[: CHAPTERS.index(chapter_of(path)) + 1]
+    assert ours & set(CHAPTERS) <= set(earlier)
+
+
+# -- names --------------------------------------------------------------------
+
+
+def test_a_public_name_is_used_once_in_the_package():
+    where = {}
+    for path, node in public_definitions():
+        where.setdefault(node.name, []).append(name(path))
+    twice = {n: files for n, files in where.items() if len(files) > 1}
+    assert not twice
+
+
+def test_registered_names_are_ours_and_used_once():
+    found = [
+        (n, package) for path in MODULES for n, package in registered(path).items()
+    ]
+    assert found
+    assert not [n for n, k in Counter(n for n, _ in found).items() if k > 1]
+    assert {package for _, package in found} == {"dlcompanion"}
+    in_keras = keras.saving.get_custom_objects()
+    for n, _ in found:
+        assert in_keras[f"dlcompanion>{n}"].__module__.startswith("dlcompanion.")
+
+
+def test_every_public_class_of_keras_is_registered():
+    kinds = (
+        keras.layers.Layer,
+        keras.losses.Loss,
+        keras.metrics.Metric,
+        keras.optimizers.Optimizer,
+        keras.optimizers.schedules.LearningRateSchedule,
+        keras.initializers.Initializer,
+        keras.regularizers.Regularizer,
+        keras.constraints.Constraint,
+    )
+    for chapter in dlcompanion.__all__:
+        module = getattr(dlcompanion, chapter)
+        for public_name in module.__all__:
+            thing = getattr(module, public_name)
+            if isinstance(thing, type) and issubclass(thing, kinds):
+                registered_as = keras.saving.get_registered_name(thing)
+                assert registered_as.startswith("dlcompanion>"), public_name
+
+
+# -- docstrings ---------------------------------------------------------------
+
+
+def parameters(function):
+    """Names that a docstring has to explain."""
+    arguments = function.args
+    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    return [a.arg for a in every if a.arg not in ("self", "cls")]
+
+
+def explained(text):
+    """Names that the Args section of a docstring explains."""
+    match = re.search(r"^Args:\n((?:(?: .*)?\n)*)", f"{text}\n", re.MULTILINE)
+    entry = r"^    (?:`*)([\w*, `]+):"
+    heads = re.findall(entry, match[1], re.MULTILINE) if match else []
+    return {word.strip("*` ") for head in heads for word in head.split(",")}
+
+
+def raises_value_errors(node):
+    kept = [n for n in ast.walk(node) if isinstance(n, ast.Raise) and n.exc]
+    return any("ValueError" in ast.dump(n.exc) for n in kept)
+
+
+def returns_a_value(function):
+    inner = [n for n in ast.walk(function) if isinstance(n, ast.FunctionDef)][1:]
+    inside = {id(r) for f in inner for r in ast.walk(f) if isinstance(r, ast.Return)}
+    return any(
+        isinstance(n, ast.Return) and n.value is not None and id(n) not in inside
+        for n in ast.walk(function)
+    )
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        pytest.param(node, id=f"{name(p)}::{node.name}")
+        for p, node in public_definitions()
+    ],
+)
+def test_a_docstring_has_the_sections_that_fit(node):
+    text = ast.get_docstring(node) or ""
+    assert len(text.split("\n")[0]) > 10, "says what it is"
+    assert re.search(r"^Examples?:", text, re.MULTILINE) and ">>> " in text
+    if isinstance(node, ast.FunctionDef):
+        needed = parameters(node)
+        if returns_a_value(node):
+            assert re.search(r"^(Returns|Yields):", text, re.MULTILINE)
+        if raises_value_errors(node):
+            assert re.search(r"^Raises:", text, re.MULTILINE)
+    else:
+        made = [n for n in node.body if getattr(n, "name", None) == "__init__"]
+        needed = parameters(made[0]) if made else []
+        if any(raises_value_errors(n) for n in made):
+            assert re.search(r"^Raises:", text, re.MULTILINE)
+    unexplained = set(needed) - explained(text)
+    assert not unexplained
+
+
+@each(PAGES)
+def test_a_layer_states_its_shapes(path):
+    for node in definitions(path):
+        bases = [ast.unparse(base) for base in getattr(node, "bases", [])]
+        if "keras.layers.Layer" in bases:
+            text = ast.get_docstring(node)
+            assert "Input shape:" in text and "Output shape:" in text, node.name
+
+
+@each(MODULES)
+def test_a_module_and_all_without_underscore_in_it_say_what_they_are(path):
+    for node in [tree(path), *definitions(path)]:
+        assert len(ast.get_docstring(node) or "") > 10, getattr(node, "name", "module")
+
+
+# -- words --------------------------------------------------------------------
+
+FORBIDDEN = [
+    r"\b(TODO|FIXME|XXX|HACK)\b",
+    r"raise NotImplementedError(\(\))?\s*$",
+    r"pragma:\s*no cover",
+    r"(?<![\w.])/(work|shared)/",
+    r"type:\s*ignore",
+    r"except( Exception)?:\s*pass",
+    r"\bpickle\.load|safe_mode=False",
+]
+
+
+def texts():
+    kinds = {".py", ".rst", ".md", ".toml", ".bib", ".ini", ".cff"}
+    generated = {"_build", "_generated", "_inv", "generated", "results"}
+    files = [p for p in ROOT.glob("*") if p.is_file()]
+    for folder in ("dlcompanion", "gallery", "tests", "docs", "benchmarks"):
+        files += sorted((ROOT / folder).rglob("*"))
+    return [
+        path
+        for path in files
+        if path.suffix in kinds
+        and path != Path(__file__).resolve()
+        and not generated & set(path.relative_to(ROOT).parts)
+    ]
+
+
+def test_nothing_unfinished_and_nothing_of_another_machine_is_left():
+    found = []
+    for path in texts():
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            for pattern in FORBIDDEN:
+                if re.search(pattern, line):
+                    found.append(f"{name(path)}:{number}: {line.strip()}")
+    assert not found, "\n".join(found)
+
+
+# -- references ---------------------------------------------------------------
+
+
+def test_every_reference_is_used_by_a_test_and_can_be_made_anew():
+    folder = ROOT / "tests/references"
+    vectors = {p.stem for p in folder.glob("*.npz")}
+    scripts = {p.stem.removeprefix("make_") for p in folder.glob("make_*.py")} - {"all"}
+    assert vectors == scripts
+    tests = [p for p in TESTS if p.name.startswith("test_") and p.parent != folder]
+    text = "\n".join(p.read_text(encoding="utf-8") for p in tests)
+    unused = [v for v in vectors if not re.search(rf"\b{v}(\.npz|[\"'])", text)]
+    assert not unused
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests/references").glob("*.npz")))
+def test_a_reference_says_where_it_comes_from(path):
+    with np.load(path, allow_pickle=False) as vectors:
+        assert "meta" in vectors and len(str(vectors["meta"])) > 20
+        assert len(vectors.files) > 1
