@@ -191,6 +191,12 @@ def machine():
     return f"{model}, {os.cpu_count()} cores, one thread used"
 
 
+def command(topic):
+    """The command line, with interpreters of other environments as ``python``."""
+    arguments = ["python" if os.path.isabs(a) else a for a in sys.argv[1:]]
+    return " ".join(["python", "-m", f"benchmarks.{topic}", *arguments])
+
+
 def save(topic, rows, sources, peers=None):
     """Write ``benchmarks/results/<topic>.json`` and print where.
 
@@ -202,7 +208,7 @@ def save(topic, rows, sources, peers=None):
         peers: Dict of name to versions, of the peers that ran in other processes.
     """
     record = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": command(topic),
         "versions": versions(),
         "peers": peers or {},
         "machine": machine(),
