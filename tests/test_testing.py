@@ -56,11 +56,14 @@ class LosesArgument(Elementwise):
     def call(self, inputs):
         return inputs * self.factor
 
+    def get_config(self):
+        return {"name": self.name}
+
 
 @planted
 class ChangesArgument(LosesArgument):
     def get_config(self):
-        return {**super().get_config(), "factor": 1.0}
+        return {"name": self.name, "factor": 1.0}
 
 
 @planted
@@ -133,8 +136,7 @@ class WrongDerivative(Elementwise):
 @planted
 class InfiniteGradient(Elementwise):
     def call(self, inputs):
-        positive = inputs > 0
-        return ops.where(positive, ops.sqrt(ops.where(positive, inputs, 0.0)), 0.0)
+        return inputs + ops.sqrt(inputs - inputs)
 
 
 @planted
@@ -206,7 +208,8 @@ class NeverFrozen(keras.layers.Dense):
 @planted
 class BranchesOnValues(Elementwise):
     def call(self, inputs):
-        return inputs if float(ops.max(inputs)) > 0 else -inputs
+        highest = ops.convert_to_numpy(ops.max(inputs))
+        return inputs if highest > 0 else -inputs
 
 
 LAYERS = [
@@ -407,9 +410,9 @@ class Sum(keras.metrics.Metric):
         self.total = self.add_variable((), "zeros", name="total")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        values = ops.mean(ops.square(ops.cast(y_pred, "float32") - y_true), axis=-1)
+        values = ops.mean(ops.square(ops.subtract(y_true, y_pred)), axis=-1)
         if sample_weight is not None:
-            values = values * sample_weight
+            values = ops.multiply(values, sample_weight)
         self.total.assign_add(ops.sum(values))
 
     def result(self):
@@ -428,7 +431,7 @@ class NeverResets(Sum):
 @planted
 class MeanOfMeans(Sum):
     def update_state(self, y_true, y_pred, sample_weight=None):
-        values = ops.square(ops.cast(y_pred, "float32") - y_true)
+        values = ops.square(ops.subtract(y_true, y_pred))
         self.total.assign(0.5 * self.total + 0.5 * ops.mean(values))
 
 
@@ -596,7 +599,7 @@ class SavedDropout(SavesSeeds, keras.layers.Dropout):
             {"batch_independent": "inference"},
         ),
         (keras.layers.LayerNormalization, {}, X, {}),
-        (keras.layers.GRU, {"units": 2}, SEQUENCE, {"output_shape": (3, 2)}),
+        (keras.layers.SimpleRNN, {"units": 2}, SEQUENCE, {"output_shape": (3, 2)}),
         (keras.layers.GlobalAveragePooling1D, {}, SEQUENCE, {}),
         (keras.layers.Conv1D, {"filters": 2, "kernel_size": 2}, SEQUENCE, {}),
         (
@@ -612,7 +615,6 @@ class SavedDropout(SavesSeeds, keras.layers.Dropout):
             {"output_shape": SEQUENCE.shape},
         ),
         (keras.layers.Concatenate, {}, [X, X], {"output_shape": (4, 12)}),
-        (keras.layers.TimeDistributed, {"layer": keras.layers.Dense(2)}, SEQUENCE, {}),
     ],
 )
 def test_healthy_layer_passes(layer_class, kwargs, x, options):

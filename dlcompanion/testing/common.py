@@ -108,16 +108,19 @@ def init_arguments(component_class, inherited=False):
 
 
 def check_config(subject):
-    """Config holds every argument, survives JSON and makes an equal component."""
+    """Config holds every argument, survives JSON and makes an equal component.
+
+    An ``__init__`` of Keras itself may leave out arguments that were not given, and a
+    class with its own ``from_config`` may rename them.
+    """
     component = subject.make()
     config = component.get_config()
     kwargs = subject.kwargs()
     declared = init_arguments(subject.component_class)
-    strict = not _is_keras(subject.component_class) and not any(
-        "from_config" in vars(each)
-        for each in inspect.getmro(subject.component_class)
-        if not _is_keras(each)
-    )
+    bases = inspect.getmro(subject.component_class)
+    own = [each for each in bases if not _is_keras(each)]
+    maker = next(each for each in bases if "__init__" in vars(each))
+    strict = maker in own and not any("from_config" in vars(each) for each in own)
     missing = [
         name
         for name in declared

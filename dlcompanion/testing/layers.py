@@ -361,8 +361,7 @@ def _jit(subject):
     if len(subject.modes) == 1 and not subject.modes[0]:
         return
     made = subject.model(subject.built())
-    if made is None or not made[0].trainable_variables and not made[0].variables:
-        subject.trained = made
+    if made is None:
         return
     model, x, y = made
     with quiet():
@@ -483,18 +482,28 @@ def _half(policy):
                     )
             exact = subject.repeatable(full, big, training=mode)
             for o, e in zip(leaves(outputs), exact, strict=True):
-                lost = ~np.isfinite(o.astype("float64")) & (np.abs(e) < 3e4)
-                if e.dtype.kind == "f" and lost.any():
+                lost = e.dtype.kind == "f" and _lost(o.astype("float64"), e)
+                if lost:
                     subject.fail(
-                        f"finite outputs for inputs up to {subject.large:g}, as in "
-                        "float32",
-                        f"{int(lost.sum())} of {lost.size} are not, under {policy} "
-                        f"(training={mode})",
+                        f"outputs for inputs up to {subject.large:g} as in float32",
+                        f"{lost} under {policy} (training={mode})",
                         "compute sums, squares and exponentials in float32 and cast "
                         "the result, or subtract the maximum first.",
                     )
 
     return check
+
+
+def _lost(half, full):
+    """What half precision lost although its range would do, in words."""
+    bad = ~np.isfinite(half) & (np.abs(full) < 3e4)
+    if bad.any():
+        return f"{int(bad.sum())} of {bad.size} not finite"
+    half, full = half.reshape(len(half), -1), full.reshape(len(full), -1)
+    gone = ~half.any(axis=1) & (np.abs(full).max(axis=1, initial=0) > 1e-2)
+    if gone.any():  # divided by a sum that overflowed
+        return f"{int(gone.sum())} of {len(half)} examples all zero"
+    return ""
 
 
 CHECKS = {

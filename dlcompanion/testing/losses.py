@@ -102,6 +102,12 @@ def _reduction(subject):
     if not (subject.per_sample and subject.accepts("reduction")):
         return
     each = _value(subject, reduction=None)
+    if each.shape[:1] != (len(subject.y_pred),):
+        subject.fail(
+            f"reduction=None gives one value an example, ({len(subject.y_pred)}, ...)",
+            f"shape {each.shape}",
+            "pass reduction on to super().__init__.",
+        )
     wanted = {
         "sum": each.sum(),
         "sum_over_batch_size": each.mean(),
