@@ -286,29 +286,60 @@ class Benchmarks(BookDirective):
             lines += [".. admonition:: Measured before the sources changed"]
             lines += ["   :class: warning", ""]
             lines += [f"   {', '.join(f'``{p}``' for p in changed)}", ""]
-        columns = list(dict.fromkeys(k for r in data["rows"] for k in r))
+        columns = [k for r in data["rows"] for k, v in r.items() if not is_versions(v)]
+        columns = list(dict.fromkeys(columns))
         lines += [".. list-table::", "   :header-rows: 1", "   :class: benchmark", ""]
         lines += row(*(book.escape(c.replace("_", " ")) for c in columns))
         for r in data["rows"]:
             lines += row(*(cell(r.get(c, "")) for c in columns))
-        versions = ", ".join(f"{k} {v}" for k, v in data["versions"].items())
         lines += ["", ".. code-block:: console", "", f"   $ {data['command']}", ""]
-        machine = data["machine"]
-        if isinstance(machine, dict):
-            machine = ", ".join(f"{k} {v}" for k, v in machine.items())
-        about = f"{data['date'][:10]} · {machine} · {versions}"
+        about = f"{data['date'][:10]} · {data['machine']} · {versions(data)}"
         lines += [f":muted:`{book.escape(about)}`"]
         return self.section(title, lines, label=file.stem)
 
 
+def is_versions(value):
+    return isinstance(value, dict)
+
+
+def versions(data):
+    """The versions of everything that took part, each package once."""
+    found = {}
+    groups = [data["versions"], *data.get("peers", {}).values()]
+    groups += [v for r in data["rows"] for v in r.values() if is_versions(v)]
+    for group in groups:
+        for package, version in group.items():
+            found.setdefault(package, version)
+    return ", ".join(f"{package} {version}" for package, version in found.items())
+
+
 def cell(value):
+    """A value of a result as reStructuredText."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "–"}[value]
     if isinstance(value, int | float):
         return book.number(value)
-    if isinstance(value, list | tuple):
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        return f":raw-html:`{sparkline(value)}`"
+    if isinstance(value, list):
         return ", ".join(map(cell, value))
-    return book.escape(str(value)) or "–"
+    text = book.escape(str(value))
+    return f"\\{text}" if text[:1] in ("-", "+") else text or "–"
+
+
+def sparkline(points, width=120, height=28):
+    """A learning curve, ``[[x, y], ...]``, as a small drawing."""
+    xs, ys = zip(*points, strict=True)
+    right, top = max(xs) or 1, max(ys) or 1
+    line = " ".join(
+        f"{2 + x / right * (width - 4):.0f},{height - 2 - y / top * (height - 4):.0f}"
+        for x, y in points
+    )
+    label = f"from {ys[0]:.4g} at {xs[0]:.4g} to {ys[-1]:.4g} at {xs[-1]:.4g}"
+    return (
+        f'<svg class="sparkline" role="img" aria-label="{label}" width="{width}" '
+        f'height="{height}"><polyline points="{line}"/></svg>'
+    )
 
 
 def digest(path):
@@ -336,6 +367,8 @@ def setup(app):
     for name in ("done", "planned", "false", "muted", "numeral"):
         role = roles.CustomRole(name, roles.generic_custom_role, {"class": [name]})
         app.add_role(name, role)
+    raw = roles.CustomRole("raw-html", roles.raw_role, {"format": "html"})
+    app.add_role("raw-html", raw)
     for name, directive in {
         "facts": Facts,
         "claimed": Claimed,
