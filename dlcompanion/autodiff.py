@@ -11,6 +11,14 @@ anywhere: of tensors or of Keras variables, eagerly, inside ``fit``, and inside
 :func:`jacobian`                  matrix of first derivatives
 :func:`hessian_vector_product`    :math:`H v` without the matrix :math:`H`
 ================================  ==================================================
+
+.. warning::
+    On TensorFlow, *second* derivatives through ``BatchNormalization``,
+    ``LayerNormalization`` and ``GroupNormalization`` are wrong, and nothing says so:
+    ``tf.nn.moments`` stops the gradient of the mean, which is right for the first
+    derivative only. First derivatives are right everywhere; so are second ones through
+    ``RMSNormalization`` and ``keras.ops.var``, and everything on JAX and PyTorch. A
+    gradient penalty or MAML with such a layer belongs there.
 """
 
 import keras
@@ -175,7 +183,7 @@ def jacobian(f, argnums=0):
             ``f`` does not return a floating-point tensor.
 
     Example:
-        >>> J = jacobian(lambda x: x**2)(np.array([1.0, 2.0], "float32"))
+        >>> J = jacobian(lambda x: x**2)(keras.ops.array([1.0, 2.0]))
         >>> keras.ops.convert_to_numpy(J).tolist()
         [[2.0, 0.0], [0.0, 4.0]]
     """
@@ -213,7 +221,7 @@ def hessian_vector_product(f):
 
     Example:
         >>> g = hessian_vector_product(lambda x: keras.ops.sum(x**3))
-        >>> x, v = np.array([[1.0, 2.0], [1.0, 0.0]], "float32")
+        >>> x, v = keras.ops.array([1.0, 2.0]), keras.ops.array([1.0, 0.0])
         >>> keras.ops.convert_to_numpy(g(x, v)).tolist()
         [6.0, 0.0]
 

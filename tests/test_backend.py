@@ -151,7 +151,7 @@ def test_conditionally_runs_one_branch(flag):
 
 
 def test_a_recording_scope_sees_through_to_the_outer_scope():
-    v = keras.Variable(1.0)
+    v = keras.Variable(1.0, trainable=False)
     with keras.StatelessScope([(v, ops.full((), 2.0))]) as outer:
         with backend.RecordingScope() as scope:
             assert float(v.value) == 2.0

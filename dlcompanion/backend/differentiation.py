@@ -31,6 +31,7 @@ def differentiate(f, tensors, variables):
 def _tf_differentiate(f, tensors, variables):
     import tensorflow as tf
 
+    tensors = [tf.identity(t) for t in tensors]  # only what f itself does counts
     values = [v.value for v in variables]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         for source in tensors + values:
@@ -125,10 +126,10 @@ def _torch_jacobian(f, tensors):
             rows = [_zeros(row, leaves) for row in rows]
         shape = tuple(target.shape)
         result = [
-            torch.stack(column).reshape(shape + tuple(t.shape))
-            if column
-            else torch.zeros(shape + tuple(t.shape), dtype=t.dtype)
-            for t, column in zip(leaves, zip(*rows, strict=True), strict=True)
+            torch.stack([row[n] for row in rows]).reshape(shape + tuple(leaf.shape))
+            if rows
+            else leaf.new_zeros(shape + tuple(leaf.shape))
+            for n, leaf in enumerate(leaves)
         ]
         if _nesting.depth == 1:
             again = again and _has_other_leaves(result, leaves)
@@ -207,6 +208,7 @@ def jacobian(f, tensors):
     if name == "tensorflow":
         import tensorflow as tf
 
+        tensors = [tf.identity(t) for t in tensors]
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(tensors)
             target = f(tensors)

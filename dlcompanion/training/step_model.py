@@ -1,6 +1,7 @@
 """StepModel: a training step written once, for three backends."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from dlcompanion import autodiff, backend
@@ -69,7 +70,7 @@ class StepModel(keras.Model):
         >>> model = Constant()
         >>> model.compile(keras.optimizers.SGD(0.5))
         >>> history = model.fit(np.full((4, 1), 3.0, "float32"), verbose=0)
-        >>> float(model.c)
+        >>> model.c.numpy().item()
         3.0
     """
 
@@ -189,6 +190,9 @@ class StepModel(keras.Model):
 
     def _logs(self, step, data):
         """The logs of a step; its loss goes through Keras's own mean."""
+        data = keras.tree.map_structure(  # train_on_batch hands over NumPy on PyTorch
+            lambda a: ops.convert_to_tensor(a) if isinstance(a, np.ndarray) else a, data
+        )
         logs = dict(step(data))
         names = [m.name for m in self.metrics if m is not self._loss_tracker]
         if "loss" in logs and "loss" not in names:
