@@ -1,3 +1,5 @@
 """Chapter regularization."""
 
-__all__ = []
+from dlcompanion.regularization.dropblock import DropBlock2D
+
+__all__ = ["DropBlock2D"]
