@@ -1,5 +1,6 @@
 """The command line: ``python -m dlcompanion list | show | copy | run``."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -27,7 +28,7 @@ def main(arguments=None):
     """
     try:
         return _app()(arguments, standalone_mode=False) or 0
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         message = _one_line(error)
     except Exception as error:
         if not hasattr(error, "format_message"):  # Typer's own: unknown command, ...
@@ -217,12 +218,16 @@ def run_script(topic):
 
     Raises:
         ValueError: If the topic has no script yet.
+        ImportError: If Matplotlib is missing, which every script needs.
 
     Example:
         >>> run_script(topics.find_topic("yogi"))
         Traceback (most recent call last):
         ValueError: The page of 'yogi' is planned and not there yet.
     """
+    script = str(topics.script_path(topic))
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ImportError('The scripts need: pip install "dlcompanion[gallery]"')
     environment = dict(os.environ)
     shown = "DISPLAY" in environment or "WAYLAND_DISPLAY" in environment
     if sys.platform.startswith("linux") and not shown:
@@ -230,7 +235,6 @@ def run_script(topic):
     if topics.is_checkout():
         path = [str(topics.PACKAGE.parent), environment.get("PYTHONPATH")]
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
-    script = str(topics.script_path(topic))
     code = subprocess.run([sys.executable, script], env=environment).returncode
     return 128 - code if code < 0 else code  # a signal, as the shell counts it
 

@@ -185,6 +185,12 @@ def test_run_passes_the_exit_code_through(monkeypatch, tmp_path, capsys):
     assert main(["run", DONE]) == 7
 
 
+def test_run_without_matplotlib_names_the_extra(monkeypatch, tmp_path, capsys):
+    small_script(monkeypatch, tmp_path, "")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    refused(capsys, ["run", DONE], 'pip install "dlcompanion[gallery]"')
+
+
 def test_run_counts_a_signal_as_the_shell_does(monkeypatch, tmp_path):
     kill = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
     small_script(monkeypatch, tmp_path, kill)
