@@ -94,7 +94,8 @@ def select(names):
             known = [p.stem.removeprefix("plot_") for p in book.scripts()]
             known += book.gallery_chapters()
             near = difflib.get_close_matches(name, known, cutoff=0.4) or known
-            sys.exit(f"No script or chapter {name!r}. Did you mean: {', '.join(near)}?")
+            print(f"No script or chapter {name!r}. Did you mean: {', '.join(near)}?")
+            sys.exit(2)
         found += [p for p in hits if p not in found]
     return found
 

@@ -84,6 +84,8 @@ def claims(path):
 def number(value):
     """A number as a reader wants it: four digits, a true minus, 2×10⁻⁵."""
     text = value if isinstance(value, str) else f"{value:.4g}"
+    if not isinstance(value, str) and 1e3 < abs(value) < 1e7:
+        text = f"{value:,.0f}"
     if "e" in text and not isinstance(value, str):
         mantissa, exponent = text.split("e")
         raised = str(int(exponent)).translate(
