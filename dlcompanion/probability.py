@@ -14,21 +14,16 @@ share the spec; no TFP object is ever stored on a layer or model.
 
 import functools
 import importlib
-import importlib.metadata
 import warnings
 
 import keras
 import numpy as np
 from keras import ops
 
+from dlcompanion.installation import check_installation
+
 #: Added to every scale, so that a density never divides by zero.
 SCALE_FLOOR = 1e-5
-
-_FRESH = (
-    "Make a new virtual environment, or run\n"
-    "    pip uninstall -y tensorflow-probability tfp-nightly\n"
-    '    pip install --force-reinstall "dlcompanion[{extra}]"'
-)
 
 
 def tfd():
@@ -37,12 +32,30 @@ def tfd():
     Raises:
         ImportError: On a backend that TFP does not run on, and where TFP is missing
             or wrongly installed. The message says what to do.
+
+    Returns:
+        The module.
+
+    Example:
+        >>> if keras.backend.backend() in ("tensorflow", "jax"):
+        ...     density = tfd().Normal(0.0, 1.0).prob(1.0)
     """
     return _tfp().distributions
 
 
 def tfb():
-    """Module ``tfp.bijectors``; all else as :func:`tfd`."""
+    """Module ``tfp.bijectors`` for the active backend.
+
+    Returns:
+        The module.
+
+    Raises:
+        ImportError: As :func:`tfd`.
+
+    Example:
+        >>> if keras.backend.backend() in ("tensorflow", "jax"):
+        ...     positive = tfb().Softplus().forward(-1.0)
+    """
     return _tfp().bijectors
 
 
@@ -59,6 +72,10 @@ def tfp_seed(seed_generator):
 
     Raises:
         ValueError: If ``seed_generator`` is something else.
+
+    Example:
+        >>> tuple(tfp_seed(keras.random.SeedGenerator(0)).shape)
+        (2,)
     """
     if not isinstance(seed_generator, keras.random.SeedGenerator):
         raise ValueError(
@@ -87,6 +104,11 @@ def as_bijector(layer, event_ndims=1):
     Raises:
         ValueError: If ``event_ndims < 1``.
         ImportError: As :func:`tfd`.
+
+    Example:
+        >>> from dlcompanion.generative import DiagonalScaling
+        >>> if keras.backend.backend() in ("tensorflow", "jax"):
+        ...     y = as_bijector(DiagonalScaling()).forward(ops.ones((5, 2)))
     """
     _require_size("event_ndims", event_ndims)
     return _layer_bijector()(layer, event_ndims)
@@ -106,6 +128,10 @@ class Spec:
     Raises:
         ValueError: If a size is below its minimum, or if the spec is called on
             parameters of another size or of an integer dtype.
+
+    Example:
+        >>> NormalSpec(event_size=2)
+        NormalSpec(event_size=2)
     """
 
     params_size = None
@@ -312,52 +338,6 @@ def _tfp():
             f'Run pip install "dlcompanion[{extra}]".'
         ) from error
     return module
-
-
-def check_installation(backend):
-    """Refuse what cannot work with this backend, before TFP fails obscurely.
-
-    Raises:
-        ImportError: If TFP does not run on ``backend``; if it is not installed; if
-            ``tensorflow-probability`` and ``tfp-nightly``, which write into one
-            folder, are both installed; or if TFP up to 0.25 meets jax from 0.7 on.
-    """
-    if backend not in ("tensorflow", "jax"):
-        raise ImportError(
-            "This needs TensorFlow Probability, which runs on TensorFlow and JAX, "
-            f"and the Keras backend is {backend}. Set KERAS_BACKEND=tensorflow and "
-            'pip install "dlcompanion[tensorflow]", or set KERAS_BACKEND=jax and '
-            'pip install "dlcompanion[jax-probability]".'
-        )
-    extra = "tensorflow" if backend == "tensorflow" else "jax-probability"
-    stable, nightly = _version("tensorflow-probability"), _version("tfp-nightly")
-    if stable and nightly:
-        raise ImportError(
-            f"tensorflow-probability {stable} and tfp-nightly {nightly} are both "
-            "installed, in one folder, where one overwrote files of the other. "
-            + _FRESH.format(extra=extra)
-        )
-    if not stable and not nightly:
-        remedy = f'Run pip install "dlcompanion[{extra}]".'
-        raise ImportError(f"This needs TensorFlow Probability. {remedy}")
-    jax = _version("jax") or "0.0"
-    old = stable is not None and _minor(stable) <= (0, 25)
-    if backend == "jax" and old and _minor(jax) >= (0, 7):
-        raise ImportError(
-            f"tensorflow-probability {stable} does not work with jax {jax} "
-            "(from jax 0.7 on it needs tfp-nightly). " + _FRESH.format(extra=extra)
-        )
-
-
-def _version(distribution):
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _minor(version):
-    return tuple(int(part) for part in version.split(".")[:2])
 
 
 @functools.cache

@@ -48,7 +48,7 @@ class _Coupling(keras.layers.Layer):
         return ops.concatenate(parts, axis=-1), log_det
 
     def move(self, moved, params, inverse):
-        raise NotImplementedError
+        raise NotImplementedError("a coupling says how the second half is moved")
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape), tuple(input_shape[:1])

@@ -336,7 +336,7 @@ class Agent:
     @staticmethod
     def parts_of(learner):
         """The arguments of the constructor that a loaded learner stands for."""
-        raise NotImplementedError
+        raise NotImplementedError("an agent says which arguments its learner holds")
 
 
 def _read(path):

@@ -95,6 +95,9 @@ class PolicyWithBaseline(StepModel):
     Returns:
         Logits ``(batch, actions)`` and values ``(batch,)``.
 
+    Raises:
+        ValueError: If ``baseline_steps`` is not a positive integer.
+
     Example:
         >>> policy = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
         >>> baseline = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])

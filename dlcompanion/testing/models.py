@@ -47,6 +47,12 @@ def check_model(
 
     Raises:
         ConformanceError: At the first promise that is broken.
+
+    Example:
+        >>> def arguments():
+        ...     return {"layers": [keras.Input((3,)), keras.layers.Dense(2)]}
+        >>> x = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
+        >>> check_model(keras.Sequential, arguments, x, x[:, :2], skip=["config"])
     """
     subject = Subject("model", model_class, init_kwargs)
     subject.x = keras.tree.map_structure(np.asarray, x)

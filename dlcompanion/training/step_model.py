@@ -102,7 +102,7 @@ class StepModel(keras.Model):
         Returns:
             Dict from name to scalar, as :meth:`update`.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define measure")
 
     def value_and_grad(self, f, variables, *, optimizer=None, has_aux=False):
         """Loss and gradients inside ``update``, ready for the optimizer.
