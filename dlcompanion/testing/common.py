@@ -175,6 +175,7 @@ def leaves(structure):
 
 
 def to_numpy(value):
+    """A NumPy array of a tensor, a variable or an array."""
     if isinstance(value, np.ndarray):
         return value
     return np.array(keras.ops.convert_to_numpy(value))
@@ -187,6 +188,7 @@ def brief(array):
 
 
 def is_float(value):
+    """Whether an array or tensor holds floating point numbers."""
     return keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype))
 
 
@@ -196,6 +198,7 @@ def snapshot(variables):
 
 
 def restore(variables, values):
+    """Give variables the values that :func:`snapshot` copied."""
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
 
