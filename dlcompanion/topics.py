@@ -188,6 +188,9 @@ def public_names(topic):
         return [a.name for n in nodes if n.module == module for a in n.names]
     nodes = ast.parse(source.read_bytes()).body
     names = [n.name for n in nodes if isinstance(n, ast.ClassDef | ast.FunctionDef)]
+    if source.stem == "__init__":
+        nodes = [n for n in nodes if isinstance(n, ast.ImportFrom)]
+        names = [a.name for n in nodes for a in n.names]
     return [name for name in names if not name.startswith("_")]
 
 
@@ -207,9 +210,8 @@ def import_line(topic):
     names = public_names(topic)
     if not names:
         return None
-    path = _source(topic).relative_to(PACKAGE)
     # a topic's documented path is its chapter, infrastructure is its own module
-    module = path.parts[0] if path.parts[0] in chapters() else path.stem
+    module = _source(topic).relative_to(PACKAGE).parts[0].removesuffix(".py")
     return f"from dlcompanion.{module} import {', '.join(names)}"
 
 
