@@ -1,5 +1,7 @@
 """Tests of dlcompanion.autodiff: against finite differences on every backend."""
 
+import tracemalloc
+
 import keras
 import numpy as np
 import pytest
@@ -431,6 +433,67 @@ def test_training_by_hand_equals_fit():
         step(X, y)
     for a, b in zip(state_of(by_fit), state_of(by_hand), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+# -- what the page of backpropagation claims -----------------------------------------
+
+
+def by_hand(weights, x, y):
+    """The four steps but the last, in NumPy: forward, error, backward."""
+    kept = [x]
+    for kernel in weights[:-1]:
+        kept.append(np.tanh(kept[-1] @ kernel))
+    scores = kept[-1] @ weights[-1]
+    p = np.exp(scores - scores.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    error = p.copy()
+    error[np.arange(len(y)), y] -= 1
+    error /= len(y)
+    gradients = []
+    for kernel, h in zip(reversed(weights), reversed(kept), strict=True):
+        gradients.insert(0, h.T @ error)
+        error = (error @ kernel.T) * (1 - h**2)
+    return -np.log(p[np.arange(len(y)), y]).mean(), gradients
+
+
+def deep(depth, width=16, classes=3, rows=20):
+    sizes = [width] * depth + [classes]
+    weights = [
+        normal(a, b, seed=n) / np.sqrt(a).astype(DTYPE)
+        for n, (a, b) in enumerate(zip(sizes[:-1], sizes[1:], strict=True))
+    ]
+    y = np.random.default_rng(0).integers(classes, size=rows)
+    return weights, normal(rows, width), y
+
+
+def test_hand_written_backpropagation_gives_the_same_gradients():
+    weights, x, y = deep(depth=5)
+
+    def loss(weights):
+        h = ops.convert_to_tensor(x)
+        for kernel in weights[:-1]:
+            h = ops.tanh(ops.matmul(h, kernel))
+        p = ops.softmax(ops.matmul(h, weights[-1]))
+        return -ops.mean(ops.log(ops.take_along_axis(p, y[:, None], axis=1)))
+
+    value, gradients = value_and_grad(loss)(weights)
+    expected_value, expected = by_hand(weights, x, y)
+    np.testing.assert_allclose(numpy(value), expected_value, rtol=1e-6)
+    for a, b in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(numpy(a), b, atol=1e-5 * np.abs(b).max())
+
+
+def test_memory_for_activations_grows_linearly_with_depth():
+    depths, peaks = np.array([4, 8, 16, 32]), []
+    for depth in depths:
+        arguments = deep(depth, rows=2000)
+        tracemalloc.start()
+        by_hand(*arguments)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    slope, start = np.polyfit(depths, peaks, 1)
+    np.testing.assert_allclose(peaks, start + slope * depths, rtol=0.01)
+    assert 1.0 <= slope / arguments[1].nbytes < 1.05  # one array of activations a layer
 
 
 # -- inside the compilers of the backends -------------------------------------------
