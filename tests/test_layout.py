@@ -154,6 +154,8 @@ def what_is_missing(row):
         return [*missing, f"no {name(test)}"]
     words = set(re.findall(r"\w+", test.read_text(encoding="utf-8")))
     checks = {w for w in words if w.startswith("check_")}
+    if is_agent(module):  # no component of a model: it plays, and must go on as it was
+        checks = {w for w in words if w.startswith("test_resumes_")}
     if registered(module) and chapter_of(module) and not checks:
         missing.append(f"{name(test)} calls no conformance check")
     for public in registered(module):
@@ -162,6 +164,11 @@ def what_is_missing(row):
     if not any(measures(node) for node in tree(test).body):
         missing.append(f"{name(test)} has neither a reference nor a law")
     return missing
+
+
+def is_agent(module):
+    classes = [n for n in definitions(module) if isinstance(n, ast.ClassDef)]
+    return any(ast.unparse(base) == "Agent" for n in classes for base in n.bases)
 
 
 def measures(node):
