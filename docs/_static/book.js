@@ -12,13 +12,17 @@ document.addEventListener("DOMContentLoaded", () => {
 
   // a wide block that scrolls must be reachable by keyboard
   const focusable = () => {
-    for (const box of document.querySelectorAll("div.highlight pre, .pst-scrollable-table-container, div.math, output, .sphx-glr-script-out pre")) {
-      if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+    const wide = "div.highlight pre, .pst-scrollable-table-container, div.math, mjx-container";
+    for (const box of document.querySelectorAll(wide)) {
+      const over = box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight;
+      if (over && getComputedStyle(box).overflowX !== "visible") box.tabIndex = 0;
     }
   };
   focusable();
-  addEventListener("load", focusable);
-  if (window.MathJax?.startup?.promise) MathJax.startup.promise.then(focusable);
+  addEventListener("load", () => {
+    focusable();
+    window.MathJax?.startup?.promise?.then(focusable);
+  });
 
   // the tags of the gallery are buttons, for the keyboard too
   addEventListener("load", () => {
