@@ -191,7 +191,6 @@ def refresh_batch_normalization(model, x, batch_size=256):
         return
     others = [(v, keras.ops.copy(v)) for v in model.non_trainable_variables]
     momenta = [layer.momentum for layer in layers]
-    forward = backend.compile(lambda batch: model(batch, training=True), jit=False)
     means = [0.0] * len(layers)
     squares = [0.0] * len(layers)
     try:
@@ -203,7 +202,7 @@ def refresh_batch_normalization(model, x, batch_size=256):
             batch = keras.tree.map_structure(
                 lambda a, start=start: a[start : start + batch_size], x
             )
-            forward(batch)
+            model(batch, training=True)
             share = min(batch_size, size - start) / size
             for n, layer in enumerate(layers):
                 mean, variance = _statistics(layer)
