@@ -31,7 +31,7 @@ def cases(path):
 
 def allowed_skips(path):
     rows = [line.split("|") for line in path.read_text().splitlines()]
-    return [(r[0].strip(), r[1].strip()) for r in rows if len(r) == 2]
+    return {(r[0].strip(), r[1].strip()) for r in rows if len(r) == 2}
 
 
 def main(out):
@@ -65,7 +65,7 @@ def main(out):
             count[state] += 1
             if state == "failed":
                 faults.append(f"{name}: {case} failed")
-            if state == "skipped" and (name, reason) not in allowed:
+            if state == "skipped" and not {(name, reason), ("*", reason)} & allowed:
                 faults.append(f"{name}: {case} was skipped: {reason}")
         for state in total:
             total[state] += count[state]

@@ -16,8 +16,14 @@ def pytest_collection_modifyitems(items):
     if keras.backend.backend() not in ("tensorflow", "jax"):
         skip = pytest.mark.skip(reason="needs TensorFlow Probability")
         for item in items:
-            if "tfp" in item.keywords:
+            if "tfp" in item.keywords or _example_with_tfp(item):
                 item.add_marker(skip)
+
+
+def _example_with_tfp(item):
+    """Whether it is a docstring's example in a module that needs TFP."""
+    example = getattr(item, "dtest", None)
+    return example is not None and "probability" in example.globs
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,8 @@ kind (configs, saving, compiling, mixed precision, ...) and raises a
 NumPy and Keras only, and work in any test runner.
 
 Example:
+    >>> import keras
+    >>> import numpy as np
     >>> from dlcompanion.testing import check_layer
     >>> check_layer(keras.layers.Dense, {"units": 2}, np.ones((4, 3), "float32"))
 """
