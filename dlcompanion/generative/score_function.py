@@ -29,7 +29,8 @@ def score_function_loss(log_probs, costs, baseline="none"):
               \qquad x_i \sim p_\theta .
 
     The second sum is zero unless the cost itself depends on :math:`\theta`, as in an
-    ELBO. A baseline :math:`b_i` that does not depend on :math:`x_i` leaves the mean of
+    ELBO. (There it is :math:`\nabla \log q`, zero on average and noise each time: pass
+    ``ops.stop_gradient(costs)`` to drop it.) A baseline :math:`b_i` that does not depend on :math:`x_i` leaves the mean of
     the estimate alone, because :math:`\mathbb E[\nabla \log p] = 0`, and can take most
     of its variance away. The *value* of the loss is the mean cost, whatever the
     baseline is, so that what ``fit`` prints has a meaning.
