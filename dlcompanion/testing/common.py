@@ -192,6 +192,13 @@ def is_float(value):
     return keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype))
 
 
+def is_nested(shapes):
+    """Whether these are several shapes and not one."""
+    if isinstance(shapes, dict):
+        return True
+    return any(isinstance(s, (list, tuple, dict)) for s in shapes)
+
+
 def snapshot(variables):
     """Copies of the values of variables."""
     return [to_numpy(v) for v in variables]
