@@ -68,7 +68,7 @@ def main():
         env=environment,
     ).returncode
 
-    ran = [p for p in book.scripts() if book.run(p).get("finished") != before[p]]
+    ran = [p for p in book.scripts() if book.run(p).get("finished") != before.get(p)]
     ledger = write_ledger(ran, time.time() - start, code)
     report(ledger)
     problems = [] if options.only else list(missing(ledger))
