@@ -30,10 +30,11 @@ def score_function_loss(log_probs, costs, baseline="none"):
 
     The second sum is zero unless the cost itself depends on :math:`\theta`, as in an
     ELBO. (There it is :math:`\nabla \log q`, zero on average and noise each time: pass
-    ``ops.stop_gradient(costs)`` to drop it.) A baseline :math:`b_i` that does not depend on :math:`x_i` leaves the mean of
-    the estimate alone, because :math:`\mathbb E[\nabla \log p] = 0`, and can take most
-    of its variance away. The *value* of the loss is the mean cost, whatever the
-    baseline is, so that what ``fit`` prints has a meaning.
+    ``ops.stop_gradient(costs)`` to drop it.) A baseline :math:`b_i` that does not
+    depend on :math:`x_i` leaves the mean of the estimate alone, because
+    :math:`\mathbb E[\nabla \log p] = 0`, and can take most of its variance away. The
+    *value* of the loss is the mean cost, whatever the baseline is, so that what
+    ``fit`` prints has a meaning.
 
     Args:
         log_probs: Tensor ``(samples, ...)``, :math:`\log p_\theta(x_i)`, connected
