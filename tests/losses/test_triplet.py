@@ -22,7 +22,7 @@ SETTINGS = {
 each_mining = pytest.mark.parametrize("mining", MININGS.values())
 
 
-def batch(size=8, features=3, classes=3, seed=0):
+def batch(size=12, features=6, classes=4, seed=0):
     rng = np.random.default_rng(seed)
     labels = (np.arange(size) % classes).astype("int32")
     return labels, rng.normal(size=(size, features)).astype("float32")
@@ -81,7 +81,7 @@ def semi_hard_by_loops(labels, x, margin):
 @pytest.mark.parametrize("seed", range(3))
 def test_semi_hard_equals_the_loops_of_tensorflow_addons(seed):
     rng = np.random.default_rng(seed)
-    labels, x = rng.integers(0, 4, 10), rng.random((10, 6)).astype("float32")
+    labels, x = rng.integers(0, 4, 12), rng.random((12, 6)).astype("float32")
     np.testing.assert_allclose(
         float(TripletSemiHard(1.0)(labels, x)),
         semi_hard_by_loops(labels, x, 1.0),
@@ -96,7 +96,7 @@ def test_moving_renaming_and_reordering_change_nothing(mining):
     value = float(loss(labels, x))
     assert value > 0
     order = np.random.default_rng(1).permutation(len(x))
-    rotation = np.linalg.qr(np.random.default_rng(2).normal(size=(3, 3)))[0]
+    rotation = np.linalg.qr(np.random.default_rng(2).normal(size=(6, 6)))[0]
     same = pytest.approx(value, rel=1e-5)
     assert float(loss(labels[order], x[order])) == same
     assert float(loss(5_000_000_01 + labels, x)) == same  # float32 would merge these
@@ -126,7 +126,7 @@ def mean_over_all_triplets(labels, x, margin):
 @pytest.mark.parametrize("distance", ["euclidean", "squared"])
 def test_collapsed_embeddings_have_loss_margin_and_finite_gradient(mining, distance):
     labels, _ = batch()
-    x = ops.ones((8, 3))
+    x = ops.ones((12, 6))
     loss = mining(0.5, distance)
     assert float(loss(labels, x)) == pytest.approx(0.5)
     assert np.all(ops.convert_to_numpy(grad(lambda x: loss(labels, x))(x)) == 0)
@@ -140,10 +140,10 @@ def test_distances_of_close_embeddings_keep_their_digits():
 
 @each_mining
 def test_anchors_without_a_triplet_do_not_count(mining):
-    labels, x = np.array([0, 0, 1, 2, 3, 4, 5, 6]), batch()[1]
+    labels, x = np.array([0, 0, *range(1, 11)]), batch()[1]
     value = float(mining(9.0)(labels, x))
     without = mining(9.0, reduction=None)(labels, x)
-    assert ops.convert_to_numpy(without)[2:].tolist() == [0.0] * 6
+    assert ops.convert_to_numpy(without)[2:].tolist() == [0.0] * 10
     d = np.linalg.norm(x[:, None] - x[None], axis=-1)
     negatives = d[:2, 2:]  # margin 9: every triplet is active
     nearest, farthest = negatives.min(axis=1), negatives.max(axis=1)
@@ -160,7 +160,7 @@ def test_anchors_without_a_triplet_do_not_count(mining):
 
 
 @each_mining
-@pytest.mark.parametrize("labels", [np.zeros(8, "int32"), np.arange(8)])
+@pytest.mark.parametrize("labels", [np.zeros(12, "int32"), np.arange(12)])
 @pytest.mark.parametrize("margin", [1.0, "soft"])
 def test_a_batch_without_triplets_has_loss_and_gradient_zero(mining, labels, margin):
     x = ops.convert_to_tensor(batch()[1])
@@ -173,7 +173,7 @@ def test_a_batch_without_triplets_has_loss_and_gradient_zero(mining, labels, mar
 def test_sample_weight_weighs_anchors(mining):
     labels, x = batch()
     each = ops.convert_to_numpy(mining(1.0, reduction=None)(labels, x))
-    weight = np.array([0, 1, 2, 3, 0, 1, 2, 3], "float32")
+    weight = (np.arange(12) % 4).astype("float32")
     value = float(mining(1.0)(labels, x, sample_weight=weight))
     assert value == pytest.approx((each * weight).mean(), rel=1e-5)
     assert value != pytest.approx(each.mean(), rel=1e-2)
