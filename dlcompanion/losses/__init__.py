@@ -1,5 +1,10 @@
 """Chapter losses."""
 
-from dlcompanion.losses.triplet import TripletAll, TripletBatchHard, TripletSemiHard
+from dlcompanion.losses.triplet import (
+    TripletAll,
+    TripletBatchHard,
+    TripletSemiHard,
+    pairwise_distances,
+)
 
-__all__ = ["TripletAll", "TripletBatchHard", "TripletSemiHard"]
+__all__ = ["TripletAll", "TripletBatchHard", "TripletSemiHard", "pairwise_distances"]

@@ -253,7 +253,7 @@ class TripletSemiHard(_Triplet):
             and the weights do not enter the count in the mean.
 
     Raises:
-        ValueError: As :class:`TripletBatchHard`.
+        ValueError: As :class:`~dlcompanion.losses.TripletBatchHard`.
 
     Example:
         >>> loss = TripletSemiHard(margin=1.0)
@@ -315,7 +315,7 @@ class TripletAll(_Triplet):
             and the weights do not enter the count in the mean.
 
     Raises:
-        ValueError: As :class:`TripletBatchHard`.
+        ValueError: As :class:`~dlcompanion.losses.TripletBatchHard`.
 
     Example:
         >>> loss = TripletAll(margin=1.0)

@@ -27,7 +27,7 @@ class Agent:
     weights, the optimizer and two counters are the whole state of an agent.
 
     Args:
-        environments: :class:`~dlcompanion.reinforcement.environments.Environments`.
+        environments: :class:`~dlcompanion.reinforcement.Environments`.
         seed: Integer of at least 0, or None for one that is drawn.
         horizon: Positive integer, the number of steps after which an episode is cut,
             or None for the time limit that the environment declares, else 1000.
@@ -75,7 +75,7 @@ class Agent:
         """One update of the learner.
 
         Args:
-            episodes: :class:`~dlcompanion.reinforcement.environments.Episodes`.
+            episodes: :class:`~dlcompanion.reinforcement.Episodes`.
 
         Returns:
             Dict from name to number.

@@ -43,10 +43,12 @@ from matplotlib.animation import FuncAnimation
 
 from dlcompanion import autodiff, backend
 from dlcompanion.claims import claim
-from dlcompanion.reinforcement import REINFORCE
-from dlcompanion.reinforcement.environments import Environments
-from dlcompanion.reinforcement.policy_gradient import policy_gradient_loss
-from dlcompanion.reinforcement.returns import reward_to_go
+from dlcompanion.reinforcement import (
+    REINFORCE,
+    Environments,
+    policy_gradient_loss,
+    reward_to_go,
+)
 
 keras.utils.set_random_seed(0)
 
