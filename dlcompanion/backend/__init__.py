@@ -9,7 +9,6 @@ import importlib
 
 from dlcompanion.backend.differentiation import differentiate, jacobian
 from dlcompanion.backend.epochs import (
-    epoch_logs,
     epoch_program,
     first_epoch,
     flatten_layers,
@@ -21,7 +20,7 @@ from dlcompanion.backend.epochs import (
     start_at_epoch,
 )
 from dlcompanion.backend.sparse import SparseMatrix, segment_sum
-from dlcompanion.backend.steps import collected_losses, model_step
+from dlcompanion.backend.steps import collected_losses, model_step, replicas
 from dlcompanion.backend.variables import (
     RecordingScope,
     compile,
@@ -37,7 +36,6 @@ __all__ = [
     "compile",
     "conditionally",
     "differentiate",
-    "epoch_logs",
     "epoch_program",
     "first_epoch",
     "flatten_layers",
@@ -46,6 +44,7 @@ __all__ = [
     "pack_arrays",
     "prepare_fit",
     "random_state",
+    "replicas",
     "require",
     "segment_sum",
     "set_random_state",

@@ -90,11 +90,6 @@ def first_epoch(model, initial_epoch):
     return model._initial_epoch or initial_epoch
 
 
-def epoch_logs(model, logs):
-    """The metrics of the model, where they are what the step returned."""
-    return dict(model._get_metrics_result_or_logs(logs))
-
-
 def shuffled(size, seed):
     """A random order of ``range(size)``, decided by ``seed``, two int32."""
     name = keras.backend.backend()
@@ -125,7 +120,8 @@ def epoch_program(model, data, batch_size, shuffle, training):
 
     Returns:
         A function of a structure of tensors like ``data`` and of a seed, two int32,
-        that updates the model and returns the logs of the last step.
+        that updates the model and returns its metrics, or what the last step returned
+        where that is something else.
     """
     settings = (batch_size, shuffle, training, model.jit_compile, model.run_eagerly)
     settings += (len(model.trainable_variables),)
@@ -180,7 +176,7 @@ def _tf_epoch(model, data, batch_size, shuffle, training):
         )
         if rest:
             logs = on_rows(data, order[full * batch_size :])
-        return logs
+        return model._get_metrics_result_or_logs(logs)
 
     program = tf.function(epoch, autograph=False)
     program = program.get_concrete_function(data, tf.TensorSpec([2], "int32"))
@@ -229,7 +225,7 @@ def _jax_epoch(model, data, batch_size, shuffle, training):
         for variables, values in zip(groups, state, strict=True):
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
-        return logs
+        return model._get_metrics_result_or_logs(logs)
 
     return run
 
@@ -245,7 +241,7 @@ def _plain_epoch(model, data, batch_size, shuffle, training):
             rows = order[start : start + batch_size]
             batch = keras.tree.map_structure(lambda a, r=rows: _take(a, r), data)
             logs = step(batch)
-        return logs
+        return model._get_metrics_result_or_logs(logs)
 
     if keras.backend.backend() != "torch":
         return run

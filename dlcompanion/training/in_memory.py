@@ -107,7 +107,7 @@ def fit_in_memory(
     def run(data, order, training):
         shuffle = order is not None
         epoch = backend.epoch_program(model, data, batch_size, shuffle, training)
-        return backend.epoch_logs(model, epoch(data, order))
+        return dict(epoch(data, order))
 
     def validate():
         callbacks.on_test_begin()
