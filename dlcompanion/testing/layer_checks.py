@@ -125,7 +125,7 @@ def _batch(subject):
     if subject.batch_independent is False:
         return
     layer = subject.built()
-    changed = keras.tree.map_structure(_change_other_rows, subject.inputs)
+    changed = keras.tree.map_structure(change_other_rows, subject.inputs)
     for mode in subject.modes:
         if mode and subject.batch_independent == "inference":
             continue
@@ -141,7 +141,8 @@ def _batch(subject):
             )
 
 
-def _change_other_rows(array):
+def change_other_rows(array):
+    """The array with other values in every row but the first."""
     changed = array.copy()
     if array.dtype.kind == "f":
         changed[1:] = -1.3 * changed[1:] + 0.7
@@ -187,27 +188,43 @@ def _mask(subject):
 def _freeze(subject):
     """trainable=False leaves nothing to train, and True brings it back."""
     layer = subject.built()
-    before = len(layer.trainable_variables)
+    weights = list(layer.trainable_variables)
     layer.trainable = False
     frozen = len(layer.trainable_variables)
+    state, values = snapshot(layer.variables), snapshot(weights)
+    subject.outputs(layer, subject.inputs, training=subject.modes[-1])
+    moved = not _equal(values, snapshot(weights))
+    restore(layer.variables, state)
     layer.trainable = True
-    if frozen or len(layer.trainable_variables) != before:
+    if frozen or len(layer.trainable_variables) != len(weights):
         subject.fail(
-            f"0 trainable variables when frozen, {before} after",
+            f"0 trainable variables when frozen, {len(weights)} after",
             f"{frozen} and {len(layer.trainable_variables)}",
             "add weights by add_weight and sub-layers as attributes, and leave "
             "`trainable` to Keras.",
         )
+    if moved:
+        subject.fail(
+            "a frozen layer keeps its weights",
+            "a call in training changed them",
+            "assign to non-trainable weights only, and only if self.trainable.",
+        )
 
 
 def _jit(subject):
-    """One compiled training step, on the layer that the next checks save."""
-    if len(subject.modes) == 1 and not subject.modes[0]:
-        return
-    made = subject.model(subject.built())
-    if made is None:
-        return
-    model, x, y = made
+    """One compiled training step, on the layer that the next check saves."""
+    if subject.modes != (False,):
+        _trained(subject)
+
+
+def _trained(subject):
+    """The model around the layer after one compiled step, made at the first call."""
+    if hasattr(subject, "made"):
+        return subject.made
+    subject.made = subject.model(subject.built())
+    if subject.made is None or subject.modes == (False,):
+        return subject.made
+    model, x, y = subject.made
     with quiet():
         try:
             loss = model.train_on_batch(x, y)
@@ -217,22 +234,26 @@ def _jit(subject):
                 f"{type(error).__name__}: {str(error)[:600]}",
                 "use keras.ops only: no Python branch on values, no NumPy on tensors, "
                 "static shapes, SeedGenerator attributes.",
+                check="jit",
             )
     if not np.all(np.isfinite(loss)):
-        subject.fail("a finite loss", f"{loss}", "look for a division by zero.")
-    subject.trained = made
+        subject.fail(
+            "a finite loss", f"{loss}", "look for a division by zero.", check="jit"
+        )
+    return subject.made
 
 
 def _reload(subject):
     """A saved and loaded layer gives the same output and the same next step."""
-    if getattr(subject, "trained", None) is None:
+    made = _trained(subject)
+    if made is None:  # no float output: nothing to train, only to give again
         return
-    model, x, y = subject.trained
+    model, x, y = made
     loaded = common.save_and_load(model)
-    check_same_model(subject, model, loaded, x, y)
+    check_same_model(subject, model, loaded, x, y, train=subject.modes != (False,))
 
 
-def check_same_model(subject, model, loaded, x, y):
+def check_same_model(subject, model, loaded, x, y, train=True):
     """Variables, output and next training step of two models are equal."""
     remedy = (
         "keep all state in weights made by add_weight, or store it in "
@@ -242,11 +263,16 @@ def check_same_model(subject, model, loaded, x, y):
         before = leaves(model.predict_on_batch(x))
         after = leaves(loaded.predict_on_batch(x))
     seeds = {id(v) for v in common.seed_states(model)}
-    olds = model.variables + model.optimizer.variables
-    news = loaded.variables + loaded.optimizer.variables
+    olds, news = list(model.variables), list(loaded.variables)
+    if train:
+        olds += model.optimizer.variables
+        news += loaded.optimizer.variables
     pairs = list(zip(olds, news, strict=True))
     for old, new in [p for p in pairs if id(p[0]) not in seeds]:
         subject.close([new], [old], f"{old.path} after loading", remedy)
+    subject.close(after, before, "output after loading", remedy)
+    if not train:
+        return
     drawn = [(o, common.to_numpy(o), common.to_numpy(n)) for o, n in pairs]
     drawn = [d for d in drawn if id(d[0]) in seeds]
     with quiet():
@@ -260,7 +286,6 @@ def check_same_model(subject, model, loaded, x, y):
                 "inherit from dlcompanion.training.SavesSeeds before keras's class: "
                 "Keras does not save seed generators.",
             )
-    subject.close(after, before, "output after loading", remedy)
     with quiet():
         loaded.train_on_batch(x, y)
     for old, new in [p for p in pairs if id(p[0]) not in seeds]:
@@ -280,8 +305,13 @@ def _dynamic(subject):
         return
     layer = subject.built()
     fewer = keras.tree.map_structure(lambda a: a[:1], subject.inputs)
-    whole = subject.repeatable(layer, subject.inputs, training=False)
+    state = snapshot(layer.variables)
+    whole = subject.outputs(layer, subject.inputs, training=False)
+    noisy = not _equal(state, snapshot(layer.variables))  # noise in inference too
+    restore(layer.variables, state)
     part = subject.repeatable(layer, fewer, training=False)
+    if noisy:
+        whole = part = [p[:1] for p in part]
     for w, p in zip(whole, part, strict=True):
         subject.close(
             p,
@@ -357,8 +387,8 @@ CHECKS = {
     "seed": _seed,
     "batch": _batch,
     "mask": _mask,
-    "gradient": gradients.check_layer_gradient,
     "freeze": _freeze,
+    "gradient": gradients.check_layer_gradient,
     "jit": _jit,
     "reload": _reload,
     "dynamic": _dynamic,

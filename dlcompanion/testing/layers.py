@@ -30,7 +30,7 @@ def check_layer(
 
     The checks, in this order, with the names that ``skip`` and
     :class:`ConformanceError` use: ``config``, ``build``, ``shape``, ``seed``,
-    ``batch``, ``mask``, ``gradient``, ``freeze``, ``jit``, ``reload``, ``dynamic``,
+    ``batch``, ``mask``, ``freeze``, ``gradient``, ``jit``, ``reload``, ``dynamic``,
     ``float16``, ``bfloat16``. Calls :func:`keras.utils.set_random_seed`.
 
     Args:

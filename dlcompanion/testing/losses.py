@@ -230,13 +230,19 @@ class Scale(keras.layers.Layer):
         return input_shape
 
 
+def _model(subject):
+    """A compiled model that returns its input, made at the first call."""
+    if not hasattr(subject, "model"):
+        inputs = keras.Input(subject.y_pred.shape[1:])
+        subject.model = keras.Model(inputs, Scale()(inputs))
+        subject.model.compile(common.momentum(), subject.make(), jit_compile=common.JIT)
+    return subject.model
+
+
 def _jit(subject):
     """A compiled training step reports the loss that the eager call gives."""
-    inputs = keras.Input(subject.y_pred.shape[1:])
-    model = keras.Model(inputs, Scale()(inputs))
-    model.compile(common.momentum(), subject.make(), jit_compile=common.JIT)
     with quiet():
-        received = model.train_on_batch(subject.y_pred, subject.y_true)
+        received = _model(subject).train_on_batch(subject.y_pred, subject.y_true)
     subject.close(
         [received],
         [common.to_numpy(subject.make()(subject.y_true, subject.y_pred))],
@@ -245,14 +251,11 @@ def _jit(subject):
         rtol=1e-4,
         atol=1e-5,
     )
-    subject.model = model
 
 
 def _reload(subject):
     """A saved and loaded model has the same loss."""
-    if not hasattr(subject, "model"):
-        return
-    loaded = common.save_and_load(subject.model)
+    loaded = common.save_and_load(_model(subject))
     if type(loaded.loss) is not subject.component_class:
         subject.fail(
             f"the loaded model has the loss {subject.component_class.__name__}",

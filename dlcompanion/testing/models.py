@@ -9,7 +9,7 @@ import numpy as np
 from dlcompanion.testing import common
 from dlcompanion.testing.common import Subject, leaves, quiet, restore, snapshot
 from dlcompanion.testing.errors import run_checks
-from dlcompanion.testing.layer_checks import check_same_model
+from dlcompanion.testing.layer_checks import change_other_rows, check_same_model
 
 
 def check_model(
@@ -77,17 +77,25 @@ def _compiled(subject):
     return model
 
 
+def _fitted(subject):
+    """The model after three steps of fit, made at the first call, and its story."""
+    if not hasattr(subject, "fitted"):
+        model = _compiled(subject)
+        with quiet():
+            model.predict_on_batch(subject.x)
+            before = snapshot(model.trainable_variables)
+            size = len(leaves(subject.x)[0])
+            logs = model.fit(  # three steps, for a head of zeros needs a second one
+                subject.x, subject.y, batch_size=size, epochs=3, verbose=0
+            ).history
+        subject.fitted = model, before, logs
+    return subject.fitted
+
+
 def _fit(subject):
     """Fit runs, the logs are finite and the weights move."""
-    model = _compiled(subject)
-    with quiet():
-        model.predict_on_batch(subject.x)
-        before = snapshot(model.trainable_variables)
-        size = len(leaves(subject.x)[0])  # a head of zeros needs a second step
-        history = model.fit(
-            subject.x, subject.y, batch_size=size, epochs=3, verbose=0
-        ).history
-    for key, values in history.items():
+    model, before, logs = _fitted(subject)
+    for key, values in logs.items():
         if not np.isfinite(np.asarray(values, "float64")).all():
             subject.fail(f"finite logs, {key}", f"{values}", "look for a bad gradient.")
     after = snapshot(model.trainable_variables)
@@ -98,12 +106,11 @@ def _fit(subject):
                 f"{variable.path} stays",
                 "let every weight reach the loss, or make it trainable=False.",
             )
-    subject.model = model
 
 
 def _predict(subject):
     """Predict gives what a call in inference gives, in the expected shape."""
-    model = subject.model
+    model = _fitted(subject)[0]
     state = snapshot(model.variables)
     called = leaves(model(subject.x, training=False))
     restore(model.variables, state)
@@ -131,25 +138,29 @@ def _batch(subject):
     """An example's prediction does not depend on the others."""
     if not subject.batch_independent:
         return
-    model = subject.model
-    if common.seed_states(model):
-        return  # noise is drawn for the whole batch at once
-    whole = leaves(model(subject.x, training=False))
-    fewer = keras.tree.map_structure(lambda a: a[:1], subject.x)
-    part = leaves(model(fewer, training=False))
-    subject.close(
-        part,
-        [w[:1] for w in whole],
-        "one example alone gives what it gives in a batch",
-        "reduce over the axes of one example only, or say batch_independent=False.",
-        rtol=subject.rtol,
-        atol=1e-5,
-    )
+    model = _fitted(subject)[0]
+    changed = keras.tree.map_structure(change_other_rows, subject.x)
+    state, rows = snapshot(model.variables), []
+    for x in (subject.x, changed):
+        rows.append([o[:1] for o in leaves(model(x, training=False))])
+        restore(model.variables, state)
+    if not common.seed_states(model):  # noise depends on the size of the batch
+        fewer = keras.tree.map_structure(lambda a: a[:1], subject.x)
+        rows.append(leaves(model(fewer, training=False)))
+    for row in rows[1:]:
+        subject.close(
+            row,
+            rows[0],
+            "an example's output is the same in any company",
+            "reduce over the axes of one example only, or say batch_independent=False.",
+            rtol=subject.rtol,
+            atol=1e-5,
+        )
 
 
 def _freeze(subject):
     """trainable=False leaves nothing to train."""
-    model = subject.model
+    model = _fitted(subject)[0]
     before = len(model.trainable_variables)
     model.trainable = False
     frozen = len(model.trainable_variables)
@@ -164,15 +175,16 @@ def _freeze(subject):
 
 def _reload(subject):
     """A saved and loaded model gives the same output and next training step."""
-    loaded = common.save_and_load(subject.model)
-    check_same_model(subject, subject.model, loaded, subject.x, subject.y)
+    model = _fitted(subject)[0]
+    loaded = common.save_and_load(model)
+    check_same_model(subject, model, loaded, subject.x, subject.y)
 
 
 def _export(subject):
     """The exported SavedModel gives the same output."""
     if not subject.export or keras.backend.backend() != "tensorflow":
         return
-    model = subject.model
+    model = _fitted(subject)[0]
     wanted = leaves(model(subject.x, training=False))
     with tempfile.TemporaryDirectory() as folder, quiet():
         path = str(Path(folder) / "exported")

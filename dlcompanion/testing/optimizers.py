@@ -95,13 +95,21 @@ def _problem(subject, **compile_kwargs):
     return model, x, y
 
 
+def _started(subject):
+    """The sample problem after two compiled steps, made at the first call."""
+    if not hasattr(subject, "problem"):
+        model, x, y = subject.problem = _problem(subject, jit_compile=common.JIT)
+        with quiet():
+            subject.first = float(model.train_on_batch(x, y))
+            model.train_on_batch(x, y)
+    return subject.problem
+
+
 def _jit(subject):
     """A compiled step takes the variables where an eager step takes them."""
-    model, x, y = _problem(subject, jit_compile=common.JIT)
+    model, x, y = _started(subject)
     eager, _, _ = _problem(subject, run_eagerly=True)
     with quiet():
-        subject.first = float(model.train_on_batch(x, y))
-        model.train_on_batch(x, y)
         eager.train_on_batch(x, y)
         eager.train_on_batch(x, y)
     subject.close(
@@ -112,14 +120,11 @@ def _jit(subject):
         rtol=1e-4,
         atol=1e-5,
     )
-    subject.problem = model, x, y
 
 
 def _slots(subject):
     """Saving and loading keeps every slot, so that the next step is the same."""
-    if not hasattr(subject, "problem"):
-        return
-    model, x, y = subject.problem
+    model, x, y = _started(subject)
     remedy = (
         "make slots in build with add_variable or add_optimizer_variables: they are "
         "saved; what is kept in plain attributes is not."
@@ -153,9 +158,7 @@ def _slots(subject):
 
 def _solves(subject):
     """The loss of a small quadratic falls."""
-    if not hasattr(subject, "problem"):
-        return
-    model, x, y = subject.problem
+    model, x, y = _started(subject)
     with quiet():
         for _ in range(subject.steps):
             last = model.train_on_batch(x, y)
