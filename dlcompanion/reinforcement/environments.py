@@ -18,6 +18,12 @@ class Episodes(NamedTuple):
         playing: Boolean array ``(time, environments)``, false after the end.
         terminated: Boolean array ``(environments,)``: false where the episode was cut.
         last_observations: Float32 array ``(environments, ...)``, seen after the end.
+
+    Example:
+        >>> played = np.array([[True, True], [True, False]])  # (time, environments)
+        >>> two = Episodes(None, None, 1.0 * played, played, None, None)
+        >>> two.returns, two.lengths
+        (array([2., 1.]), array([2, 1]))
     """
 
     observations: np.ndarray
