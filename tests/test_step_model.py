@@ -219,6 +219,16 @@ def test_aux_metrics_and_measure():
     np.testing.assert_allclose(history["val_largest"], [np.mean(tops)], rtol=1e-5)
 
 
+def test_a_functional_model_is_refused_before_it_spoils_the_class():
+    inputs = keras.Input((2,))
+    for arguments in ({"inputs": inputs, "outputs": inputs}, {"outputs": inputs}):
+        with pytest.raises(ValueError, match="Keep the functional model as an attr"):
+            Stepped(**arguments)
+    with pytest.raises(ValueError, match="Received: 2 positional"):
+        StepModel(inputs, inputs)
+    Stepped().build((None, 2))
+
+
 def test_update_must_be_defined():
     model = StepModel()
     model.built = True

@@ -66,3 +66,12 @@ def collected_losses(model):
     finally:
         for layer in layers:
             object.__delattr__(layer, "add_loss")
+
+
+def replicas():
+    """Copies of the model that ``tf.distribute`` trains at the same time, else 1."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync

@@ -74,6 +74,15 @@ class StepModel(keras.Model):
         3.0
     """
 
+    def __init__(self, *args, **kwargs):
+        if args or {"inputs", "outputs"} & set(kwargs):
+            raise ValueError(
+                f"{type(self).__name__} is not made of inputs and outputs. Keep the "
+                "functional model as an attribute, and call it in call(). Received: "
+                f"{len(args)} positional arguments, keywords {sorted(kwargs)}"
+            )
+        super().__init__(**kwargs)
+
     def update(self, data):
         """One training step on one batch.
 
@@ -123,7 +132,9 @@ class StepModel(keras.Model):
 
         Returns:
             ``(loss, gradients)`` or ``((loss, aux), gradients)``. The loss is not
-            scaled; the gradients are, when the optimizer scales.
+            scaled; the gradients are, when the optimizer scales. Under
+            ``tf.distribute`` take the loss from Keras's loss objects: they divide by
+            the number of replicas, over which the gradients are summed.
 
         Raises:
             ValueError: As :func:`dlcompanion.autodiff.value_and_grad`.
@@ -151,6 +162,7 @@ class StepModel(keras.Model):
         (_, (loss, aux)), gradients = autodiff.value_and_grad(
             scaled, variables=variables, has_aux=True
         )()
+        loss = loss * backend.replicas()
         return ((loss, aux) if has_aux else loss), gradients
 
     def optimizer_variables(self):
