@@ -137,10 +137,10 @@ class NormalizingFlow(SavesSeeds, keras.Model):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        losses = -y_pred
-        if sample_weight is not None:
-            losses = losses * ops.cast(sample_weight, losses.dtype)
-        return ops.mean(losses) + sum(self.losses)
+        # Keras's own reduction knows sample weights, and replicas on TensorFlow
+        negative = _Negative(name="negative_log_density")
+        loss = negative(y_pred, y_pred, sample_weight)
+        return loss + sum(self._aggregate_additional_loss(one) for one in self.losses)
 
     def fit(self, x=None, y=None, *args, sample_weight=None, **kwargs):
         if y is not None:
@@ -324,6 +324,11 @@ class RealNVP(_CouplingFlow):
     """
 
     coupling = AffineCoupling
+
+
+class _Negative(keras.losses.Loss):
+    def call(self, y_true, y_pred):
+        return -y_pred
 
 
 def _check_points(x, event_size):
