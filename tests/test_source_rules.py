@@ -226,6 +226,7 @@ def texts():
         if path.suffix in kinds
         and path != Path(__file__).resolve()
         and not generated & set(path.relative_to(ROOT).parts)
+        and ROOT / "docs/gallery" not in path.parents  # what sphinx-gallery writes
     ]
 
 
