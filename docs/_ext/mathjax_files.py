@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 
-def copy(app, exception):
-    if exception or app.builder.format != "html":
+def copy(app):
+    if app.builder.format != "html":
         return
     files = importlib.metadata.distribution("sphinx-mathjax-offline")
     source = Path(files.locate_file("sphinx-mathjax-offline/static/mathjax"))
@@ -20,5 +20,5 @@ def copy(app, exception):
 
 
 def setup(app):
-    app.connect("build-finished", copy)
+    app.connect("builder-inited", copy)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
