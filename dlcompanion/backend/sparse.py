@@ -21,8 +21,9 @@ def segment_sum(data, segment_ids, num_segments):
         Tensor of shape ``(num_segments, ...)``; an empty segment sums to 0.
 
     Example:
-        >>> segment_sum(keras.ops.ones((3, 1)), [0, 0, 2], 3)[:, 0].tolist()
-        [2.0, 0.0, 1.0]
+        >>> sums = segment_sum(keras.ops.ones((3, 1)), [0, 0, 2], 3)
+        >>> keras.ops.convert_to_numpy(sums)[:, 0]
+        array([2., 0., 1.], dtype=float32)
     """
     if keras.backend.backend() != "torch":
         return keras.ops.segment_sum(data, segment_ids, num_segments=num_segments)

@@ -43,14 +43,13 @@ def three_forms(x, edges, weights):
     }
 
 
-@pytest.mark.parametrize("units", [3, 7])  # fewer channels after, and before the map
-def test_contract_with_a_plan(units):
+def test_contract_with_a_plan():
     signals = np.random.default_rng(0).normal(size=(3, NODES, FEATURES))
     check_layer(
         GraphConvolution,
-        {"units": units, "graph": GraphPlan(EDGES, NODES, WEIGHTS)},
+        {"units": 3, "graph": GraphPlan(EDGES, NODES, WEIGHTS)},
         signals.astype("float32"),
-        output_shape=(3, NODES, units),
+        output_shape=(3, NODES, 3),
     )
 
 
@@ -126,12 +125,13 @@ def test_edge_weights_get_the_gradients_of_torch_geometric():
     )
 
 
-def test_the_three_forms_agree():
+@pytest.mark.parametrize("units", [3, 5])  # of 4 features: map first, or mix first
+def test_the_three_forms_agree(units):
     outputs = {}
     for form, (arguments, inputs) in three_forms(*random_graph()).items():
         keras.utils.set_random_seed(1)
-        layer = GraphConvolution(units=5, activation="tanh", **arguments)
-        outputs[form] = run(layer, inputs).reshape(9, 5)
+        layer = GraphConvolution(units, activation="tanh", **arguments)
+        outputs[form] = run(layer, inputs).reshape(9, units)
     np.testing.assert_allclose(outputs["plan"], outputs["dense"], atol=1e-5)
     np.testing.assert_allclose(outputs["edges"], outputs["dense"], atol=1e-5)
 
@@ -173,7 +173,7 @@ def test_renaming_the_nodes_renames_the_output():
 
 
 def test_joined_graphs_are_the_separate_graphs():
-    graphs = [random_graph(n, 2 * n, seed=n) for n in (3, 5, 8)]
+    graphs = [random_graph(n, 2 * n, seed=n) for n in (3, 8)]
     joined = join_graphs(*zip(*graphs, strict=True), num_nodes=20, num_edges=40)
     layer = GraphConvolution(6, activation="relu")
     together = run(layer, [joined.x, joined.edges, joined.weights])
