@@ -34,6 +34,16 @@ def fresh_keras():
     keras.utils.set_random_seed(0)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def compiled_programs():
+    """On JAX the programs of one file are of no use to the next: gigabytes, kept."""
+    yield
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.clear_caches()
+
+
 @pytest.fixture
 def backend():
     return keras.backend.backend()
