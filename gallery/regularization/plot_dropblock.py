@@ -116,9 +116,9 @@ def network(make_drop):
     model = keras.Sequential(
         [
             keras.Input((8, 8, 1)),
-            keras.layers.Conv2D(16, 3, padding="same", activation="relu"),
+            keras.layers.Conv2D(8, 3, padding="same", activation="relu"),
             make_drop(),
-            keras.layers.Conv2D(32, 3, padding="same", activation="relu"),
+            keras.layers.Conv2D(16, 3, padding="same", activation="relu"),
             make_drop(),
             keras.layers.MaxPooling2D(),
             keras.layers.Flatten(),
@@ -126,11 +126,11 @@ def network(make_drop):
         ]
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(3e-3), loss)
+    model.compile(keras.optimizers.Adam(5e-3), loss)
     return model
 
 
-def train(model, seed, examples=300, epochs=80):
+def train(model, seed, examples=300, epochs=60):
     """Train from a new start; the compiled program of the model is kept."""
     keras.utils.set_random_seed(seed)
     fresh = network(keras.layers.Identity)
@@ -242,12 +242,12 @@ plt.show()
 #
 # - A dropped pixel is mostly not lost: a plain average of its neighbours brings a
 #   good part of it back. With larger squares there is less to read off.
-# - From :math:`k = 4` on, the mean of the channel is a better guess than the
+# - At :math:`k = 5` the mean of the channel is a better guess than the
 #   neighbours: what is near enough to tell has gone as well.
-# - On clean digits dropping buys nothing here, be it pixels or squares: the
-#   differences between the kinds are smaller than those between seeds.
-# - Against missing regions it pays. Whether it beats Dropout there is not claimed:
-#   the gap between the two is of the size of its spread over five seeds.
+# - On clean digits the kinds differ by no more than the seeds do: a network this
+#   small has little to regularise.
+# - Against missing regions squares pay, and pay more than single pixels do. This is
+#   one small network on one kind of damage, and the network rehearsed that kind.
 #
 # The trivial baseline is the most frequent class; then the claims.
 
@@ -276,6 +276,13 @@ claim(
     float(np.median(gain)),
     ">",
     0.0,
+    seeds=5,
+)
+claim(
+    "accuracy gained over Dropout when a square is hidden, median",
+    float(np.median(against)),
+    ">",
+    0.005,
     seeds=5,
 )
 
