@@ -1,18 +1,12 @@
 """Agent: what every agent of this chapter does around its own way of learning."""
 
-import json
-import os
-import tempfile
 import time
-import zipfile
-from pathlib import Path
 
 import keras
 import numpy as np
 
+from dlcompanion.reinforcement import agent_file
 from dlcompanion.reinforcement.numpy_policy import in_numpy
-
-_FORMAT = "dlcompanion agent 1"
 
 # What random numbers are for: each purpose has its own stream.
 RESETS, ACTIONS, WEIGHTS, EVALUATION = range(4)
@@ -278,10 +272,8 @@ class Agent:
         Args:
             path: String or path of the file.
         """
-        path = Path(path)
         source = self.environments.source
         state = {
-            "format": _FORMAT,
             "agent": type(self).__name__,
             "environment": source if isinstance(source, str) else None,
             "config": self.config,
@@ -289,16 +281,7 @@ class Agent:
             "rollouts": self.rollouts,
             "overshoot": self._overshoot,
         }
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            model = Path(folder) / "learner.keras"
-            self.learner.save(model)
-            whole = Path(folder) / "agent"
-            with zipfile.ZipFile(whole, "w") as file:
-                file.writestr("agent.json", json.dumps(state, indent=1))
-                file.write(model, "learner.keras")
-            with open(whole, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(whole, path)
+        agent_file.write(path, state, self.learner)
 
     @classmethod
     def load(cls, path, environment=None):
@@ -316,7 +299,7 @@ class Agent:
             ValueError: If the file is truncated, foreign, or of another kind of agent,
                 no environment is known, or its spaces do not fit the policy.
         """
-        state, learner = _read(Path(path))
+        state, learner = agent_file.read(path)
         if state["agent"] != cls.__name__:
             raise ValueError(
                 f"{path} holds another agent. "
@@ -337,29 +320,6 @@ class Agent:
     def parts_of(learner):
         """The arguments of the constructor that a loaded learner stands for."""
         raise NotImplementedError("an agent says which arguments its learner holds")
-
-
-def _read(path):
-    try:
-        with zipfile.ZipFile(path) as file, tempfile.TemporaryDirectory() as folder:
-            state = json.loads(file.read("agent.json"))
-            if state["format"] != _FORMAT:
-                raise ValueError(f"unknown format {state['format']}")
-            file.extract("learner.keras", folder)
-            return state, keras.saving.load_model(Path(folder) / "learner.keras")
-    except FileNotFoundError:
-        raise
-    except (EOFError, KeyError, OSError, TypeError, ValueError) as error:
-        raise _not_whole(path, error) from error
-    except zipfile.BadZipFile as error:
-        raise _not_whole(path, error) from error
-
-
-def _not_whole(path, error):
-    return ValueError(
-        f"{path} is not a whole file of an agent. "
-        f"Received: {type(error).__name__}: {error}"
-    )
 
 
 class _Progress:

@@ -71,8 +71,8 @@ def _mean(x, weights):
 class PolicyWithBaseline(StepModel):
     r"""A policy and a value function, learning side by side from a rollout.
 
-    ``train_on_batch((observations, actions), returns, weights)`` takes one step of the
-    policy down the gradient of
+    One step of training, on observations with ``y = (actions, returns)`` and optional
+    weights, takes one step of the policy down the gradient of
 
     .. math:: -\frac1n \sum_i \bigl(G_i - v(s_i)\bigr) \log \pi(a_i \mid s_i)
 
@@ -125,8 +125,10 @@ class PolicyWithBaseline(StepModel):
         return logits, self.baseline(inputs, training=False)[:, 0]
 
     def update(self, data):
-        data = keras.tree.map_structure(ops.convert_to_tensor, data)
-        (observations, actions), returns, weights = data
+        data = keras.tree.map_structure(ops.convert_to_tensor, data, none_is_leaf=False)
+        observations, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        actions, returns = y
+        weights = ops.ones_like(returns) if weights is None else weights
 
         def on_policy():
             logits, values = self(observations)
@@ -309,8 +311,8 @@ class REINFORCE(Agent):
             return rows
 
         return self.learner.train_on_batch(
-            (padded(episodes.observations), padded(episodes.actions)),
-            padded(returns),
+            padded(episodes.observations),
+            (padded(episodes.actions), padded(returns)),
             padded(np.ones_like(returns)),
             return_dict=True,
         )

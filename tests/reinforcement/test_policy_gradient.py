@@ -17,6 +17,8 @@ from dlcompanion.reinforcement.policy_gradient import (
     baseline_loss,
     policy_gradient_loss,
 )
+from dlcompanion.testing import check_model
+from dlcompanion.training import CompositeOptimizer
 
 
 def softmax(logits):
@@ -35,6 +37,9 @@ def test_gradient_is_the_formula():
     np.testing.assert_allclose(
         ops.convert_to_numpy(gradient), expected / weights.sum(), rtol=1e-5, atol=1e-7
     )
+    on_advantages = grad(policy_gradient_loss, argnums=2)
+    constant = on_advantages(logits, actions, advantages, weights)
+    assert not ops.convert_to_numpy(constant).any()
 
 
 @pytest.mark.parametrize("baseline", [0.0, 5.0])
@@ -61,6 +66,24 @@ def test_baseline_loss_is_half_the_mean_square():
     values, returns = np.array([1.0, 2.0, 9.0], "f"), np.array([3.0, 1.0, 0.0], "f")
     weights = np.array([1.0, 1.0, 0.0], "f")
     assert float(baseline_loss(values, returns, weights)) == pytest.approx(1.25)
+
+
+def networks():
+    return {"policy": net(4, 3), "baseline": net(4, 1), "baseline_steps": 2}
+
+
+def test_contract():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(8, 4)).astype("float32")
+    y = (rng.integers(0, 3, 8).astype("int32"), rng.normal(size=8).astype("float32"))
+    optimizers = {"policy": "adam", "baseline": "sgd"}
+    check_model(
+        PolicyWithBaseline,
+        networks,
+        x,
+        y,
+        compile_kwargs=lambda: {"optimizer": CompositeOptimizer(optimizers)},
+    )
 
 
 def small(environment=Choice, **kwargs):

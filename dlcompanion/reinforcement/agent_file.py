@@ -1,0 +1,81 @@
+"""The file of an agent: its networks and counters, whole or not at all."""
+
+import json
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+
+import keras
+
+FORMAT = "dlcompanion agent 1"
+
+
+def write(path, state, learner):
+    """Write an agent to ``path``, or leave what is there as it was.
+
+    The file is a zip archive of ``agent.json`` and ``learner.keras``. It is written
+    under another name beside ``path`` first, so that a process killed at any moment
+    leaves the last whole file in place.
+
+    Args:
+        path: String or path.
+        state: Dict that JSON can hold.
+        learner: :class:`keras.Model`, saved in Keras's own format.
+    """
+    path = Path(path)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        model, whole = Path(folder) / "learner.keras", Path(folder) / "agent"
+        learner.save(model)
+        with zipfile.ZipFile(whole, "w") as file:
+            file.writestr("agent.json", json.dumps({"format": FORMAT, **state}))
+            file.write(model, "learner.keras")
+        with open(whole, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(whole, path)
+
+
+def read(path):
+    """What :func:`write` was given.
+
+    Args:
+        path: String or path.
+
+    Returns:
+        ``(state, learner)``.
+
+    Raises:
+        FileNotFoundError: If there is no file.
+        ValueError: If the file is truncated, damaged or foreign, or has a network of a
+            class that Keras does not know.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with zipfile.ZipFile(path) as file:
+                state = json.loads(file.read("agent.json"))
+                if state.pop("format") != FORMAT:
+                    raise ValueError("another format")
+                file.extract("learner.keras", folder)
+        except FileNotFoundError:
+            raise
+        except (
+            AttributeError,
+            EOFError,
+            KeyError,
+            OSError,
+            TypeError,
+            ValueError,
+            zipfile.BadZipFile,
+        ) as error:
+            raise ValueError(
+                f"{path} is not a whole file of an agent. "
+                f"Received: {type(error).__name__}: {error}"
+            ) from error
+        try:
+            return state, keras.saving.load_model(Path(folder) / "learner.keras")
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"Keras cannot load the networks of {path}: register a class of your "
+                "own with keras.saving.register_keras_serializable and import it "
+                f"before. Received: {type(error).__name__}: {error}"
+            ) from error
