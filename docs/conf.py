@@ -79,6 +79,7 @@ autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 napoleon_use_rtype = False
+napoleon_use_ivar = True
 napoleon_custom_sections = [
     ("Call arguments", "params_style"),
     "Input shape",

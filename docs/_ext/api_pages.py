@@ -251,6 +251,11 @@ def signature(app, what, name, obj, options, text, returns):
     return None
 
 
+def skip_member(app, what, name, obj, skip, options):
+    """The fields of a named tuple are described in its docstring."""
+    return True if type(obj).__name__ == "_tuplegetter" else None
+
+
 def bases(app, name, obj, options, found):
     """Name base classes by their public path; skip the private ones between."""
     names = {**_keras_names(), **{i.object: path(i) for i in everything()}}
@@ -276,6 +281,7 @@ def setup(app):
     app.connect("builder-inited", write_pages, priority=600)
     app.connect("autodoc-process-signature", signature)
     app.connect("autodoc-process-bases", bases)
+    app.connect("autodoc-skip-member", skip_member)
     app.add_directive("public", PublicNames)
     app.add_directive("kinds", Kinds)
     app.add_directive("object-card", ObjectCard)
