@@ -331,9 +331,10 @@ def test_nested_a_gradient_penalty_by_variables():
     _, (gradient,) = value_and_grad(penalty, variables=[kernel])()
     np.testing.assert_allclose(mean.result(), numpy(ops.sum(hidden(x) ** 2)), rtol=1e-5)
     assert float(mean.count) == 1.0
-    expected = differences_of(penalty, kernel, step=STEP)
+    exact = DTYPE == "float64"
+    expected = differences_of(penalty, kernel, step=STEP if exact else 5e-3)
     scale = np.abs(expected).max()
-    close(gradient / scale, expected / scale)
+    close(gradient / scale, expected / scale, TOLERANCE if exact else 2e-3)
 
 
 def test_second_order_through_batch_normalization():
