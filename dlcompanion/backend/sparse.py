@@ -21,7 +21,7 @@ def segment_sum(data, segment_ids, num_segments):
         Tensor of shape ``(num_segments, ...)``; an empty segment sums to 0.
 
     Example:
-        >>> sums = segment_sum(keras.ops.ones((3, 1)), [0, 0, 2], 3)
+        >>> sums = segment_sum(keras.ops.ones((3, 1)), np.array([0, 0, 2]), 3)
         >>> keras.ops.convert_to_numpy(sums)[:, 0]
         array([2., 0., 1.], dtype=float32)
     """

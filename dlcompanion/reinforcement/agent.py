@@ -26,6 +26,14 @@ class Agent:
         horizon: Positive integer, the number of steps after which an episode is cut,
             or None for the time limit that the environment declares, else 1000.
         config: Dict, the arguments of the subclass that JSON can hold.
+
+    Raises:
+        ValueError: If ``seed`` or ``horizon`` is neither None nor such an integer.
+
+    Example:
+        >>> from dlcompanion.reinforcement import REINFORCE
+        >>> isinstance(REINFORCE("CartPole-v1", seed=0), Agent)
+        True
     """
 
     def __init__(self, environments, seed, horizon, config):

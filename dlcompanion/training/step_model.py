@@ -52,6 +52,9 @@ class StepModel(keras.Model):
     Args:
         **kwargs: Passed on to :class:`keras.Model`.
 
+    Raises:
+        ValueError: If it is built from inputs and outputs, as a functional model is.
+
     Example:
         >>> class Constant(StepModel):
         ...     def build(self, input_shape=None):

@@ -89,6 +89,13 @@ def test_semi_hard_equals_the_loops_of_tensorflow_addons(seed):
     )
 
 
+def test_a_semi_hard_negative_is_strictly_farther():
+    # the anchor at 0 has its positive at 1 and negatives at -1, a tie, and at 3
+    x = np.array([[0.0], [1.0], [-1.0], [3.0]], "float32")
+    each = TripletSemiHard(1.0, reduction=None)(np.array([0, 0, 1, 1]), x)
+    assert ops.convert_to_numpy(each).tolist() == [0.0, 0.0, 3.0, 2.0]
+
+
 @each_mining
 def test_moving_renaming_and_reordering_change_nothing(mining):
     labels, x = batch()

@@ -160,6 +160,16 @@ def test_evaluate_plays_elsewhere():
         agent.evaluate(0)
 
 
+def test_evaluate_and_predict_see_new_weights():
+    agent = Idle("CartPole-v1", seed=0)
+    for action in (0, 1):
+        weights = [np.zeros_like(w) for w in agent.policy.get_weights()]
+        weights[-1][action] = 1.0
+        agent.policy.set_weights(weights)
+        assert agent.evaluate(episodes=20)["length_mean"] < 12  # one direction only
+        assert agent.predict(np.zeros(4)) == action
+
+
 def test_evaluate_counts_every_episode_once():
     agent = Idle(Corridor, seed=0)
     result = agent.evaluate(episodes=47)

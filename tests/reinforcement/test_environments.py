@@ -44,6 +44,16 @@ def test_one_whole_episode_each(mode):
     np.testing.assert_array_equal(seen, np.broadcast_to(time, seen.shape))
 
 
+def test_a_buffer_that_is_used_again_is_copied():
+    same = [
+        Environments(gym.vector.SyncVectorEnv([Corridor] * 3, copy=copy), 1)
+        for copy in (True, False)
+    ]
+    a, b = (environments.play(first, seed=3, horizon=50) for environments in same)
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
 def test_the_horizon_cuts():
     endless = Environments(lambda: Corridor(limit=99), count=6)
     episodes = endless.play(first, seed=3, horizon=7)
