@@ -32,9 +32,7 @@ def test_what_holds_returns_its_value(value, comparison, bound):
     [(2, "<", 2), (3, "<=", 2), (2, ">", 2), (1, ">=", 2), (1, "==", 2)],
 )
 def test_what_is_false_raises_with_value_and_bound(value, comparison, bound):
-    with pytest.raises(
-        AssertionError, match=rf"{value}.* is false"
-    ):
+    with pytest.raises(AssertionError, match=rf"{value}.* is false"):
         claim("two and another", value, comparison, bound)
 
 
