@@ -1,0 +1,21 @@
+"""The example of README.md runs as it stands there."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_the_first_example_trains():
+    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    names = {}
+    exec(code, names)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(32, 8, 8, 1)).astype("float32")
+    y = rng.integers(0, 10, size=32)
+    before = names["model"].evaluate(x, y, verbose=0)
+    names["model"].fit(x, y, epochs=3, verbose=0)
+    assert names["model"].evaluate(x, y, verbose=0) < before
