@@ -2,7 +2,7 @@
 
 Run it once under each backend::
 
-    KERAS_BACKEND=jax python benchmarks/policy_gradient.py --seeds 5
+    KERAS_BACKEND=jax python -m benchmarks.policy_gradient --seeds 5
 
 Every seed trains until two greedy evaluations in a row, of 20 episodes each and with at
 least one update between them, reach a mean return of 400, or gives up after 200,000
@@ -17,7 +17,7 @@ import hashlib
 import json
 import time
 
-import common
+from benchmarks import common
 
 common.one_thread()
 
