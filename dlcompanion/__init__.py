@@ -18,6 +18,7 @@ if not startup.is_command_line():
         optimization,
         regularization,
         reinforcement,
+        uncertainty,
     )
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "optimization",
     "regularization",
     "reinforcement",
+    "uncertainty",
 ]
 
 sys.meta_path.append(paths.WrongPathFinder(__all__))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from dlcompanion.backend import require
-from dlcompanion.datasets.checks import check_number, generator
+from dlcompanion.checks import check_number, generator
 
 
 def digits(flat=False, test=0.2, seed=0):

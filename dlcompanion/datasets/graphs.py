@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dlcompanion.backend import require
-from dlcompanion.datasets.checks import check_count, check_number, generator
+from dlcompanion.checks import check_count, check_number, generator
 
 
 class Graph(NamedTuple):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dlcompanion.datasets.checks import check_count, generator
+from dlcompanion.checks import check_count, generator
 
 
 def adding(n=1000, length=50, seed=0):

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dlcompanion.datasets.checks import check_count, generator
+from dlcompanion.checks import check_count, generator
 
 
 class Shapes(NamedTuple):

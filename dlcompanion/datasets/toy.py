@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dlcompanion.datasets.checks import check_count, check_number, generator
+from dlcompanion.checks import check_count, check_number, generator
 
 
 def two_moons(n=1000, noise=0.05, seed=0):

@@ -1,4 +1,4 @@
-"""The checks of arguments that all datasets share."""
+"""The checks of arguments that the whole package shares."""
 
 import math
 import numbers

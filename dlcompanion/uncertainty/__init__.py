@@ -1,0 +1,3 @@
+"""Chapter uncertainty."""
+
+__all__ = []
