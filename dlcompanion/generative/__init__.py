@@ -1,15 +1,33 @@
 """Chapter generative."""
 
+from dlcompanion.generative.change_of_variables import NormalizingFlow
+from dlcompanion.generative.control_variates import (
+    rebar_control,
+    relax_gradient,
+    relaxed_samples,
+)
 from dlcompanion.generative.coupling import (
     AdditiveCoupling,
     AffineCoupling,
     DiagonalScaling,
 )
-from dlcompanion.generative.normalizing_flows import NICE, NormalizingFlow, RealNVP
-from dlcompanion.generative.score_function import (
+from dlcompanion.generative.inverted_transform import Inverted
+from dlcompanion.generative.normalizing_flows import NICE, RealNVP
+from dlcompanion.generative.reparameterization import (
+    GaussianSampler,
+    GumbelSoftmax,
+    measure_valued_gradient,
     pathwise_gradient,
+)
+from dlcompanion.generative.score_function import (
+    LearnedBaseline,
     score_function_gradient,
     score_function_loss,
+)
+from dlcompanion.generative.straight_through import (
+    StraightThrough,
+    StraightThroughBernoulli,
+    straight_through,
 )
 from dlcompanion.generative.variational_autoencoder import VAE, kl_to_standard_normal
 
@@ -17,12 +35,23 @@ __all__ = [
     "AdditiveCoupling",
     "AffineCoupling",
     "DiagonalScaling",
+    "GaussianSampler",
+    "GumbelSoftmax",
+    "Inverted",
+    "LearnedBaseline",
     "NICE",
     "NormalizingFlow",
     "RealNVP",
+    "StraightThrough",
+    "StraightThroughBernoulli",
     "VAE",
     "kl_to_standard_normal",
+    "measure_valued_gradient",
     "pathwise_gradient",
+    "rebar_control",
+    "relax_gradient",
+    "relaxed_samples",
     "score_function_gradient",
     "score_function_loss",
+    "straight_through",
 ]

@@ -4,8 +4,23 @@ import keras
 from keras import ops
 
 
-class _Coupling(keras.layers.Layer):
-    """Move one half of the variables by an amount that the other half decides."""
+class Coupling(keras.layers.Layer):
+    """Move one half of the variables by an amount that the other half decides.
+
+    A subclass says how: ``outputs_per_variable`` (an attribute or a property) is the
+    number of parameters that the conditioner gives each moved variable, and
+    ``move(moved, params, inverse)`` returns the moved half and the log-determinant
+    from ``params`` of shape ``(batch, outputs_per_variable * moved_size)``.
+
+    Call arguments:
+        inputs: Tensor of shape ``(batch, event_size)``.
+        inverse: Boolean, whether to solve for :math:`x`.
+        context: Tensor of shape ``(batch, context_size)`` that the conditioner sees
+            beside the kept half, or ``None``.
+
+    Output shape:
+        ``(batch, event_size)`` and the log-determinant, ``(batch,)``.
+    """
 
     outputs_per_variable = None  # parameters that the conditioner gives each variable
 
@@ -20,16 +35,17 @@ class _Coupling(keras.layers.Layer):
         self.conditioner = conditioner
         self.swap = bool(swap)
 
-    def build(self, input_shape):
-        if len(input_shape) != 2 or input_shape[-1] is None or input_shape[-1] < 2:
+    def build(self, inputs_shape, context_shape=None):
+        if len(inputs_shape) != 2 or inputs_shape[-1] is None or inputs_shape[-1] < 2:
             raise ValueError(
                 f"{type(self).__name__} needs inputs of shape (batch, event_size) with "
-                f"event_size >= 2. Received: input_shape={tuple(input_shape)}"
+                f"event_size >= 2. Received: inputs_shape={tuple(inputs_shape)}"
             )
-        kept, moved = halves(input_shape[-1], self.swap)
+        kept, moved = halves(inputs_shape[-1], self.swap)
+        seen = kept if context_shape is None else kept + context_shape[-1]
         if not self.conditioner.built:
-            self.conditioner.build((None, kept))
-        given = self.conditioner.compute_output_shape((None, kept))[-1]
+            self.conditioner.build((None, seen))
+        given = self.conditioner.compute_output_shape((None, seen))[-1]
         if given != self.outputs_per_variable * moved:
             raise ValueError(
                 f"{type(self).__name__} keeps {kept} variables and moves {moved}: its "
@@ -37,12 +53,15 @@ class _Coupling(keras.layers.Layer):
                 f"outputs. Received: {given} outputs"
             )
 
-    def call(self, inputs, inverse=False):
+    def call(self, inputs, inverse=False, context=None):
         first = inputs.shape[-1] // 2
         kept, moved = inputs[:, :first], inputs[:, first:]
         if self.swap:
             kept, moved = moved, kept
-        params = ops.cast(self.conditioner(kept), inputs.dtype)
+        seen = kept
+        if context is not None:
+            seen = ops.concatenate([kept, ops.cast(context, kept.dtype)], axis=-1)
+        params = ops.cast(self.conditioner(seen), inputs.dtype)
         moved, log_det = self.move(moved, params, inverse)
         parts = [moved, kept] if self.swap else [kept, moved]
         return ops.concatenate(parts, axis=-1), log_det
@@ -50,8 +69,8 @@ class _Coupling(keras.layers.Layer):
     def move(self, moved, params, inverse):
         raise NotImplementedError("a coupling says how the second half is moved")
 
-    def compute_output_shape(self, input_shape):
-        return tuple(input_shape), tuple(input_shape[:1])
+    def compute_output_shape(self, inputs_shape):
+        return tuple(inputs_shape), tuple(inputs_shape[:1])
 
     def get_config(self):
         conditioner = keras.saving.serialize_keras_object(self.conditioner)
@@ -67,7 +86,7 @@ class _Coupling(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
-class AdditiveCoupling(_Coupling):
+class AdditiveCoupling(Coupling):
     r"""Shift one half of the variables by a function of the other half.
 
     With :math:`x = (x_1, x_2)` and any network :math:`t`,
@@ -79,7 +98,8 @@ class AdditiveCoupling(_Coupling):
 
     Args:
         conditioner: Keras layer or model from the kept half to one output for each
-            variable of the moved half.
+            variable of the moved half. In a conditional flow it sees the context
+            behind the kept half.
         swap: Boolean. If true, the second half is kept and the first is moved. Of an
             odd number of variables the first half is the smaller.
         **kwargs: Passed on to :class:`keras.layers.Layer`. The dtype is that of
@@ -89,6 +109,7 @@ class AdditiveCoupling(_Coupling):
     Call arguments:
         inputs: Tensor of shape ``(batch, event_size)``.
         inverse: Boolean, whether to solve for :math:`x`.
+        context: Tensor of shape ``(batch, context_size)``, or ``None``.
 
     Output shape:
         ``(batch, event_size)`` and the log-determinant, ``(batch,)``.
@@ -117,7 +138,7 @@ class AdditiveCoupling(_Coupling):
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
-class AffineCoupling(_Coupling):
+class AffineCoupling(Coupling):
     r"""Scale and shift one half of the variables by functions of the other half.
 
     .. math:: y_1 = x_1, \qquad y_2 = x_2 \odot e^{s(x_1)} + t(x_1),
@@ -136,6 +157,7 @@ class AffineCoupling(_Coupling):
     Call arguments:
         inputs: Tensor of shape ``(batch, event_size)``.
         inverse: Boolean, whether to solve for :math:`x`.
+        context: Tensor of shape ``(batch, context_size)``, or ``None``.
 
     Output shape:
         ``(batch, event_size)`` and the log-determinant, ``(batch,)``.
@@ -156,9 +178,9 @@ class AffineCoupling(_Coupling):
 
     outputs_per_variable = 2
 
-    def build(self, input_shape):
-        super().build(input_shape)
-        _, moved = halves(input_shape[-1], self.swap)
+    def build(self, inputs_shape, context_shape=None):
+        super().build(inputs_shape, context_shape)
+        _, moved = halves(inputs_shape[-1], self.swap)
         self.bound = self.add_weight(
             name="bound", shape=(moved,), initializer="ones", autocast=False
         )
@@ -187,6 +209,7 @@ class DiagonalScaling(keras.layers.Layer):
     Call arguments:
         inputs: Tensor of shape ``(batch, event_size)``.
         inverse: Boolean, whether to divide.
+        context: Ignored.
 
     Output shape:
         ``(batch, event_size)`` and the log-determinant, ``(batch,)``.
@@ -208,23 +231,23 @@ class DiagonalScaling(keras.layers.Layer):
         kwargs.setdefault("dtype", keras.config.floatx())
         super().__init__(**kwargs)
 
-    def build(self, input_shape):
-        if len(input_shape) != 2:
+    def build(self, inputs_shape, context_shape=None):
+        if len(inputs_shape) != 2:
             raise ValueError(
                 "DiagonalScaling needs inputs of shape (batch, event_size). "
-                f"Received: input_shape={tuple(input_shape)}"
+                f"Received: inputs_shape={tuple(inputs_shape)}"
             )
         self.log_scale = self.add_weight(
-            name="log_scale", shape=(input_shape[-1],), initializer="zeros"
+            name="log_scale", shape=(inputs_shape[-1],), initializer="zeros"
         )
 
-    def call(self, inputs, inverse=False):
+    def call(self, inputs, inverse=False, context=None):
         s = ops.cast(-self.log_scale if inverse else self.log_scale, inputs.dtype)
         log_det = ops.zeros_like(inputs[:, 0]) + ops.sum(s)
         return inputs * ops.exp(s), log_det
 
-    def compute_output_shape(self, input_shape):
-        return tuple(input_shape), tuple(input_shape[:1])
+    def compute_output_shape(self, inputs_shape):
+        return tuple(inputs_shape), tuple(inputs_shape[:1])
 
 
 def halves(event_size, swap):

@@ -114,7 +114,7 @@ def test_the_conditioner_must_fit():
 
 @pytest.mark.parametrize("shape", [(None, 1), (None, 4, 4), (None,), (None, None)])
 def test_events_are_vectors_of_at_least_two(shape):
-    with pytest.raises(ValueError, match="event_size >= 2. Received: input_shape="):
+    with pytest.raises(ValueError, match="event_size >= 2. Received: inputs_shape="):
         AffineCoupling(keras.layers.Dense(4)).build(shape)
 
 
