@@ -154,13 +154,19 @@ def _tf_epoch(model, data, batch_size, shuffle, training):
         batch = keras.tree.map_structure(lambda a: tf.gather(a, rows), data)
         return keras.tree.map_structure(tf.convert_to_tensor, step(batch))
 
-    # As in fit, the size of a batch is unknown where the last one is smaller: Keras
-    # weights the batches in the loss of each output by the size that it knows.
-    rows = tf.TensorSpec([None if rest else batch_size], "int32")
-    on_rows = on_rows.get_concrete_function(data, rows)
+    # A batch of known size saves a tenth of the work; the last one, if smaller, is
+    # then traced for itself. Not where the loss of each output is logged: Keras weights
+    # the batches there by the size that it knows, and in fit it knows none.
+    unknown = rest and bool(getattr(model._compile_loss, "metrics", ()))
+    count = None if unknown else batch_size
+    rows = tf.TensorSpec([count if full else rest], "int32")
+    steps = on_rows.get_concrete_function(data, rows)
+    last = steps
+    if rest and full and not unknown:
+        last = on_rows.get_concrete_function(data, tf.TensorSpec([rest], "int32"))
     zeros = keras.tree.map_structure(
         lambda spec: np.zeros(spec.shape, spec.dtype.as_numpy_dtype),
-        on_rows.structured_outputs,
+        steps.structured_outputs,
     )
 
     def epoch(data, seed):
@@ -169,13 +175,13 @@ def _tf_epoch(model, data, batch_size, shuffle, training):
             lambda start, logs: start < full * batch_size,
             lambda start, logs: (
                 start + batch_size,
-                on_rows(data, order[start : start + batch_size]),
+                steps(data, order[start : start + batch_size]),
             ),
             (tf.constant(0), keras.tree.map_structure(tf.constant, zeros)),
             parallel_iterations=1,
         )
         if rest:
-            logs = on_rows(data, order[full * batch_size :])
+            logs = last(data, order[full * batch_size :])
         return model._get_metrics_result_or_logs(logs)
 
     program = tf.function(epoch, autograph=False)
