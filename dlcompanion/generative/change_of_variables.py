@@ -7,8 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from dlcompanion import backend, probability
+from dlcompanion import backend
 from dlcompanion.checks import check_count
+from dlcompanion.probability import as_bijector, tfb, tfd
 from dlcompanion.training import SavesSeeds
 
 
@@ -33,10 +34,11 @@ class NormalizingFlow(SavesSeeds, keras.Model):
     Args:
         event_shape: Integer or tuple of integers, the shape of one example.
         transforms: List of Keras layers, applied to data in this order, whose
-            ``call(x, inverse=False)`` returns ``(y, log_det)``, and whose call in a
-            conditional flow takes ``context`` too. A layer may change the shape of
-            the event, not the number of its entries. One that is easy in the other
-            direction only goes in as :class:`Inverted`.
+            ``call(x, inverse=False)`` returns ``(y, log_det)`` and which have a
+            ``compute_output_shape``; in a conditional flow ``call`` takes ``context``
+            too, and ``build`` its shape. A layer may change the shape of the event,
+            not the number of its entries. One that is easy in the other direction
+            only goes in as :class:`Inverted`.
         context_size: Integer, the number of variables the density depends on, 0 for
             none.
         seed: Integer or ``None``, where ``sample`` starts. The state of the generator
@@ -191,23 +193,35 @@ class NormalizingFlow(SavesSeeds, keras.Model):
         """The flow from noise to data, as a ``tfb.Bijector``. Use it and let it go.
 
         Nothing of TFP is stored on the model. Raises an ImportError on PyTorch.
+
+        Args:
+            context: Array of shape ``(batch, context_size)``, one row for each point
+                that the bijector will be asked about; only for a conditional flow.
+
+        Returns:
+            A bijector whose ``forward`` is ``to_data``.
         """
         self._ensure_built()
+        context = self._context(context, 1 if context is None else len(context))
         steps = [
-            probability.as_bijector(transform, len(self.event_shape), context)
+            as_bijector(transform, len(self.event_shape), context)
             for transform in self.transforms
         ]
-        return probability.tfb().Invert(probability.tfb().Chain(steps[::-1]))
+        return tfb().Invert(tfb().Chain(steps[::-1]))
 
     def distribution(self, context=None):
-        """The density as a ``tfd.TransformedDistribution``. Use it and let it go."""
-        tfd = probability.tfd()
+        """The density as a ``tfd.TransformedDistribution``. Use it and let it go.
+
+        Args:
+            context: As in ``bijector``.
+
+        Returns:
+            A distribution whose ``log_prob`` is that of the flow.
+        """
         self._ensure_built()
-        zeros = ops.zeros(self.noise_shape)
-        base = tfd.Independent(
-            tfd.Normal(zeros, ops.ones_like(zeros)), len(self.noise_shape)
-        )
-        return tfd.TransformedDistribution(base, self.bijector(context))
+        normal = tfd().Normal(ops.zeros(self.noise_shape), 1.0)
+        base = tfd().Independent(normal, len(self.noise_shape))
+        return tfd().TransformedDistribution(base, self.bijector(context))
 
     # -- training -----------------------------------------------------------------
 
@@ -219,14 +233,26 @@ class NormalizingFlow(SavesSeeds, keras.Model):
         loss = negative(y_pred, y_pred, sample_weight)
         return loss + sum(self._aggregate_additional_loss(one) for one in self.losses)
 
-    def fit(self, x=None, y=None, *args, sample_weight=None, **kwargs):
-        if y is not None:
-            raise ValueError(f"A flow is fitted without targets. Received: y={type(y)}")
-        y = self._check_data(x, sample_weight)
-        return super().fit(x, y, *args, sample_weight=sample_weight, **kwargs)
+    def fit(
+        self, x=None, y=None, *args, sample_weight=None, validation_data=None, **kwargs
+    ):
+        held_out = keras.utils.unpack_x_y_sample_weight(validation_data)[:2]
+        for data, targets in ((x, y), held_out):
+            if targets is not None:
+                raise ValueError(
+                    "A flow is fitted without targets; with a context, data are "
+                    "(x, context) and validation_data is ((x, context),). "
+                    f"Received: y={type(targets)}"
+                )
+            self._check_data(data)
+        return super().fit(
+            x, _no_targets(sample_weight), *args, sample_weight=sample_weight,
+            validation_data=validation_data, **kwargs,
+        )  # fmt: skip
 
     def evaluate(self, x=None, y=None, *args, sample_weight=None, **kwargs):
-        y = self._check_data(x, sample_weight)
+        self._check_data(x)
+        y = _no_targets(sample_weight)
         return super().evaluate(x, y, *args, sample_weight=sample_weight, **kwargs)
 
     def predict(self, x, *args, **kwargs):
@@ -239,12 +265,8 @@ class NormalizingFlow(SavesSeeds, keras.Model):
 
     # -- what comes in ------------------------------------------------------------
 
-    def _check_data(self, data, sample_weight=None):
-        """The shapes, and the values where there are arrays and no stream of batches.
-
-        Returns:
-            Targets that nobody reads if there are weights: Keras drops weights without.
-        """
+    def _check_data(self, data):
+        """Shapes and values, where there are arrays and no stream of batches."""
         pair = tuple(data) if isinstance(data, tuple | list) else (data,)
         if all(_is_array(a) for a in pair):
             x, *context = pair
@@ -259,7 +281,6 @@ class NormalizingFlow(SavesSeeds, keras.Model):
             for c in context:
                 self._context(c, len(x), shared=False)
                 _check_finite("context", c)
-        return None if sample_weight is None else np.zeros(len(sample_weight), "f4")
 
     def _context(self, context, rows, shared=True):
         """The context of so many examples as a tensor, or ``None``."""
@@ -315,6 +336,11 @@ def _log_normal(z):
     axes = tuple(range(1, len(z.shape)))
     size = math.prod(z.shape[1:])
     return -0.5 * (ops.sum(ops.square(z), axis=axes) + size * math.log(2 * math.pi))
+
+
+def _no_targets(sample_weight):
+    """Targets that nobody reads if there are weights: Keras drops weights without."""
+    return None if sample_weight is None else np.zeros(len(sample_weight), "float32")
 
 
 def _is_array(x):

@@ -1,6 +1,7 @@
 """Inverted: an invertible layer, run the other way round."""
 
 import keras
+from keras import ops
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
@@ -50,7 +51,8 @@ class Inverted(keras.layers.Layer):
 
     def call(self, inputs, inverse=False, context=None):
         given = {} if context is None else {"context": context}
-        return self.transform(inputs, inverse=not inverse, **given)
+        outputs = self.transform(inputs, inverse=not inverse, **given)
+        return tuple(ops.cast(x, self.compute_dtype) for x in outputs)
 
     def compute_output_shape(self, inputs_shape):
         return tuple(inputs_shape), tuple(inputs_shape[:1])
