@@ -27,7 +27,7 @@ SOURCES = [
     "benchmarks/normalizing_flows.py",
     "dlcompanion/generative/coupling.py",
     "dlcompanion/generative/normalizing_flows.py",
-    "dlcompanion/probability.py",
+    "dlcompanion/probability/door.py",
     "dlcompanion/training/in_memory.py",
 ]
 PEERS = ("nflows", "zuko")

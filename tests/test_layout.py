@@ -68,7 +68,7 @@ def test_a_script_is_the_page_of_a_topic(path):
 
 
 def test_a_chapter_of_the_package_is_a_chapter_of_the_book():
-    infrastructure = {"backend", "datasets", "testing", "training"}
+    infrastructure = {"backend", "datasets", "probability", "testing", "training"}
     folders = {p.parent.name for p in PACKAGE.glob("*/__init__.py")}
     assert folders - infrastructure == set(dlcompanion.__all__)
     assert set(dlcompanion.__all__) <= set(CHAPTERS)

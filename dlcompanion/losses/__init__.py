@@ -1,5 +1,9 @@
 """Chapter losses."""
 
+from dlcompanion.losses.distribution_heads import (
+    DistributionHead,
+    NegativeLogLikelihood,
+)
 from dlcompanion.losses.triplet import (
     TripletAll,
     TripletBatchHard,
@@ -7,4 +11,11 @@ from dlcompanion.losses.triplet import (
     pairwise_distances,
 )
 
-__all__ = ["TripletAll", "TripletBatchHard", "TripletSemiHard", "pairwise_distances"]
+__all__ = [
+    "DistributionHead",
+    "NegativeLogLikelihood",
+    "TripletAll",
+    "TripletBatchHard",
+    "TripletSemiHard",
+    "pairwise_distances",
+]

@@ -1,0 +1,196 @@
+r"""Distribution heads: a network whose output is the parameters of a density.
+
+A layer of Keras 3 returns tensors, never a distribution. So the head returns
+parameters, and the same small *spec* turns them into a distribution wherever one is
+wanted: in the loss, in the evaluation, in a plot.
+
+=============================================  =======================================
+``DistributionHead(spec)``                     the layer, a ``Dense`` in float32
+``NegativeLogLikelihood(spec)``                the loss of it
+``spec(model.predict(x))``                     the distribution itself
+=============================================  =======================================
+
+The specs are those of :mod:`dlcompanion.probability`.
+"""
+
+import keras
+import numpy as np
+
+from dlcompanion.probability import Spec
+
+
+@keras.saving.register_keras_serializable(package="dlcompanion")
+class DistributionHead(keras.layers.Layer):
+    r"""Last layer of a network that answers with a distribution.
+
+    .. math:: p(y \mid x) = p\bigl(y;\, \eta = W h(x) + b\bigr)
+
+    It returns :math:`\eta`, the unconstrained parameters that the spec asks for, in
+    float32 whatever the policy is: a mean in bfloat16 has three digits. Everything
+    that a ``Dense`` can do, the one inside can (:attr:`dense`), such as LoRA.
+
+    Args:
+        spec: A spec of :mod:`dlcompanion.probability`, such as
+            ``MixtureNormalSpec(components=5)``.
+        kernel_initializer: As :class:`keras.layers.Dense`. With ``"zeros"`` the
+            distribution is at first the same for all inputs.
+        bias_initializer: As :class:`keras.layers.Dense`.
+        kernel_regularizer: As :class:`keras.layers.Dense`.
+        bias_regularizer: As :class:`keras.layers.Dense`.
+        **kwargs: Passed on to :class:`keras.layers.Layer`.
+
+    Input shape:
+        ``(batch, ..., features)``.
+
+    Output shape:
+        ``(batch, ..., spec.params_size)``.
+
+    Raises:
+        ValueError: If ``spec`` is no spec.
+
+    Example:
+        >>> from dlcompanion.probability import NormalSpec
+        >>> head = DistributionHead(NormalSpec(event_shape=2))
+        >>> tuple(head(np.ones((5, 3), "float32")).shape)
+        (5, 4)
+
+    References:
+        Bishop, *Mixture Density Networks*, 1994.
+        https://publications.aston.ac.uk/id/eprint/373/
+    """
+
+    def __init__(
+        self,
+        spec,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        bias_regularizer=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.spec = _check_spec(spec)
+        self.dense = keras.layers.Dense(
+            spec.params_size,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            dtype="float32",
+            name="dense",
+        )
+
+    def build(self, input_shape):
+        self.dense.build(input_shape)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+    def distribution(self, params):
+        """The ``tfd`` distribution of what this layer returned. Use it and let go."""
+        return self.spec(params)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.spec.params_size)
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor(self.compute_output_shape(inputs.shape), "float32")
+
+    def get_config(self):
+        dense = self.dense.get_config()
+        kept = ("kernel_initializer", "bias_initializer")
+        kept += ("kernel_regularizer", "bias_regularizer")
+        config = {**super().get_config(), **{name: dense[name] for name in kept}}
+        return {**config, "spec": keras.saving.serialize_keras_object(self.spec)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**_with_spec(config))
+
+
+@keras.saving.register_keras_serializable(package="dlcompanion")
+class NegativeLogLikelihood(keras.losses.Loss):
+    r"""Surprise at the targets, under the distribution that was predicted.
+
+    .. math:: \ell(y, \eta) = -\log p(y; \eta) \quad \text{in nats}
+
+    One number an example; entries of an event are summed, never averaged. Shapes must
+    fit exactly. TensorFlow Probability alone would broadcast targets ``(batch,)``
+    against parameters ``(batch, 1, ...)`` to ``(batch, batch)`` log-densities, and
+    their mean would train to nonsense without an error.
+
+    Args:
+        spec: The spec that the parameters are meant for.
+        reduction: As in every Keras loss.
+        name: String.
+        **kwargs: Passed on to :class:`keras.losses.Loss`.
+
+    Call arguments:
+        y_true: Targets, ``(batch, ..., *spec.event_shape)``.
+        y_pred: Parameters, ``(batch, ..., spec.params_size)``, of any floating dtype;
+            the density is computed in float32.
+        sample_weight: Optional, ``(batch, ...)``.
+
+    Raises:
+        ValueError: If ``spec`` is no spec, or shapes do not fit. Where the targets
+            come as a NumPy array, also if one is outside the support (a label that is
+            neither 0 nor 1, a negative count, NaN). Inside ``fit`` nothing can be
+            raised: there such a target makes loss and gradient NaN.
+        ImportError: On PyTorch, which TensorFlow Probability does not run on.
+
+    Example:
+        >>> from dlcompanion.probability import NormalSpec
+        >>> loss = NegativeLogLikelihood(NormalSpec())
+        >>> params = np.array([[0.0, 0.5413]], "float32")  # softplus(0.5413) = 1
+        >>> if keras.backend.backend() in ("tensorflow", "jax"):
+        ...     nats = float(loss(np.zeros(1), params))  # log(2 pi) / 2
+
+    References:
+        Bishop, *Mixture Density Networks*, 1994.
+        https://publications.aston.ac.uk/id/eprint/373/
+    """
+
+    def __init__(
+        self,
+        spec,
+        reduction="sum_over_batch_size",
+        name="negative_log_likelihood",
+        **kwargs,
+    ):
+        super().__init__(name=name, reduction=reduction, **kwargs)
+        self.spec = _check_spec(spec)
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        self.spec.check_shapes(_with_shape(y_pred), _with_shape(y_true))
+        if isinstance(y_true, (np.ndarray, list, tuple)):
+            self.spec.check_values(np.asarray(y_true))
+        return super().__call__(y_true, y_pred, sample_weight)
+
+    def call(self, y_true, y_pred):
+        return -self.spec.log_prob(y_pred, y_true)
+
+    def get_config(self):
+        spec = keras.saving.serialize_keras_object(self.spec)
+        return {**super().get_config(), "spec": spec}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**_with_spec(config))
+
+
+def _check_spec(spec):
+    if not isinstance(spec, Spec):
+        raise ValueError(
+            "spec must be a spec of dlcompanion.probability, such as NormalSpec(). "
+            f"Received: spec={spec!r}"
+        )
+    return spec
+
+
+def _with_spec(config):
+    spec = keras.saving.deserialize_keras_object(config["spec"])
+    return {**config, "spec": spec}
+
+
+def _with_shape(x):
+    return x if hasattr(x, "shape") else np.asarray(x)
