@@ -13,6 +13,11 @@ from dlcompanion.generative.coupling import (
 )
 from dlcompanion.generative.inverted_transform import Inverted
 from dlcompanion.generative.normalizing_flows import NICE, RealNVP
+from dlcompanion.generative.rational_quadratic_spline import (
+    rational_quadratic_spline,
+    spline_bins,
+    spline_unit_slope,
+)
 from dlcompanion.generative.reparameterization import (
     GaussianSampler,
     GumbelSoftmax,
@@ -24,6 +29,7 @@ from dlcompanion.generative.score_function import (
     score_function_gradient,
     score_function_loss,
 )
+from dlcompanion.generative.spline_flow import NeuralSplineFlow, SplineCoupling
 from dlcompanion.generative.straight_through import (
     StraightThrough,
     StraightThroughBernoulli,
@@ -40,18 +46,23 @@ __all__ = [
     "Inverted",
     "LearnedBaseline",
     "NICE",
+    "NeuralSplineFlow",
     "NormalizingFlow",
     "RealNVP",
+    "SplineCoupling",
     "StraightThrough",
     "StraightThroughBernoulli",
     "VAE",
     "kl_to_standard_normal",
     "measure_valued_gradient",
     "pathwise_gradient",
+    "rational_quadratic_spline",
     "rebar_control",
     "relax_gradient",
     "relaxed_samples",
     "score_function_gradient",
     "score_function_loss",
+    "spline_bins",
+    "spline_unit_slope",
     "straight_through",
 ]

@@ -1,16 +1,17 @@
-r"""Gradients of expectations: the score-function estimator, and the pathwise one.
+r"""Gradients of expectations from values of the cost alone: the score function.
 
-Both estimate :math:`\nabla_\theta \, \mathbb E_{x \sim p_\theta}[f(x)]`, where the
+They estimate :math:`\nabla_\theta \, \mathbb E_{x \sim p_\theta}[f(x)]`, where the
 parameters sit in the distribution and not in the cost. They take functions, not
-distributions: whatever has a log-probability, or can be sampled by pushing noise
-through a differentiable map.
+distributions: whatever has a log-probability.
 
 =====================================  =============================================
-:func:`score_function_gradient`        needs :math:`\log p_\theta` only: discrete
-                                       :math:`x`, black-box cost
+:func:`score_function_gradient`        for any cost, any distribution
 :func:`score_function_loss`            the same as a loss, for ``fit``
-:func:`pathwise_gradient`              needs a differentiable sampler and cost
+:class:`LearnedBaseline`               a network that predicts the cost
 =====================================  =============================================
+
+What the slope of the cost can give, where it has one, is in
+:mod:`~dlcompanion.generative.reparameterization`.
 """
 
 import keras
@@ -41,9 +42,10 @@ def score_function_loss(log_probs, costs, baseline="none"):
             with the parameters. The other axes are a batch.
         costs: Tensor of the same shape, :math:`f(x_i)`. It may depend on parameters.
         baseline: ``"none"`` for :math:`b_i = 0`; a number or a tensor that broadcasts
-            against one sample, ``(...)``, for a constant; or ``"leave_one_out"``, the
-            mean cost of the *other* samples, :math:`b_i = \frac{1}{n-1} \sum_{j \ne i}
-            f(x_j)`, which needs at least two.
+            against one sample, ``(...)``, for a constant or for what a
+            :class:`LearnedBaseline` says; or ``"leave_one_out"``, the mean cost
+            of the *other* samples, :math:`b_i = \frac{1}{n-1} \sum_{j \ne i} f(x_j)`,
+            which needs at least two.
 
     Returns:
         Tensor ``(...)``, the mean cost over the samples. NaN in, NaN out.
@@ -124,49 +126,86 @@ def score_function_gradient(log_prob, cost, params, samples, baseline="none"):
     return autodiff.grad(loss)(params)
 
 
-def pathwise_gradient(sampler, cost, params, noise):
-    r"""Pathwise (reparameterization) estimate of the same gradient.
+@keras.saving.register_keras_serializable(package="dlcompanion")
+class LearnedBaseline(keras.layers.Layer):
+    r"""A network that learns which cost to expect, as a baseline.
 
-    If :math:`x = g_\theta(\varepsilon)` with noise that knows no parameters, the
-    gradient moves inside the expectation and through the cost,
+    Where every example comes with a context :math:`c`, the level of its cost can be
+    learned from the costs of other examples. No second sample is needed then, which
+    leave-one-out cannot do without. The layer predicts :math:`b_\psi(c)` and, whenever
+    it is given costs, adds to the losses of the model
 
-    .. math:: \nabla_\theta \, \mathbb E[f(x)] \approx \frac1n \sum_{i=1}^n
-              \nabla_\theta \, f\bigl(g_\theta(\varepsilon_i)\bigr) .
+    .. math:: \frac{1}{n} \sum_i \bigl(b_\psi(c) - f(x_i)\bigr)^2 ,
 
-    It sees the slope of the cost where the score function sees its value, hence the
-    smaller variance; but it needs a differentiable cost of continuous samples.
+    averaged over the batch, through which it learns beside the parameters. The
+    prediction carries no gradient: the baseline is not trained to make the loss small.
+    The estimate stays unbiased as long as the context does not tell the sample.
 
     Args:
-        sampler: Differentiable function of ``(params, noise)`` that returns samples.
-        cost: Differentiable function of samples that returns ``(samples, ...)``.
-        params: As :func:`score_function_gradient`.
-        noise: Tensor, or structure of them, the samples on the first axis.
+        network: Keras layer or model from ``(batch, ...)`` to ``(batch, 1)``.
+        **kwargs: Passed on to :class:`keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Tensor ``(batch, ...)``, the contexts.
+        costs: Tensor ``(batch,)`` or ``(samples, batch)``, what was found. Without it
+            nothing is learned.
 
     Returns:
-        The gradient, of the structure of ``params``; of a batch, that of the sum.
+        Tensor of shape ``(batch,)``, the argument ``baseline`` of
+        :func:`score_function_loss`.
 
     Raises:
-        ValueError: If the costs have no axis of samples or no floating-point dtype.
+        ValueError: If ``network`` is not a Keras layer or does not give ``(batch, 1)``.
 
     Example:
-        The mean of :math:`x^2` of a normal is :math:`\mu^2 + 1`.
-
-        >>> noise = np.array([-1.0, 1.0], "float32")
-        >>> float(pathwise_gradient(lambda m, e: m + e, ops.square, 3.0, noise))
-        6.0
+        >>> baseline = LearnedBaseline(keras.layers.Dense(1, kernel_initializer="ones"))
+        >>> context = np.array([[1.0], [4.0]], "float32")
+        >>> b = baseline(context, costs=np.array([3.0, 4.0], "float32"))
+        >>> ops.convert_to_numpy(b).tolist(), float(baseline.losses[0])
+        ([1.0, 4.0], 2.0)
 
     References:
-        Kingma & Welling, *Auto-Encoding Variational Bayes*, 2014, section 2.4.
-        https://arxiv.org/abs/1312.6114
+        Mnih and Gregor, *Neural Variational Inference and Learning in Belief Networks*,
+        2014, section 2.3. https://arxiv.org/abs/1402.0030
     """
-    noise = keras.tree.map_structure(ops.convert_to_tensor, noise)
 
-    def loss(params):
-        costs = ops.convert_to_tensor(cost(sampler(params, noise)))
-        _check_samples(costs, costs)
-        return ops.sum(ops.mean(costs, axis=0))
+    def __init__(self, network, **kwargs):
+        super().__init__(**kwargs)
+        if not isinstance(network, keras.layers.Layer):
+            raise ValueError(
+                f"network must be a Keras layer. Received: network={network!r}"
+            )
+        self.network = network
 
-    return autodiff.grad(loss)(params)
+    def build(self, inputs_shape, costs_shape=None):
+        if not self.network.built:
+            self.network.build(inputs_shape)
+        given = tuple(self.network.compute_output_shape(inputs_shape))
+        if len(given) != 2 or given[1] != 1:
+            raise ValueError(
+                "network must give one number an example, (batch, 1). "
+                f"Received: output of shape {given}"
+            )
+
+    def call(self, inputs, costs=None):
+        expected = self.network(ops.stop_gradient(inputs))[:, 0]
+        if costs is not None:
+            found = ops.stop_gradient(ops.cast(costs, "float32"))
+            error = ops.cast(expected, "float32") - found
+            self.add_loss(ops.mean(ops.square(error)))
+        return ops.stop_gradient(ops.cast(expected, self.compute_dtype))
+
+    def compute_output_shape(self, inputs_shape, costs_shape=None):
+        return tuple(inputs_shape[:1])
+
+    def get_config(self):
+        network = keras.saving.serialize_keras_object(self.network)
+        return {**super().get_config(), "network": network}
+
+    @classmethod
+    def from_config(cls, config):
+        network = keras.saving.deserialize_keras_object(config["network"])
+        return cls(**{**config, "network": network})
 
 
 def _baseline(costs, baseline):

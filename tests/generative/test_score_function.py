@@ -9,10 +9,11 @@ from keras import ops
 
 from dlcompanion import backend
 from dlcompanion.generative import (
-    pathwise_gradient,
+    LearnedBaseline,
     score_function_gradient,
     score_function_loss,
 )
+from dlcompanion.testing import check_layer
 
 COSTS = np.array([3.0, 5.0, 4.0, 9.0], "float32")
 LOGITS = np.array([0.5, -0.3, 0.1, -1.0], "float32")
@@ -139,35 +140,6 @@ def test_a_cost_with_parameters_keeps_its_own_gradient():
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_pathwise_is_unbiased_and_varies_less():
-    # E[(x - 1)^2] of a normal: 2 (mu - 1) by mu, 2 sigma^2 by log sigma
-    rng = np.random.default_rng(0)
-    mu, log_sigma = np.float32(0.5), np.float32(-0.2)
-    noise = rng.normal(size=(4, 4000)).astype("float32")
-    many = [np.full(4000, value, "float32") for value in (mu, log_sigma)]
-
-    def sampler(params, noise):
-        return params[0] + ops.exp(params[1]) * noise
-
-    def squared(x):
-        return ops.square(x - 1.0)
-
-    def normal(params, x):
-        z = (x - params[0]) * ops.exp(-params[1])
-        return -0.5 * ops.square(z) - params[1]
-
-    samples = mu + np.exp(log_sigma) * noise
-    expected = [2 * (mu - 1), 2 * np.exp(2 * log_sigma)]
-    path = pathwise_gradient(sampler, squared, many, noise)
-    score = score_function_gradient(normal, squared, many, samples)
-    for one, other, value in zip(path, score, expected, strict=True):
-        one, other = ops.convert_to_numpy(one), ops.convert_to_numpy(other)
-        for found in (one, other):
-            error = found.std(ddof=1) / np.sqrt(found.size)
-            assert abs(found.mean() - value) / error < 3
-        assert other.var() > 2 * one.var()
-
-
 @keras.saving.register_keras_serializable(package="test_score_function")
 class Policy(keras.Model):
     """Finds the cheapest class by sampling, inside fit."""
@@ -195,6 +167,91 @@ def test_as_a_loss_in_fit_it_finds_the_cheapest_class():
     assert history[0] < 5.25  # the mean cost of all classes, the value at the start
     probabilities = ops.convert_to_numpy(ops.softmax(model.logits))
     assert np.argmax(probabilities) == 0 and probabilities[0] > 0.9
+
+
+def small_network():
+    network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    network.set_weights([np.array([[1.0], [-2.0], [0.5]]), np.array([0.25])])
+    return network
+
+
+def test_learned_baseline_contract():
+    x = np.random.default_rng(0).normal(size=(6, 3)).astype("float32")
+    # costs that broadcast; nothing is learned through the output, only by the loss
+    check_layer(
+        LearnedBaseline,
+        lambda: {"network": small_network()},
+        x,
+        output_shape=(6,),
+        call_kwargs={"costs": np.full(1, 2.0, "float32")},
+        skip=("gradient", "jit"),
+    )
+
+
+def test_learned_baseline_descends_on_the_squared_error_alone():
+    from dlcompanion import autodiff
+
+    layer = LearnedBaseline(small_network())
+    x = np.random.default_rng(0).normal(size=(6, 3)).astype("float32")
+    costs = np.random.default_rng(1).normal(size=(2, 6)).astype("float32")
+    layer.build(x.shape)
+
+    def loss():
+        b = layer(x, costs=costs)
+        return ops.sum(b) + layer.losses[0]
+
+    variables = layer.trainable_variables
+    value, (by_kernel, by_bias) = autodiff.value_and_grad(loss, variables=variables)()
+    b = x @ np.array([1.0, -2.0, 0.5]) + 0.25
+    error = b - costs
+    np.testing.assert_allclose(float(value), b.sum() + (error**2).mean(), rtol=1e-5)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(by_kernel)[:, 0],
+        2 * (error[..., None] * x).mean(axis=(0, 1)),
+        rtol=1e-4,
+        atol=1e-6,
+    )
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(by_bias), [2 * error.mean()], rtol=1e-4
+    )
+
+
+@keras.saving.register_keras_serializable(package="test_score_function")
+class Contextual(keras.Model):
+    """One sample an example; the level of the cost depends on the context."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.baseline = LearnedBaseline(keras.layers.Dense(1))
+        self.seed_generator = keras.random.SeedGenerator(0)
+        self.logits = self.add_weight(shape=(4,), initializer="zeros")
+
+    def call(self, inputs):
+        logits = ops.tile(ops.convert_to_tensor(self.logits)[None], (16, 1))
+        drawn = keras.random.categorical(logits, 1, seed=self.seed_generator)[:, 0]
+        costs = ops.take(ops.convert_to_tensor(COSTS), drawn) + 50.0 * inputs[:, 0]
+        b = self.baseline(inputs, costs=costs)
+        log_probs = log_prob(logits, drawn)[None]
+        self.add_loss(ops.mean(score_function_loss(log_probs, costs[None], b)))
+        return inputs
+
+
+def test_in_fit_the_baseline_learns_the_level_and_the_policy_the_class():
+    keras.utils.set_random_seed(0)
+    model = Contextual()
+    model.compile(keras.optimizers.Adam(0.5))
+    x = np.random.default_rng(0).uniform(-1, 1, (16 * 250, 1)).astype("float32")
+    model.fit(x, batch_size=16, verbose=0)
+    kernel, _ = model.baseline.network.get_weights()
+    np.testing.assert_allclose(kernel[0, 0], 50.0, atol=1.5)
+    assert np.argmax(ops.convert_to_numpy(model.logits)) == 0
+
+
+def test_learned_baseline_refuses_what_is_no_network():
+    with pytest.raises(ValueError, match="network must be a Keras layer. Received"):
+        LearnedBaseline(np.mean)
+    with pytest.raises(ValueError, match=r"\(batch, 1\). Received: output of shape"):
+        LearnedBaseline(keras.layers.Dense(2)).build((None, 3))
 
 
 def test_compiled():
@@ -245,5 +302,3 @@ def test_integers_are_refused():
     x = np.ones(3, "float32")
     with pytest.raises(ValueError, match="must be floating point"):
         score_function_loss(x, np.ones(3, "int32"))
-    with pytest.raises(ValueError, match="must have one shape"):
-        pathwise_gradient(lambda p, e: p * e, ops.sum, np.float32(1), x)
