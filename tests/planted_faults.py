@@ -149,6 +149,10 @@ class MetricIgnoresWeight(Sum):
         super().update_state(y_true, y_pred)
 
 
+class NotRegistered(keras.metrics.MeanSquaredError):
+    """Cannot be found when its model is loaded."""
+
+
 class KeepsState(keras.callbacks.Callback):
     """Lowers the rate each epoch, and counts on from the fit before."""
 
@@ -170,6 +174,25 @@ class KeepsStateOnTheClass(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self.model.optimizer.learning_rate = self.rate
+
+
+class ForgetsWhenResumed(keras.callbacks.Callback):
+    def on_train_begin(self, logs=None):
+        self.seen = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.seen += 1
+        self.model.optimizer.learning_rate = 0.05 / self.seen
+
+
+class CarriesItsState(ForgetsWhenResumed):
+    """Healthy: the same, carried by a checkpoint."""
+
+    def get_state(self):
+        return {"seen": self.seen}
+
+    def set_state(self, state):
+        self.seen = state["seen"]
 
 
 class NeedsManyEpochs(keras.callbacks.Callback):
@@ -231,6 +254,13 @@ class ModelLosesArgument(Net):
 
     def call(self, inputs, training=False):
         return super().call(self.noise(inputs, training=training))
+
+
+@planted
+class ModelInHalf(Net):
+    def __init__(self, units=3, **kwargs):
+        super().__init__(units, **kwargs)
+        self.hidden = keras.layers.Dense(units, dtype=self.compute_dtype)
 
 
 @planted

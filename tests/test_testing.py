@@ -134,6 +134,7 @@ def test_schedule_fault_is_named(backend):
         (faults.NeverResets, "reset"),
         (faults.MeanOfMeans, "pieces"),
         (faults.MetricIgnoresWeight, "sample_weight"),
+        (faults.NotRegistered, "config"),
     ],
 )
 def test_metric_fault_is_named(metric_class, check):
@@ -148,6 +149,7 @@ def test_metric_fault_is_named(metric_class, check):
         (faults.KeepsState, "state"),
         (faults.KeepsStateOnTheClass, "shared"),
         (faults.NeedsManyEpochs, "runs"),
+        (faults.ForgetsWhenResumed, "resume"),
     ],
 )
 def test_callback_fault_is_named(callback_class, check):
@@ -163,6 +165,7 @@ def test_callback_fault_is_named(callback_class, check):
         (faults.ModelMixesBatch, "batch"),
         (faults.ModelLosesArgument, "config"),
         (faults.ModelForgetsSeeds, "reload"),
+        (faults.ModelInHalf, "bfloat16"),
     ],
 )
 def test_model_fault_is_named(model_class, check):
@@ -170,9 +173,8 @@ def test_model_fault_is_named(model_class, check):
         check_model(model_class, {"units": 4}, X, X[:, :1])
     assert caught.value.check == check
 
-    # --- no false alarm -------------------------------------------------------------
 
-    pass
+# --- no false alarm -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -263,6 +265,7 @@ def test_healthy_metric_passes(metric_class, y_true, y_pred):
     [
         (keras.callbacks.EarlyStopping, {"restore_best_weights": True}),
         (keras.callbacks.ReduceLROnPlateau, {"patience": 1}),
+        (faults.CarriesItsState, {}),
     ],
 )
 def test_healthy_callback_passes(callback_class, kwargs):

@@ -121,8 +121,12 @@ class PolicyWithBaseline(StepModel):
         """The networks were built by whoever made them."""
 
     def call(self, inputs):
-        logits = self.policy(inputs, training=False)
-        return logits, self.baseline(inputs, training=False)[:, 0]
+        logits = ops.cast(self.policy(inputs, training=False), "float32")
+        return logits, self._values(inputs)
+
+    def _values(self, observations):
+        values = self.baseline(observations, training=False)
+        return ops.cast(values[:, 0], "float32")  # whatever the networks compute in
 
     def update(self, data):
         data = keras.tree.map_structure(ops.convert_to_tensor, data, none_is_leaf=False)
@@ -136,8 +140,7 @@ class PolicyWithBaseline(StepModel):
             return loss, (logits, values)
 
         def on_baseline():
-            values = self.baseline(observations, training=False)[:, 0]
-            return baseline_loss(values, returns, weights)
+            return baseline_loss(self._values(observations), returns, weights)
 
         variables = self.policy.trainable_variables
         (policy_loss, (logits, values)), gradients = self.value_and_grad(

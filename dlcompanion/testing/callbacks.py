@@ -1,11 +1,15 @@
 """check_callback: what a callback promises to fit()."""
 
+import tempfile
+from pathlib import Path
+
 import keras
 import numpy as np
 
 from dlcompanion.testing import common
 from dlcompanion.testing.common import Subject, quiet, snapshot
 from dlcompanion.testing.errors import run_checks
+from dlcompanion.training import ResumableCheckpoint
 
 
 def check_callback(
@@ -17,7 +21,10 @@ def check_callback(
     :class:`ConformanceError` use: ``runs`` (fit with one epoch, without validation,
     and from a later ``initial_epoch``), ``state`` (one object in two fits does what two
     objects do), ``shared`` (another model's fit with the same class is not
-    disturbed). Calls :func:`keras.utils.set_random_seed`.
+    disturbed), ``resume`` (a fit that is cut in two by a
+    :class:`~dlcompanion.training.ResumableCheckpoint`, which carries the callback if
+    it can, ends where the whole fit does). Calls
+    :func:`keras.utils.set_random_seed`.
 
     Args:
         callback_class: The callback's class, or a function that makes one.
@@ -73,7 +80,7 @@ def _model():
     return model
 
 
-def _fit(subject, callback, **kwargs):
+def _fit(subject, callback, *others, **kwargs):
     """Weights and logs of one fit of a new model from the same start."""
     keras.utils.set_random_seed(0)
     model = subject.make_model()
@@ -87,7 +94,7 @@ def _fit(subject, callback, **kwargs):
             x,
             y,
             **{**settings, "verbose": 0, "validation_data": (x, y), **kwargs},
-            callbacks=[callback],
+            callbacks=[callback, *others],
         )
     logs = {
         key: np.asarray(values, "float64")
@@ -148,4 +155,24 @@ def _shared(subject):
     )
 
 
-CHECKS = {"runs": _runs, "state": _state, "shared": _shared}
+def _resume(subject):
+    """Two halves of a fit, with a checkpoint between them, are the whole fit."""
+    whole, _ = _fit(subject, subject.make())
+    with tempfile.TemporaryDirectory() as folder:
+        for epochs in (max(1, subject.epochs // 2), subject.epochs):
+            callback = subject.make()
+            try:
+                carry = ResumableCheckpoint(Path(folder) / "run", carry=[callback])
+            except ValueError:  # nothing to carry: it must do without
+                carry = ResumableCheckpoint(Path(folder) / "run")
+            halves, _ = _fit(subject, callback, carry, epochs=epochs)
+    subject.close(
+        halves,
+        whole,
+        "the weights of a fit that was cut in two and resumed",
+        "give the callback get_state() and set_state(state), and let on_train_begin "
+        "keep what was set.",
+    )
+
+
+CHECKS = {"runs": _runs, "state": _state, "shared": _shared, "resume": _resume}

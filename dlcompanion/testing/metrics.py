@@ -13,7 +13,7 @@ def check_metric(metric_class, init_kwargs, y_true, y_pred, *, weighted=True, sk
 
     The checks, in this order, with the names that ``skip`` and
     :class:`ConformanceError` use: ``config``, ``reset``, ``pieces``, ``merge``,
-    ``sample_weight``, ``jit``.
+    ``sample_weight``, ``jit``, ``reload``.
 
     Args:
         metric_class: The metric's class.
@@ -124,8 +124,17 @@ def _sample_weight(subject):
     )
 
 
+@keras.saving.register_keras_serializable(package="dlcompanion.testing")
 def _no_loss(y_true, y_pred):
     return keras.ops.zeros(keras.ops.shape(y_pred)[:1])
+
+
+def _evaluate(subject, model):
+    """What a model that passes its inputs through logs for the metric."""
+    with quiet():
+        logs = model.test_on_batch(subject.y_pred, subject.y_true, return_dict=True)
+    logs.pop("loss", None)
+    return [np.asarray(v, "float32") for v in logs.values()]
 
 
 def _jit(subject):
@@ -133,18 +142,26 @@ def _jit(subject):
     inputs = keras.Input(subject.y_pred.shape[1:], dtype=str(subject.y_pred.dtype))
     model = keras.Model(inputs, keras.layers.Identity()(inputs))
     model.compile(loss=_no_loss, metrics=[subject.make()], jit_compile=common.JIT)
-    with quiet():
-        logs = model.test_on_batch(subject.y_pred, subject.y_true, return_dict=True)
-    logs.pop("loss", None)
-    wanted = subject.make()
-    wanted.update_state(subject.y_true, subject.y_pred)
-    wanted = wanted.result()
-    values = list(logs.values())
     subject.close(
-        [np.asarray(v, "float32") for v in values],
-        leaves(wanted),
+        _evaluate(subject, model),
+        _result(subject),
         "the result of a compiled evaluation",
         "use keras.ops and assign variables; no NumPy on tensors.",
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    subject.model = model
+
+
+def _reload(subject):
+    """A model that is saved and loaded brings its metric along."""
+    if not hasattr(subject, "model"):
+        _jit(subject)
+    subject.close(
+        _evaluate(subject, common.save_and_load(subject.model)),
+        _evaluate(subject, subject.model),
+        "the result after the model was saved and loaded",
+        "register the class, and return every argument in get_config.",
         rtol=1e-4,
         atol=1e-5,
     )
@@ -157,4 +174,5 @@ CHECKS = {
     "merge": _merge,
     "sample_weight": _sample_weight,
     "jit": _jit,
+    "reload": _reload,
 }

@@ -29,7 +29,8 @@ def check_model(
 
     The checks, in this order, with the names that ``skip`` and
     :class:`ConformanceError` use: ``config``, ``fit``, ``predict``, ``batch``,
-    ``freeze``, ``reload``, ``export``. Calls :func:`keras.utils.set_random_seed`.
+    ``freeze``, ``reload``, ``bfloat16``, ``export``. Calls
+    :func:`keras.utils.set_random_seed`.
 
     Args:
         model_class: The model's class.
@@ -180,6 +181,37 @@ def _reload(subject):
     check_same_model(subject, model, loaded, subject.x, subject.y)
 
 
+def _bfloat16(subject):
+    """Under mixed_bfloat16 the weights stay float32, and training is finite."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = _compiled(subject)
+        with quiet():
+            predicted = leaves(model.predict_on_batch(subject.x))
+            size = len(leaves(subject.x)[0])
+            logs = model.fit(
+                subject.x, subject.y, batch_size=size, epochs=2, verbose=0
+            ).history
+    finally:
+        keras.config.set_dtype_policy(policy)
+    low = [v.path for v in model.trainable_variables if v.dtype != "float32"]
+    if low:
+        subject.fail(
+            "weights in float32 under mixed_bfloat16",
+            f"{', '.join(low)} in half precision",
+            "give sub-layers the dtype policy, and not the compute dtype.",
+        )
+    for what, values in {"predictions": predicted, **logs}.items():
+        for value in leaves(values):
+            if not np.isfinite(value.astype("float32")).all():
+                subject.fail(
+                    f"finite {what} under mixed_bfloat16",
+                    common.brief(value.astype("float32")),
+                    "compute exponentials, sums and losses in float32.",
+                )
+
+
 def _export(subject):
     """The exported SavedModel gives the same output."""
     if not subject.export or keras.backend.backend() != "tensorflow":
@@ -208,5 +240,6 @@ CHECKS = {
     "batch": _batch,
     "freeze": _freeze,
     "reload": _reload,
+    "bfloat16": _bfloat16,
     "export": _export,
 }
