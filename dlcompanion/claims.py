@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from dlcompanion.checks import check_count
+
 _COMPARISONS = {
     "<": operator.lt,
     "<=": operator.le,
@@ -49,8 +51,8 @@ def claim(text, value, comparison, bound, unit=None, seeds=None):
             f"comparison must be one of {', '.join(_COMPARISONS)}. "
             f"Received: comparison={comparison!r}"
         )
-    if seeds is not None and (not isinstance(seeds, int) or seeds < 1):
-        raise ValueError(f"seeds must be a positive integer. Received: seeds={seeds!r}")
+    if seeds is not None:
+        check_count("seeds", seeds)
     value, bound = _number("value", value), _number("bound", bound)
     holds = bool(_COMPARISONS[comparison](value, bound))  # NaN compares false
     tail = f"{value:.4g} {comparison} {bound:.4g}"

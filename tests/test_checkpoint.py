@@ -292,7 +292,7 @@ def test_refuses_the_file_of_another_run(whole_file, tmp_path):
 
 
 def test_refuses_bad_arguments_and_unbuilt_models(tmp_path):
-    with pytest.raises(ValueError, match="every must be a positive integer"):
+    with pytest.raises(ValueError, match="every must be an integer of at least 1"):
         ResumableCheckpoint("run.ckpt", every=0)
     with pytest.raises(ValueError, match="carry takes"):
         ResumableCheckpoint("run.ckpt", carry=[keras.callbacks.TerminateOnNaN()])

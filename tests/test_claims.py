@@ -93,5 +93,5 @@ def test_rejects_what_is_not_a_claim(record, bad, message):
 
 @pytest.mark.parametrize("seeds", [0, -1, 2.5])
 def test_rejects_impossible_seeds(seeds):
-    with pytest.raises(ValueError, match="seeds must be a positive integer"):
+    with pytest.raises(ValueError, match="seeds must be an integer of at least 1"):
         claim("text", 1, "<", 2, seeds=seeds)

@@ -262,8 +262,8 @@ def test_keeps_the_weights_of_before_a_failing_callback():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"batch_size": 0}, "batch_size must be a positive integer"),
-        ({"epochs": -1}, "epochs and initial_epoch must be"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1"),
+        ({"epochs": -1}, "epochs must be an integer of at least 0"),
         ({"validation_split": 1.0}, r"validation_split must lie in \[0, 1\)"),
         ({"seed": 2**31}, "seed must lie in"),
         ({"x": X[:0], "y": Y[:0]}, "at least one"),

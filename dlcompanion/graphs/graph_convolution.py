@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from dlcompanion import backend
+from dlcompanion.checks import check_count
 from dlcompanion.graphs.graph_plan import GraphPlan, check_edges
 
 
@@ -99,10 +100,7 @@ class GraphConvolution(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if not isinstance(units, int) or isinstance(units, bool) or units < 1:
-            raise ValueError(
-                f"units must be a positive integer. Received: units={units}"
-            )
+        check_count("units", units)
         if isinstance(graph, dict):
             graph = keras.saving.deserialize_keras_object(graph)
         if graph is not None and not isinstance(graph, GraphPlan):

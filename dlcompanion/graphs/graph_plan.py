@@ -1,13 +1,13 @@
 """GraphPlan and join_graphs: edges checked, sorted and normalised outside the step."""
 
 import functools
-import numbers
 from typing import NamedTuple
 
 import keras
 import numpy as np
 
 from dlcompanion import backend
+from dlcompanion.checks import check_count
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
@@ -43,11 +43,7 @@ class GraphPlan:
     """
 
     def __init__(self, edges, num_nodes, weights=None):
-        whole = isinstance(num_nodes, numbers.Integral)
-        if not whole or isinstance(num_nodes, bool) or num_nodes < 1:
-            raise ValueError(
-                f"num_nodes must be a positive integer. Received: num_nodes={num_nodes}"
-            )
+        check_count("num_nodes", num_nodes)
         edges = np.asarray(edges)
         weights = None if weights is None else np.asarray(weights)
         check_edges(edges, num_nodes, weights)

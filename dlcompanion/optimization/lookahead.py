@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from dlcompanion.checks import check_count
+
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class Lookahead(keras.optimizers.Optimizer):
@@ -52,8 +54,7 @@ class Lookahead(keras.optimizers.Optimizer):
 
     def __init__(self, inner_optimizer, k=5, alpha=0.5, name="lookahead"):
         super().__init__(learning_rate=0.0, name=name)
-        if not isinstance(k, int) or k < 1:
-            raise ValueError(f"k must be a positive integer. Received: k={k!r}")
+        check_count("k", k)
         if not 0 < alpha <= 1:
             raise ValueError(f"alpha must lie in (0, 1]. Received: alpha={alpha!r}")
         inner_optimizer = keras.optimizers.get(inner_optimizer)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from dlcompanion import backend
+from dlcompanion.checks import check_count
 
 
 class SWA(keras.callbacks.Callback):
@@ -71,10 +72,7 @@ class SWA(keras.callbacks.Callback):
                 f"start must be a non-negative integer. Received: start={start!r}"
             )
         for name, value in {"every": every, "batch_size": batch_size}.items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"{name} must be a positive integer. Received: {name}={value!r}"
-                )
+            check_count(name, value)
         if learning_rate is not None and not callable(learning_rate):
             _check_rate(learning_rate)
         self.start = start

@@ -5,6 +5,7 @@ import time
 import keras
 import numpy as np
 
+from dlcompanion.checks import check_count
 from dlcompanion.reinforcement import agent_file
 from dlcompanion.reinforcement.numpy_policy import in_numpy
 
@@ -113,10 +114,7 @@ class Agent:
             ValueError: If an argument is none of the above; if an observation, reward
                 or output of the policy is not finite.
         """
-        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-            raise ValueError(
-                f"steps must be a positive integer. Received: steps={steps!r}"
-            )
+        check_count("steps", steps)
         if verbose not in ("auto", 0, 1, 2):
             raise ValueError(
                 f'verbose must be "auto", 0, 1 or 2. Received: verbose={verbose!r}'
@@ -236,10 +234,7 @@ class Agent:
             ValueError: If ``episodes`` is not positive, or the agent was given an
                 environment that cannot be made a second time.
         """
-        if not isinstance(episodes, int) or episodes < 1:
-            raise ValueError(
-                f"episodes must be a positive integer. Received: episodes={episodes!r}"
-            )
+        check_count("episodes", episodes)
         environments = self.environments.another(min(episodes, 20))
         self._logits.refresh()
         returns, lengths = [], []

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from dlcompanion.checks import check_count, check_number
 from dlcompanion.reinforcement.agent import WEIGHTS, Agent
 from dlcompanion.reinforcement.environments import Environments
 from dlcompanion.reinforcement.numpy_policy import dense_network, in_numpy
@@ -108,11 +109,7 @@ class PolicyWithBaseline(StepModel):
 
     def __init__(self, policy, baseline, baseline_steps=5, **kwargs):
         super().__init__(**kwargs)
-        if not isinstance(baseline_steps, int) or baseline_steps < 1:
-            raise ValueError(
-                "baseline_steps must be a positive integer. "
-                f"Received: baseline_steps={baseline_steps!r}"
-            )
+        check_count("baseline_steps", baseline_steps)
         self.policy = policy
         self.baseline = baseline
         self.baseline_steps = baseline_steps
@@ -263,10 +260,7 @@ class REINFORCE(Agent):
         horizon=None,
         seed=None,
     ):
-        if not isinstance(discount, (int, float)) or not 0 <= discount <= 1:
-            raise ValueError(
-                f"discount must lie in [0, 1]. Received: discount={discount!r}"
-            )
+        check_number("discount", discount, 0, 1)
         self.discount = discount
         environments = Environments(environment, num_envs)
         config = {

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from dlcompanion.checks import check_number
+
 
 def reward_to_go(rewards, ends, after, discount):
     r"""Discounted sum of the rewards from each step to the end of its episode.
@@ -41,8 +43,7 @@ def reward_to_go(rewards, ends, after, discount):
             f"Received: rewards.shape={rewards.shape}, ends.shape={ends.shape}, "
             f"after.shape={after.shape}"
         )
-    if not 0 <= discount <= 1:
-        raise ValueError(f"discount must lie in [0, 1]. Received: discount={discount}")
+    check_number("discount", discount, 0, 1)
     result = np.zeros(rewards.shape, "float64")
     following = np.zeros(rewards.shape[1:], "float64")
     for t in reversed(range(len(rewards))):

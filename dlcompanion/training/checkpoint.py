@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from dlcompanion import backend
+from dlcompanion.checks import check_count
 
 _FORMAT = "dlcompanion checkpoint 1"
 
@@ -96,8 +97,7 @@ class ResumableCheckpoint(keras.callbacks.Callback):
 
     def __init__(self, path, carry=(), every=1):
         super().__init__()
-        if not isinstance(every, int) or every < 1:
-            raise ValueError(f"every must be a positive integer. Received: {every=}")
+        check_count("every", every)
         for callback in carry:
             if not (_attributes(callback) or _has_protocol(callback)):
                 raise ValueError(

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from dlcompanion import backend
+from dlcompanion.checks import check_count
 
 _BATCH_HOOKS = (
     "on_batch_begin",
@@ -156,15 +157,9 @@ def _rows(data, count):
 
 
 def _check(batch_size, epochs, initial_epoch, validation_split, seed):
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(
-            f"batch_size must be a positive integer. Received: {batch_size=}"
-        )
-    if not isinstance(epochs, int) or epochs < 0 or initial_epoch < 0:
-        raise ValueError(
-            "epochs and initial_epoch must be integers of at least 0. "
-            f"Received: {epochs=}, {initial_epoch=}"
-        )
+    check_count("batch_size", batch_size)
+    check_count("epochs", epochs, least=0)
+    check_count("initial_epoch", initial_epoch, least=0)
     if not 0.0 <= validation_split < 1.0:
         raise ValueError(
             f"validation_split must lie in [0, 1). Received: {validation_split=}"

@@ -257,8 +257,8 @@ def test_refuses_inputs(rule, arguments, inputs):
 @pytest.mark.parametrize(
     ("rule", "arguments"),
     [
-        ("units must be a positive integer", {"units": 0}),
-        ("units must be a positive integer", {"units": 2.0}),
+        ("units must be an integer of at least 1", {"units": 0}),
+        ("units must be an integer of at least 1", {"units": 2.0}),
         ("graph must be a GraphPlan", {"units": 2, "graph": E9}),
     ],
 )

@@ -67,9 +67,9 @@ def test_the_plan_does_not_follow_later_changes_of_the_arrays():
         ("finite and not negative", {"weights": [1, 1, 1, 1, -1]}),
         ("finite and not negative", {"weights": [1, 1, 1, 1, np.nan]}),
         ("finite and not negative", {"weights": [1, 1, 1, 1, np.inf]}),
-        ("num_nodes must be a positive integer", {"num_nodes": 0}),
-        ("num_nodes must be a positive integer", {"num_nodes": 3.0}),
-        ("num_nodes must be a positive integer", {"num_nodes": True}),
+        ("num_nodes must be an integer of at least 1", {"num_nodes": 0}),
+        ("num_nodes must be an integer of at least 1", {"num_nodes": 3.0}),
+        ("num_nodes must be an integer of at least 1", {"num_nodes": True}),
     ],
 )
 def test_refuses(rule, arguments):

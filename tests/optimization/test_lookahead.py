@@ -119,8 +119,8 @@ def test_stationary_variance_of_the_noisy_quadratic():
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"k": 0}, "k must be a positive integer"),
-        ({"k": 2.5}, "k must be a positive integer"),
+        ({"k": 0}, "k must be an integer of at least 1"),
+        ({"k": 2.5}, "k must be an integer of at least 1"),
         ({"alpha": 0.0}, r"alpha must lie in \(0, 1\]"),
         ({"alpha": 1.5}, r"alpha must lie in \(0, 1\]"),
     ],
