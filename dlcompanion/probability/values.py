@@ -51,6 +51,7 @@ def check_distribution(distribution):
         ValueError: If a value is impossible; the message has its name.
 
     Example:
+        >>> import keras
         >>> if keras.backend.backend() in ("tensorflow", "jax"):
         ...     from dlcompanion.probability import tfd
         ...     check_distribution(tfd().Normal(0.0, 1.0))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from dlcompanion import autodiff, probability
+from dlcompanion import autodiff, backend, probability
 from dlcompanion.losses import DistributionHead, NegativeLogLikelihood
 from dlcompanion.probability import (
     BernoulliSpec,
@@ -83,7 +83,9 @@ def test_contract_of_the_loss(spec, shape):
     batch = shape[: len(shape) - len(spec.event_shape)]
     params, y = arrays((*batch, spec.params_size), shape)
     y = (y > 0).astype("float32") if spec.support == "zeros and ones" else y
-    check_loss(NegativeLogLikelihood, {"spec": spec}, y, params)
+    # TFP on JAX knows no symbolic sizes; training has none
+    skip = ("symbolic",) if keras.backend.backend() == "jax" else ()
+    check_loss(NegativeLogLikelihood, {"spec": spec}, y, params, skip=skip)
 
 
 # -- reference ----------------------------------------------------------------------
@@ -95,7 +97,8 @@ def test_likelihood_and_gradient_are_those_of_tfp_layers(name):
     stored = np.load(VECTORS)
     params, y = stored[f"in/{name}/params"], stored[f"in/{name}/y"]
     loss = NegativeLogLikelihood(SPECS[name], reduction="sum")
-    value, gradient = autodiff.value_and_grad(lambda p: loss(y, p))(params)
+    both = autodiff.value_and_grad(lambda p: loss(ops.convert_to_tensor(y), p))
+    value, gradient = backend.compile(both, jit=False)(params)
     # 1e-5 on each scale is all that differs
     np.testing.assert_allclose(float(value), -stored[f"out/{name}"].sum(), rtol=1e-3)
     np.testing.assert_allclose(
