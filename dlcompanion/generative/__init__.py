@@ -1,5 +1,6 @@
 """Chapter generative."""
 
+from dlcompanion.generative.autoregressive_network import MADE
 from dlcompanion.generative.change_of_variables import NormalizingFlow
 from dlcompanion.generative.control_variates import (
     rebar_control,
@@ -12,6 +13,11 @@ from dlcompanion.generative.coupling import (
     DiagonalScaling,
 )
 from dlcompanion.generative.inverted_transform import Inverted
+from dlcompanion.generative.masked_autoregressive_flow import (
+    InverseAutoregressiveFlow,
+    MaskedAutoregressive,
+    MaskedAutoregressiveFlow,
+)
 from dlcompanion.generative.normalizing_flows import NICE, RealNVP
 from dlcompanion.generative.rational_quadratic_spline import (
     rational_quadratic_spline,
@@ -43,8 +49,12 @@ __all__ = [
     "DiagonalScaling",
     "GaussianSampler",
     "GumbelSoftmax",
+    "InverseAutoregressiveFlow",
     "Inverted",
     "LearnedBaseline",
+    "MADE",
+    "MaskedAutoregressive",
+    "MaskedAutoregressiveFlow",
     "NICE",
     "NeuralSplineFlow",
     "NormalizingFlow",
