@@ -4,6 +4,13 @@ from dlcompanion.losses.distribution_heads import (
     DistributionHead,
     NegativeLogLikelihood,
 )
+from dlcompanion.losses.maximum_likelihood import (
+    BetaNLL,
+    GaussianNLL,
+    MixtureNLL,
+    QuantileLoss,
+    StudentTNLL,
+)
 from dlcompanion.losses.triplet import (
     TripletAll,
     TripletBatchHard,
@@ -12,8 +19,13 @@ from dlcompanion.losses.triplet import (
 )
 
 __all__ = [
+    "BetaNLL",
     "DistributionHead",
+    "GaussianNLL",
+    "MixtureNLL",
     "NegativeLogLikelihood",
+    "QuantileLoss",
+    "StudentTNLL",
     "TripletAll",
     "TripletBatchHard",
     "TripletSemiHard",
