@@ -19,12 +19,14 @@ from dlcompanion.backend.epochs import (
     shuffled,
     start_at_epoch,
 )
+from dlcompanion.backend.recorder import StepRecorder, sync
 from dlcompanion.backend.sparse import SparseMatrix, segment_sum
 from dlcompanion.backend.steps import collected_losses, model_step, replicas
 from dlcompanion.backend.variables import (
     RecordingScope,
     compile,
     conditionally,
+    repeat,
     write_back,
 )
 
@@ -32,6 +34,7 @@ __all__ = [
     "PRIVATE",
     "RecordingScope",
     "SparseMatrix",
+    "StepRecorder",
     "collected_losses",
     "compile",
     "conditionally",
@@ -44,12 +47,14 @@ __all__ = [
     "pack_arrays",
     "prepare_fit",
     "random_state",
+    "repeat",
     "replicas",
     "require",
     "segment_sum",
     "set_random_state",
     "shuffled",
     "start_at_epoch",
+    "sync",
     "write_back",
 ]
 

@@ -1,6 +1,7 @@
 """Training: steps written once, several optimizers, runs that resume exactly."""
 
 from dlcompanion.training.checkpoint import ResumableCheckpoint
+from dlcompanion.training.find_nan import FindNaN
 from dlcompanion.training.in_memory import fit_in_memory
 from dlcompanion.training.optimizers import CompositeOptimizer, LossScaling
 from dlcompanion.training.seeds import SavesSeeds
@@ -8,6 +9,7 @@ from dlcompanion.training.step_model import StepModel
 
 __all__ = [
     "CompositeOptimizer",
+    "FindNaN",
     "LossScaling",
     "ResumableCheckpoint",
     "SavesSeeds",
