@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from dlcompanion import backend
+from dlcompanion import autodiff, backend
 
 numpy = ops.convert_to_numpy
 
@@ -161,3 +161,17 @@ def test_a_recording_scope_sees_through_to_the_outer_scope():
         backend.write_back(scope.written.values(), scope.updates())
         assert float(outer.get_current_value(v)) == 3.0
     assert float(v.value) == 1.0
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_a_repeated_step_has_a_gradient_with_xla_too(jit):
+    w = keras.Variable(1.5)
+
+    def slope(x):
+        def power(w):
+            return backend.repeat(4, lambda step, y: w * y, x)
+
+        return autodiff.grad(power)(ops.convert_to_tensor(w))
+
+    found = backend.compile(slope, jit=jit)(ops.convert_to_tensor(2.0))
+    np.testing.assert_allclose(numpy(found), 2 * 4 * 1.5**3, rtol=1e-6)

@@ -153,3 +153,33 @@ def conditionally(condition, when_true, when_false):
         jax.eval_shape(pure(fn))  # finds all variables that either one assigns
     values = jax.lax.cond(condition, pure(when_true), pure(when_false))
     write_back(written.values(), values)
+
+
+def repeat(count, body, value):
+    """Apply ``value = body(step, value)`` for each step, in one compiled loop.
+
+    As :func:`keras.ops.fori_loop`, whose gradient TensorFlow's XLA cannot compile: it
+    wants to be told the number of steps.
+
+    Args:
+        count: Integer, the number of steps.
+        body: Function of the step, an integer tensor, and the value.
+        value: Tensor or structure of tensors to begin with.
+
+    Returns:
+        The value after the last step.
+
+    Example:
+        >>> float(repeat(3, lambda step, x: 2.0 * x, keras.ops.ones(())))
+        8.0
+    """
+    if keras.backend.backend() != "tensorflow":
+        return keras.ops.fori_loop(0, count, body, value)
+    import tensorflow as tf
+
+    return tf.while_loop(
+        lambda step, _: step < count,
+        lambda step, value: (step + 1, body(step, value)),
+        (0, value),
+        maximum_iterations=count,
+    )[1]

@@ -159,10 +159,10 @@ class _MaskedDense(keras.layers.Dense):
         super().__init__(*args, **kwargs)
         self.mask = mask.astype("float32")  # (in, units), a constant
 
-    @property
-    def kernel(self):
-        kernel = super().kernel
-        return kernel * ops.cast(self.mask, kernel.dtype)
+    def call(self, inputs, training=None):
+        kernel = self.kernel * ops.cast(self.mask, self.kernel.dtype)
+        outputs = ops.matmul(inputs, kernel) + self.bias
+        return outputs if self.activation is None else self.activation(outputs)
 
 
 def _is_order(order):

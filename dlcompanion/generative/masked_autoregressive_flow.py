@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from dlcompanion import backend
 from dlcompanion.checks import check_count
 from dlcompanion.generative.autoregressive_network import MADE
 from dlcompanion.generative.change_of_variables import NormalizingFlow
@@ -21,7 +22,7 @@ class Autoregressive(keras.layers.Layer):
     Forward, all parameters come from one pass of the conditioner. Backward, the
     parameters of a variable are known once those before it are: ``event_size`` passes,
     in a loop that is compiled as a loop, so that the program does not grow with the
-    number of variables. TensorFlow's XLA cannot differentiate that loop.
+    number of variables.
 
     Call arguments:
         inputs: Tensor of shape ``(batch, event_size)``.
@@ -70,7 +71,7 @@ class Autoregressive(keras.layers.Layer):
         def one_more(step, x):  # what is not known yet stays 0, so that none overflows
             return ops.where(ranks <= step, moved(x)[0], ops.zeros_like(x))
 
-        known = ops.fori_loop(0, size - 1, one_more, ops.zeros_like(inputs))
+        known = backend.repeat(size - 1, one_more, ops.zeros_like(inputs))
         return moved(known)  # the last pass finds the last variable
 
     def move(self, x, params, inverse):
@@ -214,10 +215,10 @@ class MaskedAutoregressiveFlow(AutoregressiveFlow):
 
     .. math:: \log p(x) = \log \mathcal N(f(x); 0, I) - \sum_k \sum_i \alpha_{ki} ,
 
-    with the log-scales of :class:`MaskedAutoregressive`. Sampling finds one variable after the
-    other, in ``event_size`` passes a layer; where samples are what counts, take
-    :class:`InverseAutoregressiveFlow`. The paper puts batch normalization between the
-    layers; here there is none.
+    with the log-scales of :class:`MaskedAutoregressive`. Sampling finds one variable
+    after the other, in ``event_size`` passes a layer; where samples are what counts,
+    take :class:`InverseAutoregressiveFlow`. The paper puts batch normalization between
+    the layers; here there is none.
 
     Args:
         event_size: Positive integer, the number of variables.
@@ -264,8 +265,8 @@ class InverseAutoregressiveFlow(AutoregressiveFlow):
     the layer of :class:`MaskedAutoregressiveFlow` run the other way. What is drawn
     comes with its density (``sample_and_log_prob``), and gradients flow through both,
     which is what variational inference needs. The density of given data, and so
-    ``fit``, take ``event_size`` passes a layer; on TensorFlow do not compile that with
-    XLA. The paper's scales are gates, :math:`\sigma(s)`; these are exponentials.
+    ``fit``, take ``event_size`` passes a layer. The paper's scales are gates,
+    :math:`\sigma(s)`; these are exponentials.
 
     Args:
         event_size: As :class:`MaskedAutoregressiveFlow`.
