@@ -1,3 +1,96 @@
 """Chapter uncertainty."""
 
-__all__ = []
+from dlcompanion.uncertainty.bayesian_convolution import (
+    BayesianConvolution,
+    Conv1DFlipout,
+    Conv1DLocalReparameterization,
+    Conv1DReparameterization,
+    Conv2DFlipout,
+    Conv2DLocalReparameterization,
+    Conv2DReparameterization,
+    Conv3DFlipout,
+    Conv3DLocalReparameterization,
+    Conv3DReparameterization,
+)
+from dlcompanion.uncertainty.bayesian_layers import (
+    BayesianDense,
+    DenseFlipout,
+    DenseLocalReparameterization,
+    DenseReparameterization,
+)
+from dlcompanion.uncertainty.brier_score import BrierScore
+from dlcompanion.uncertainty.calibration import (
+    MatrixScaling,
+    TemperatureScaling,
+    VectorScaling,
+)
+from dlcompanion.uncertainty.calibration_error import (
+    AdaptiveCalibrationError,
+    BinnedCalibration,
+    ClasswiseCalibrationError,
+    ExpectedCalibrationError,
+    MaximumCalibrationError,
+)
+from dlcompanion.uncertainty.calibrator import Calibrator, calibrated_model
+from dlcompanion.uncertainty.one_vs_rest_calibration import (
+    BetaCalibration,
+    IsotonicCalibration,
+    PlattScaling,
+)
+from dlcompanion.uncertainty.predictive_samples import (
+    mutual_information,
+    predictive_entropy,
+    predictive_samples,
+)
+from dlcompanion.uncertainty.reliability_diagram import reliability_diagram
+from dlcompanion.uncertainty.smooth_calibration_error import SmoothCalibrationError
+from dlcompanion.uncertainty.stochastic_weights import (
+    set_training_examples,
+)
+from dlcompanion.uncertainty.weight_posterior import (
+    NormalPosterior,
+    NormalPrior,
+    SpecPosterior,
+    SpecPrior,
+)
+
+__all__ = [
+    "AdaptiveCalibrationError",
+    "BayesianConvolution",
+    "BayesianDense",
+    "BetaCalibration",
+    "BinnedCalibration",
+    "BrierScore",
+    "Calibrator",
+    "ClasswiseCalibrationError",
+    "Conv1DFlipout",
+    "Conv1DLocalReparameterization",
+    "Conv1DReparameterization",
+    "Conv2DFlipout",
+    "Conv2DLocalReparameterization",
+    "Conv2DReparameterization",
+    "Conv3DFlipout",
+    "Conv3DLocalReparameterization",
+    "Conv3DReparameterization",
+    "DenseFlipout",
+    "DenseLocalReparameterization",
+    "DenseReparameterization",
+    "ExpectedCalibrationError",
+    "IsotonicCalibration",
+    "MatrixScaling",
+    "MaximumCalibrationError",
+    "NormalPosterior",
+    "NormalPrior",
+    "PlattScaling",
+    "SmoothCalibrationError",
+    "SpecPosterior",
+    "SpecPrior",
+    "TemperatureScaling",
+    "VectorScaling",
+    "calibrated_model",
+    "mutual_information",
+    "predictive_entropy",
+    "predictive_samples",
+    "reliability_diagram",
+    "set_training_examples",
+]
