@@ -1,5 +1,6 @@
 """Chapter generative."""
 
+from dlcompanion.generative.actnorm import ActNorm
 from dlcompanion.generative.autoregressive_network import MADE
 from dlcompanion.generative.change_of_variables import NormalizingFlow
 from dlcompanion.generative.control_variates import (
@@ -12,12 +13,20 @@ from dlcompanion.generative.coupling import (
     AffineCoupling,
     DiagonalScaling,
 )
+from dlcompanion.generative.dequantization import (
+    LogitTransform,
+    bits_per_dimension,
+    dequantize,
+)
+from dlcompanion.generative.glow import ChannelCoupling, Glow
 from dlcompanion.generative.inverted_transform import Inverted
+from dlcompanion.generative.invertible_convolution import InvertibleConvolution1x1
 from dlcompanion.generative.masked_autoregressive_flow import (
     InverseAutoregressiveFlow,
     MaskedAutoregressive,
     MaskedAutoregressiveFlow,
 )
+from dlcompanion.generative.multiscale import FactorOut, Squeeze
 from dlcompanion.generative.normalizing_flows import NICE, RealNVP
 from dlcompanion.generative.rational_quadratic_spline import (
     rational_quadratic_spline,
@@ -42,16 +51,30 @@ from dlcompanion.generative.straight_through import (
     straight_through,
 )
 from dlcompanion.generative.variational_autoencoder import VAE, kl_to_standard_normal
+from dlcompanion.generative.vector_quantized_autoencoder import (
+    VQVAE,
+    CodePerplexity,
+    EMAVectorQuantizer,
+    VectorQuantizer,
+)
 
 __all__ = [
+    "ActNorm",
     "AdditiveCoupling",
     "AffineCoupling",
+    "ChannelCoupling",
+    "CodePerplexity",
     "DiagonalScaling",
+    "EMAVectorQuantizer",
+    "FactorOut",
     "GaussianSampler",
+    "Glow",
     "GumbelSoftmax",
     "InverseAutoregressiveFlow",
     "Inverted",
+    "InvertibleConvolution1x1",
     "LearnedBaseline",
+    "LogitTransform",
     "MADE",
     "MaskedAutoregressive",
     "MaskedAutoregressiveFlow",
@@ -60,9 +83,14 @@ __all__ = [
     "NormalizingFlow",
     "RealNVP",
     "SplineCoupling",
+    "Squeeze",
     "StraightThrough",
     "StraightThroughBernoulli",
     "VAE",
+    "VQVAE",
+    "VectorQuantizer",
+    "bits_per_dimension",
+    "dequantize",
     "kl_to_standard_normal",
     "measure_valued_gradient",
     "pathwise_gradient",
