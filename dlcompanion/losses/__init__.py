@@ -4,6 +4,10 @@ from dlcompanion.losses.distribution_heads import (
     DistributionHead,
     NegativeLogLikelihood,
 )
+from dlcompanion.losses.distribution_layers import (
+    DistributionSample,
+    KLDivergencePenalty,
+)
 from dlcompanion.losses.maximum_likelihood import (
     BetaNLL,
     GaussianNLL,
@@ -21,7 +25,9 @@ from dlcompanion.losses.triplet import (
 __all__ = [
     "BetaNLL",
     "DistributionHead",
+    "DistributionSample",
     "GaussianNLL",
+    "KLDivergencePenalty",
     "MixtureNLL",
     "NegativeLogLikelihood",
     "QuantileLoss",
