@@ -120,7 +120,10 @@ def _check_shapes(y_true, y_pred):
         )
     concrete = isinstance(y_true, (np.ndarray, list, tuple))
     dtype = np.asarray(y_true).dtype if concrete else y_true.dtype
-    if "int" not in keras.backend.standardize_dtype(dtype):
+    dtype = keras.backend.standardize_dtype(dtype)
+    # MirroredStrategy builds a model on the mean of the labels of all replicas
+    averaged = not concrete and dtype == "float64"
+    if "int" not in dtype and not averaged:
         raise ValueError(f"Labels must be integers. Received: y_true.dtype={dtype}")
     if not concrete:
         return

@@ -1,0 +1,109 @@
+"""What a model of every kind must do: be exported, and train on two devices."""
+
+import contextlib
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import model_kinds
+import numpy as np
+import pytest
+from keras import ops
+
+from dlcompanion.testing import common
+
+NAMES = list(model_kinds.KINDS)
+
+
+def fitted(name):
+    """Losses and weights of a model after two epochs, in order."""
+    make, (x, y), _ = model_kinds.KINDS[name]
+    keras.utils.set_random_seed(0)
+    model = make()
+    history = model.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0)
+    weights = [ops.convert_to_numpy(v) for v in model.trainable_variables]
+    return history.history["loss"], np.concatenate([w.ravel() for w in weights])
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="SavedModel is TensorFlow's"
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_exports_what_it_computes(name, tmp_path):
+    make, (x, _), _ = model_kinds.KINDS[name]
+    model = make()
+    state = common.snapshot(model.variables)
+    wanted = keras.tree.flatten(model(x, training=False))
+    common.restore(model.variables, state)  # the same random numbers once more
+    model.export(tmp_path / "exported", verbose=False)
+    served = keras.layers.TFSMLayer(tmp_path / "exported", call_endpoint="serve")
+    for a, b in zip(keras.tree.flatten(served(x)), wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@functools.cache
+def on_two_devices():
+    """Name to losses and weights, from a process that sees two devices."""
+    flags = "--xla_force_host_platform_device_count=2"
+    done = subprocess.run(
+        [sys.executable, __file__],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "XLA_FLAGS": flags},
+    )
+    lines = done.stdout.splitlines()
+    return json.loads(lines[-1]) if not done.returncode else done.stderr[-2000:]
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="on PyTorch a process has one device"
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_trains_on_two_devices_as_on_one(name):
+    found = on_two_devices()
+    assert isinstance(found, dict), found
+    losses, weights = found[name]
+    one_losses, one_weights = fitted(name)
+    assert np.isfinite(losses).all() and np.isfinite(weights).all()
+    if model_kinds.KINDS[name][2]:  # other random numbers, and it moved all the same
+        keras.utils.set_random_seed(0)
+        start = model_kinds.KINDS[name][0]().trainable_variables[0]
+        start = ops.convert_to_numpy(start).ravel()
+        assert np.abs(weights[: len(start)] - start).max() > 1e-6
+    else:
+        np.testing.assert_allclose(losses, one_losses, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(weights, one_weights, rtol=1e-5, atol=1e-6)
+
+
+def main():
+    scope = contextlib.nullcontext
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+        )
+        scope = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope
+    else:
+        devices = keras.distribution.list_devices()
+        assert len(devices) == 2
+        keras.distribution.set_distribution(
+            keras.distribution.DataParallel(devices=devices)
+        )
+    results = {}
+    for name in NAMES:
+        with scope():
+            losses, weights = fitted(name)
+        results[name] = [[float(v) for v in losses], weights.tolist()]
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()
