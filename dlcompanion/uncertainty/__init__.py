@@ -32,6 +32,23 @@ from dlcompanion.uncertainty.calibration_error import (
     MaximumCalibrationError,
 )
 from dlcompanion.uncertainty.calibrator import Calibrator, calibrated_model
+from dlcompanion.uncertainty.conformal import (
+    AdaptivePredictionSets,
+    ConformalPredictor,
+    RegularizedPredictionSets,
+    SplitConformal,
+    conformal_quantile,
+)
+from dlcompanion.uncertainty.conformal_regression import (
+    ConformalizedQuantileRegression,
+    SplitConformalRegression,
+)
+from dlcompanion.uncertainty.deep_ensembles import DeepEnsemble
+from dlcompanion.uncertainty.mondrian_conformal import (
+    ClassConditionalConformal,
+    GroupConditionalConformal,
+)
+from dlcompanion.uncertainty.monte_carlo_dropout import MonteCarloDropout
 from dlcompanion.uncertainty.one_vs_rest_calibration import (
     BetaCalibration,
     IsotonicCalibration,
@@ -56,13 +73,17 @@ from dlcompanion.uncertainty.weight_posterior import (
 
 __all__ = [
     "AdaptiveCalibrationError",
+    "AdaptivePredictionSets",
     "BayesianConvolution",
     "BayesianDense",
     "BetaCalibration",
     "BinnedCalibration",
     "BrierScore",
     "Calibrator",
+    "ClassConditionalConformal",
     "ClasswiseCalibrationError",
+    "ConformalPredictor",
+    "ConformalizedQuantileRegression",
     "Conv1DFlipout",
     "Conv1DLocalReparameterization",
     "Conv1DReparameterization",
@@ -72,22 +93,29 @@ __all__ = [
     "Conv3DFlipout",
     "Conv3DLocalReparameterization",
     "Conv3DReparameterization",
+    "DeepEnsemble",
     "DenseFlipout",
     "DenseLocalReparameterization",
     "DenseReparameterization",
     "ExpectedCalibrationError",
+    "GroupConditionalConformal",
     "IsotonicCalibration",
     "MatrixScaling",
     "MaximumCalibrationError",
+    "MonteCarloDropout",
     "NormalPosterior",
     "NormalPrior",
     "PlattScaling",
+    "RegularizedPredictionSets",
     "SmoothCalibrationError",
     "SpecPosterior",
     "SpecPrior",
+    "SplitConformal",
+    "SplitConformalRegression",
     "TemperatureScaling",
     "VectorScaling",
     "calibrated_model",
+    "conformal_quantile",
     "mutual_information",
     "predictive_entropy",
     "predictive_samples",

@@ -1,5 +1,8 @@
 """Draws from the predictions of a random model, and what they say together."""
 
+import contextlib
+import random
+
 import keras
 import numpy as np
 from keras import ops
@@ -56,13 +59,14 @@ def predictive_samples(model, x, samples=32, batch_size=256, seed=None):
     start = kept if seed is None else _seeded(seed, kept)
     parts = []
     try:
-        for first in range(0, examples, batch_size):
-            for variable, value in zip(seeds, start, strict=True):
-                variable.assign(value)
-            # the last batch is filled up, so that one program does for all
-            rows = np.arange(first, first + batch_size) % examples
-            drawn = ops.convert_to_numpy(program(_rows(x, rows)))
-            parts.append(drawn[:, : examples - first])
+        with _seeded_outside(seed):
+            for first in range(0, examples, batch_size):
+                for variable, value in zip(seeds, start, strict=True):
+                    variable.assign(value)
+                # the last batch is filled up, so that one program does for all
+                rows = np.arange(first, first + batch_size) % examples
+                drawn = ops.convert_to_numpy(program(_rows(x, rows)))
+                parts.append(drawn[:, : examples - first])
     finally:
         if seed is not None:
             for variable, value in zip(seeds, kept, strict=True):
@@ -163,6 +167,22 @@ def _seeded(seed, states):
         (w.generate_state(2) & 0x3FFFFFFF).astype(s.dtype)
         for w, s in zip(words, states, strict=True)
     ]
+
+
+@contextlib.contextmanager
+def _seeded_outside(seed):
+    """Seed PyTorch's own generator, from which Keras's Dropout without a seed draws."""
+    if seed is None or keras.backend.backend() != "torch":
+        yield
+        return
+    states = random.getstate(), np.random.get_state(), backend.random_state()
+    keras.utils.set_random_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        backend.set_random_state(states[2])
 
 
 def seed_states(layer):
