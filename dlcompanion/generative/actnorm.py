@@ -81,13 +81,13 @@ class ActNorm(keras.layers.Layer):
         )
         if training and not inverse:
             mean, deviation = ops.cond(
-                self.started > 0,
+                ops.convert_to_tensor(self.started) > 0,
                 lambda: (mean, deviation),
                 lambda: self._of_batch(inputs),
             )
             self.mean.assign(mean)
             self.deviation.assign(deviation)
-            self.started.assign(ops.ones_like(self.started))
+            self.started.assign(1.0)
         scale = ops.cast(ops.exp(self.log_scale) / deviation, inputs.dtype)
         shift = ops.cast(self.shift, inputs.dtype)
         mean = ops.cast(mean, inputs.dtype)

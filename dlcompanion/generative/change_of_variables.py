@@ -108,10 +108,12 @@ class NormalizingFlow(SavesSeeds, keras.Model):
 
     # -- the equation -------------------------------------------------------------
 
-    def to_noise(self, x, context=None):
+    def to_noise(self, x, context=None, training=None):
         """Carry data to noise: ``z`` and the log-determinant, ``(batch,)``."""
         self._ensure_built()
         given = {} if context is None else {"context": context}
+        # by hand: on JAX Keras tells only those that it calls itself
+        given |= {} if training is None else {"training": training}
         log_det = 0.0
         for transform in self.transforms:
             x, more = transform(x, **given)
@@ -128,10 +130,10 @@ class NormalizingFlow(SavesSeeds, keras.Model):
             log_det = log_det + more
         return z, log_det
 
-    def call(self, inputs):
+    def call(self, inputs, training=None):
         pair = inputs if isinstance(inputs, tuple | list) else (inputs,)
-        z, log_det = self.to_noise(*pair)
-        return _log_normal(z) + log_det
+        z, log_det = self.to_noise(*pair, training=training)
+        return log_standard_normal(z) + log_det
 
     # -- what it is for -----------------------------------------------------------
 
@@ -147,7 +149,7 @@ class NormalizingFlow(SavesSeeds, keras.Model):
             Tensor of shape ``(batch,)``, in nats.
         """
         x = ops.convert_to_tensor(x)
-        _check_points(x, self.event_shape)
+        check_points(x, self.event_shape)
         self._ensure_built()
         x = ops.cast(x, keras.config.floatx())
         context = self._context(context, x.shape[0])
@@ -178,7 +180,7 @@ class NormalizingFlow(SavesSeeds, keras.Model):
             Tensors of shape ``(n, *event_shape)`` and ``(n,)``.
         """
         x, log_det, noise = self._draw(n, context, seed)
-        return x, _log_normal(noise) - log_det
+        return x, log_standard_normal(noise) - log_det
 
     def _draw(self, n, context, seed):
         n = check_count("n", n)
@@ -268,7 +270,7 @@ class NormalizingFlow(SavesSeeds, keras.Model):
     def _check_data(self, data):
         """Shapes and values, where there are arrays and no stream of batches."""
         pair = tuple(data) if isinstance(data, tuple | list) else (data,)
-        if all(_is_array(a) for a in pair):
+        if all(is_array(a) for a in pair):
             x, *context = pair
             if len(context) != bool(self.context_size):
                 wanted = "the pair (x, context)" if self.context_size else "x alone"
@@ -276,11 +278,11 @@ class NormalizingFlow(SavesSeeds, keras.Model):
                     f"{type(self).__name__} with context_size={self.context_size} "
                     f"takes {wanted}. Received: {len(pair)} arrays"
                 )
-            _check_points(x, self.event_shape)
-            _check_finite("x", x)
+            check_points(x, self.event_shape)
+            check_finite("x", x)
             for c in context:
                 self._context(c, len(x), shared=False)
-                _check_finite("context", c)
+                check_finite("context", c)
 
     def _context(self, context, rows, shared=True):
         """The context of so many examples as a tensor, or ``None``."""
@@ -331,7 +333,7 @@ class _Negative(keras.losses.Loss):
         return -y_pred
 
 
-def _log_normal(z):
+def log_standard_normal(z):
     """Log-density of standard normal noise of any shape, ``(batch,)``."""
     axes = tuple(range(1, len(z.shape)))
     size = math.prod(z.shape[1:])
@@ -343,11 +345,12 @@ def _no_targets(sample_weight):
     return None if sample_weight is None else np.zeros(len(sample_weight), "float32")
 
 
-def _is_array(x):
+def is_array(x):
+    """Whether it is an array or tensor, and no stream of batches."""
     return isinstance(x, np.ndarray) or ops.is_tensor(x)
 
 
-def _check_points(x, event_shape):
+def check_points(x, event_shape):
     """What can be said of an array or tensor without looking at its values."""
     shape, dtype = tuple(x.shape), keras.backend.standardize_dtype(x.dtype)
     if shape[1:] != event_shape or len(shape) < 2 or shape[0] == 0:
@@ -360,7 +363,8 @@ def _check_points(x, event_shape):
         raise ValueError(f"A flow needs floating point data. Received: dtype={dtype}")
 
 
-def _check_finite(name, x):
+def check_finite(name, x):
+    """Refuse rows with NaN or infinity, and say which."""
     x = ops.convert_to_numpy(x)
     wrong = np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(axis=1))
     if len(wrong):

@@ -186,10 +186,6 @@ class Glow(NormalizingFlow):
         """
         return InvertibleConvolution1x1(seed)
 
-    def call(self, inputs, training=False):
-        # Keras tells the layers below whether it is training: ActNorm has to know
-        return super().call(inputs)
-
     def sample(self, n, temperature=1.0, seed=None):
         """Draw pictures; compiled.
 

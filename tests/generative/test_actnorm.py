@@ -78,8 +78,8 @@ def test_starts_in_the_first_step_of_training(fit):
             super().__init__()
             self.norm = layer
 
-        def call(self, inputs, training=False):  # which Keras tells the layer, too
-            return self.norm(inputs)[0]
+        def call(self, inputs, training=False):
+            return self.norm(inputs, training=training)[0]
 
     model, x = Only(), pictures(rows=8)
     model.compile(keras.optimizers.SGD(0.0), "mse")
