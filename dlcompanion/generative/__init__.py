@@ -18,6 +18,7 @@ from dlcompanion.generative.dequantization import (
     bits_per_dimension,
     dequantize,
 )
+from dlcompanion.generative.free_energy import FreeEnergy
 from dlcompanion.generative.glow import ChannelCoupling, Glow
 from dlcompanion.generative.inverted_transform import Inverted
 from dlcompanion.generative.invertible_convolution import InvertibleConvolution1x1
@@ -28,6 +29,12 @@ from dlcompanion.generative.masked_autoregressive_flow import (
 )
 from dlcompanion.generative.multiscale import FactorOut, Squeeze
 from dlcompanion.generative.normalizing_flows import NICE, RealNVP
+from dlcompanion.generative.planar_flow import (
+    Planar,
+    PlanarFlow,
+    Radial,
+    RadialFlow,
+)
 from dlcompanion.generative.rational_quadratic_spline import (
     rational_quadratic_spline,
     spline_bins,
@@ -51,12 +58,12 @@ from dlcompanion.generative.straight_through import (
     straight_through,
 )
 from dlcompanion.generative.variational_autoencoder import VAE, kl_to_standard_normal
-from dlcompanion.generative.vector_quantized_autoencoder import (
-    VQVAE,
+from dlcompanion.generative.vector_quantization import (
     CodePerplexity,
     EMAVectorQuantizer,
     VectorQuantizer,
 )
+from dlcompanion.generative.vector_quantized_autoencoder import VQVAE
 
 __all__ = [
     "ActNorm",
@@ -67,6 +74,7 @@ __all__ = [
     "DiagonalScaling",
     "EMAVectorQuantizer",
     "FactorOut",
+    "FreeEnergy",
     "GaussianSampler",
     "Glow",
     "GumbelSoftmax",
@@ -81,6 +89,10 @@ __all__ = [
     "NICE",
     "NeuralSplineFlow",
     "NormalizingFlow",
+    "Planar",
+    "PlanarFlow",
+    "Radial",
+    "RadialFlow",
     "RealNVP",
     "SplineCoupling",
     "Squeeze",
