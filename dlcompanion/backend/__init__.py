@@ -29,6 +29,7 @@ from dlcompanion.backend.variables import (
     repeat,
     write_back,
 )
+from dlcompanion.backend.vectorization import vectorize
 
 __all__ = [
     "PRIVATE",
@@ -55,6 +56,7 @@ __all__ = [
     "shuffled",
     "start_at_epoch",
     "sync",
+    "vectorize",
     "write_back",
 ]
 
