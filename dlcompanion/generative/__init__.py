@@ -20,6 +20,7 @@ from dlcompanion.generative.dequantization import (
 )
 from dlcompanion.generative.free_energy import FreeEnergy
 from dlcompanion.generative.glow import ChannelCoupling, Glow
+from dlcompanion.generative.importance_weighted_autoencoder import IWAE
 from dlcompanion.generative.inverted_transform import Inverted
 from dlcompanion.generative.invertible_convolution import InvertibleConvolution1x1
 from dlcompanion.generative.masked_autoregressive_flow import (
@@ -51,7 +52,12 @@ from dlcompanion.generative.score_function import (
     score_function_gradient,
     score_function_loss,
 )
-from dlcompanion.generative.spline_flow import NeuralSplineFlow, SplineCoupling
+from dlcompanion.generative.spline_flow import (
+    AutoregressiveSpline,
+    AutoregressiveSplineFlow,
+    NeuralSplineFlow,
+    SplineCoupling,
+)
 from dlcompanion.generative.straight_through import (
     StraightThrough,
     StraightThroughBernoulli,
@@ -69,6 +75,8 @@ __all__ = [
     "ActNorm",
     "AdditiveCoupling",
     "AffineCoupling",
+    "AutoregressiveSpline",
+    "AutoregressiveSplineFlow",
     "ChannelCoupling",
     "CodePerplexity",
     "DiagonalScaling",
@@ -78,6 +86,7 @@ __all__ = [
     "GaussianSampler",
     "Glow",
     "GumbelSoftmax",
+    "IWAE",
     "InverseAutoregressiveFlow",
     "Inverted",
     "InvertibleConvolution1x1",
