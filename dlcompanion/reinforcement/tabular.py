@@ -1,0 +1,395 @@
+"""Q-learning, SARSA and expected SARSA: learning a table of action values."""
+
+import inspect
+import json
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from dlcompanion import backend
+from dlcompanion.checks import check_count, check_number
+
+# What random numbers are for: each purpose has its own stream.
+RESETS, ACTIONS, EVALUATION = range(3)
+
+
+class TabularAgent:
+    r"""One number for every state and action, and a rule that corrects it.
+
+    After each step from :math:`s` to :math:`s'`, with reward :math:`r`,
+
+    .. math:: q(s, a) \leftarrow q(s, a) + \alpha_n
+        \bigl(r + \gamma\, \hat v(s') - q(s, a)\bigr), \qquad
+        \alpha_n = \alpha\, n^{-\omega},
+
+    where :math:`n` counts the visits of :math:`(s, a)` and :math:`\hat v(s')` is 0
+    after a terminal state. A subclass says what :math:`\hat v` is, in ``following``.
+    Episodes that are cut, by the environment or by ``horizon``, end nothing: what
+    follows is counted. With :math:`1/2 < \omega \le 1` the table converges; with
+    :math:`\omega = 0` it keeps up with a world that changes.
+
+    All that is random follows from ``seed`` and the number of the episode, so the
+    table, the visits and three counters are the whole state of an agent.
+
+    Args:
+        environment: Id of a gymnasium environment, function that makes an environment,
+            or environment, with Discrete states and actions, counted from 0. A
+            :class:`~dlcompanion.reinforcement.GridWorld` is one.
+        discount: Number :math:`\gamma` in [0, 1].
+        step_size: Number :math:`\alpha` in (0, 1].
+        step_decay: Number :math:`\omega` in [0, 1].
+        exploration: Number in [0, 1], the probability of an action drawn at random
+            instead of the best one.
+        horizon: Positive integer, the steps after which an episode is cut.
+        seed: Integer of at least 0, or None for one that is drawn.
+
+    Raises:
+        ValueError: If an argument is none of the above.
+
+    Example:
+        >>> from dlcompanion.reinforcement import GridWorld
+        >>> isinstance(QLearning(GridWorld.cliff(), seed=0), TabularAgent)
+        True
+    """
+
+    def __init__(
+        self,
+        environment,
+        discount=1.0,
+        step_size=0.5,
+        step_decay=0.0,
+        exploration=0.1,
+        horizon=1000,
+        seed=None,
+    ):
+        self.discount = check_number("discount", discount, 0, 1)
+        self.step_size = check_number("step_size", step_size, 0, 1)
+        if self.step_size == 0:
+            raise ValueError("step_size must be positive. Received: step_size=0")
+        self.step_decay = check_number("step_decay", step_decay, 0, 1)
+        self.exploration = check_number("exploration", exploration, 0, 1)
+        self.horizon = check_count("horizon", horizon)
+        drawn = np.random.SeedSequence().entropy if seed is None else seed
+        self.seed = check_count("seed", drawn, least=0)
+        self.source = environment
+        self.environment = _made(environment)
+        shape = [
+            _size(name, getattr(self.environment, name, None))
+            for name in ("observation_space", "action_space")
+        ]
+        self.table = np.zeros(shape)
+        self.visits = np.zeros(shape, "int64")
+        self.steps = 0
+        self.episodes = 0
+        self._overshoot = 0  # steps beyond what the last fit was asked for
+
+    def following(self, row, action):
+        """What is expected after a step.
+
+        Args:
+            row: List, the action values of the state it led to.
+            action: Integer, the action that will be taken there.
+
+        Returns:
+            Number.
+        """
+        raise NotImplementedError("a subclass says what is expected after a step")
+
+    def _random(self, purpose, count):
+        sequence = np.random.SeedSequence(self.seed, spawn_key=(purpose, count))
+        return np.random.default_rng(sequence)
+
+    # -- learning -------------------------------------------------------------------
+
+    def fit(self, steps):
+        """Play and learn until ``steps`` more steps were made.
+
+        Episodes are never cut short for it, so a few more are made; the next call
+        makes as many fewer.
+
+        Args:
+            steps: Positive integer.
+
+        Returns:
+            Dict with ``returns`` and ``lengths``, arrays with one entry an episode.
+
+        Raises:
+            ValueError: If ``steps`` is no positive integer, or a reward not finite.
+        """
+        target = self.steps - self._overshoot + check_count("steps", steps)
+        # single entries of Python's lists are read several times faster than NumPy's
+        table, visits = self.table.tolist(), self.visits.tolist()
+        returns, lengths = [], []
+        try:
+            while self.steps < target:
+                total, length = self._episode(table, visits)
+                returns.append(total)
+                lengths.append(length)
+                self.steps += length
+                self.episodes += 1
+        finally:
+            self.table, self.visits = np.array(table), np.array(visits)
+        self._overshoot = self.steps - target
+        return {"returns": np.array(returns), "lengths": np.array(lengths, int)}
+
+    def _episode(self, table, visits):
+        reset = int(self._random(RESETS, self.episodes).integers(2**31))
+        random = self._random(ACTIONS, self.episodes).random
+        state, _ = self.environment.reset(seed=reset)
+        action = self._explore(table[state], random)
+        total, length, power = 0.0, 0, -self.step_decay
+        over = False
+        while not over and length < self.horizon:
+            after, reward, ended, cut, _ = self.environment.step(action)
+            reward = float(reward)
+            if not np.isfinite(reward):
+                raise ValueError(
+                    "A reward must be finite. "
+                    f"Received: {reward} for action {action} in state {state}"
+                )
+            following = self._explore(table[after], random)
+            target = reward
+            if not ended:
+                target += self.discount * self.following(table[after], following)
+            visits[state][action] += 1
+            size = self.step_size * visits[state][action] ** power
+            table[state][action] += size * (target - table[state][action])
+            state, action = after, following
+            total, length, over = total + reward, length + 1, ended or cut
+        return total, length
+
+    def _explore(self, row, random):
+        if random() < self.exploration:
+            return int(random() * len(row))
+        return row.index(max(row))
+
+    # -- acting ---------------------------------------------------------------------
+
+    @property
+    def policy(self):
+        """The best action of each state, the first of several: ``(states,)``."""
+        return self.table.argmax(axis=1)
+
+    def predict(self, state):
+        """The best action in a state, or actions in an array of them.
+
+        Args:
+            state: Integer or array of integers.
+
+        Returns:
+            Integer, or array of the shape of ``state``.
+
+        Raises:
+            ValueError: If there is no such state.
+        """
+        states = np.asarray(state)
+        if not np.isin(states, range(len(self.table))).all():
+            raise ValueError(
+                f"A state is an integer from 0 to {len(self.table) - 1}. "
+                f"Received: state={state}"
+            )
+        best = self.policy[states.astype(int)]
+        return int(best) if best.ndim == 0 else best
+
+    def evaluate(self, episodes=20, seed=None):
+        """Play whole episodes with the best actions, without learning.
+
+        Args:
+            episodes: Positive integer.
+            seed: Integer, for other episodes; by default it follows from the agent's.
+
+        Returns:
+            Dict with ``return_mean``, ``return_std``, ``length_mean``, ``episodes``.
+
+        Raises:
+            ValueError: If ``episodes`` is no positive integer.
+        """
+        best, returns, lengths = self.policy.tolist(), [], []
+        for n in range(check_count("episodes", episodes)):
+            random = self._random(EVALUATION, n) if seed is None else None
+            random = random or np.random.default_rng([seed, n])
+            state, _ = self.environment.reset(seed=int(random.integers(2**31)))
+            total, length, over = 0.0, 0, False
+            while not over and length < self.horizon:
+                state, reward, ended, cut, _ = self.environment.step(best[state])
+                total, length, over = total + float(reward), length + 1, ended or cut
+            returns.append(total)
+            lengths.append(length)
+        return {
+            "return_mean": float(np.mean(returns)),
+            "return_std": float(np.std(returns)),
+            "length_mean": float(np.mean(lengths)),
+            "episodes": episodes,
+        }
+
+    # -- keeping --------------------------------------------------------------------
+
+    def save(self, path):
+        """Write the agent to one file, or leave the file as it was.
+
+        ``fit(n)`` equals, bit for bit, ``fit(k)``, ``save``, a new process, ``load``
+        and ``fit(n - k)``, as long as the environment honours ``reset(seed=...)``.
+
+        Args:
+            path: String or path of the file.
+        """
+        path = Path(path)
+        names = [n for n in inspect.signature(TabularAgent).parameters][1:]
+        state = {
+            "agent": type(self).__name__,
+            "environment": self.source if isinstance(self.source, str) else None,
+            "config": {name: getattr(self, name) for name in names},
+            "counters": [self.steps, self.episodes, self._overshoot],
+        }
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            whole = Path(folder) / "agent.npz"
+            arrays = {"table": self.table, "visits": self.visits}
+            np.savez_compressed(whole, state=json.dumps(state), **arrays)
+            os.replace(whole, path)
+
+    @classmethod
+    def load(cls, path, environment=None):
+        """The agent that was saved, ready to go on.
+
+        Args:
+            path: String or path of a file that ``save`` wrote.
+            environment: As in the constructor. By default the id that the agent was
+                made with; needed if it was made with anything else.
+
+        Returns:
+            The agent.
+
+        Raises:
+            ValueError: If the file is damaged or of another kind of agent, no
+                environment is known, or it does not fit the table.
+        """
+        try:
+            with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+                state = json.loads(str(file["state"]))
+                table, visits = file["table"], file["visits"]
+        except (EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{path} is not a whole file of a tabular agent. "
+                f"Received: {type(error).__name__}: {error}"
+            ) from error
+        if state["agent"] != cls.__name__:
+            raise ValueError(
+                f"{path} holds another agent. "
+                f"Received: {state['agent']} in the file, {cls.__name__} asked for"
+            )
+        environment = state["environment"] if environment is None else environment
+        agent = cls(environment, **state["config"])
+        if agent.table.shape != table.shape:
+            raise ValueError(
+                f"The environment must have as many states and actions as the table. "
+                f"Received: {agent.table.shape}, in the file {table.shape}"
+            )
+        agent.table, agent.visits = table, visits
+        agent.steps, agent.episodes, agent._overshoot = state["counters"]
+        return agent
+
+
+class QLearning(TabularAgent):
+    r"""Learns what the best policy is worth, whichever policy explores.
+
+    .. math:: \hat v(s') = \max_{a'} q(s', a')
+
+    Args:
+        *args: As of :class:`~dlcompanion.reinforcement.TabularAgent`.
+        **kwargs: As of :class:`~dlcompanion.reinforcement.TabularAgent`.
+
+    Example:
+        >>> from dlcompanion.reinforcement import GridWorld
+        >>> agent = QLearning(GridWorld(["S..G"]), step_size=1.0, seed=0)
+        >>> history = agent.fit(steps=500)
+        >>> agent.table.max(axis=1).tolist()  # steps to go
+        [-3.0, -2.0, -1.0, 0.0]
+        >>> agent.evaluate(episodes=1)["return_mean"]
+        -3.0
+
+    References:
+        Watkins and Dayan, *Q-learning*, 1992. https://doi.org/10.1007/BF00992698
+    """
+
+    def following(self, row, action):
+        return max(row)
+
+
+class SARSA(TabularAgent):
+    r"""Learns what its own policy is worth, its exploring included.
+
+    .. math:: \hat v(s') = q(s', a')
+
+    with the action :math:`a'` that it takes next.
+
+    Args:
+        *args: As of :class:`~dlcompanion.reinforcement.TabularAgent`.
+        **kwargs: As of :class:`~dlcompanion.reinforcement.TabularAgent`.
+
+    Example:
+        >>> from dlcompanion.reinforcement import GridWorld
+        >>> agent = SARSA(GridWorld(["S..G"]), exploration=0.0, seed=0)
+        >>> history = agent.fit(steps=500)
+        >>> agent.table.max(axis=1).round(3).tolist()
+        [-3.0, -2.0, -1.0, 0.0]
+
+    References:
+        Rummery and Niranjan, *On-Line Q-Learning Using Connectionist Systems*, 1994.
+    """
+
+    def following(self, row, action):
+        return row[action]
+
+
+class ExpectedSARSA(TabularAgent):
+    r"""SARSA without the noise of the next action.
+
+    .. math:: \hat v(s') = \sum_{a'} \pi(a' \mid s')\, q(s', a')
+
+    Args:
+        *args: As of :class:`~dlcompanion.reinforcement.TabularAgent`.
+        **kwargs: As of :class:`~dlcompanion.reinforcement.TabularAgent`.
+
+    Example:
+        >>> from dlcompanion.reinforcement import GridWorld
+        >>> agent = ExpectedSARSA(GridWorld(["SG"]), exploration=0.2, seed=0)
+        >>> round(agent.following([0.0, 10.0, 0.0, 0.0], action=0), 6)
+        8.5
+
+    References:
+        van Seijen, van Hasselt, Whiteson and Wiering, *A Theoretical and Empirical
+        Analysis of Expected Sarsa*, 2009.
+    """
+
+    def following(self, row, action):
+        mean = sum(row) / len(row)
+        return (1 - self.exploration) * max(row) + self.exploration * mean
+
+
+def _made(environment):
+    gym = backend.require("gymnasium", "reinforcement")
+    if isinstance(environment, str):
+        try:
+            return gym.make(environment)
+        except gym.error.Error as error:
+            raise ValueError(
+                f"gymnasium cannot make this environment: {error} "
+                f"Received: environment={environment!r}"
+            ) from error
+    if callable(environment):
+        return environment()
+    return environment
+
+
+def _size(name, space):
+    """The number of entries of a Discrete space that counts from 0."""
+    discrete = backend.require("gymnasium", "reinforcement").spaces.Discrete
+    if not isinstance(space, discrete) or space.start != 0:
+        raise ValueError(
+            "A table needs an environment with Discrete states and actions, counted "
+            f"from 0. Received: {name}={space}"
+        )
+    return int(space.n)
