@@ -44,6 +44,7 @@ from dlcompanion.uncertainty.conformal_regression import (
     SplitConformalRegression,
 )
 from dlcompanion.uncertainty.deep_ensembles import DeepEnsemble
+from dlcompanion.uncertainty.laplace import KroneckerLaplace, LastLayerLaplace
 from dlcompanion.uncertainty.mondrian_conformal import (
     ClassConditionalConformal,
     GroupConditionalConformal,
@@ -61,6 +62,7 @@ from dlcompanion.uncertainty.predictive_samples import (
 )
 from dlcompanion.uncertainty.reliability_diagram import reliability_diagram
 from dlcompanion.uncertainty.smooth_calibration_error import SmoothCalibrationError
+from dlcompanion.uncertainty.sparse_gaussian_process import SparseGaussianProcess
 from dlcompanion.uncertainty.stochastic_weights import (
     set_training_examples,
 )
@@ -100,6 +102,8 @@ __all__ = [
     "ExpectedCalibrationError",
     "GroupConditionalConformal",
     "IsotonicCalibration",
+    "KroneckerLaplace",
+    "LastLayerLaplace",
     "MatrixScaling",
     "MaximumCalibrationError",
     "MonteCarloDropout",
@@ -108,6 +112,7 @@ __all__ = [
     "PlattScaling",
     "RegularizedPredictionSets",
     "SmoothCalibrationError",
+    "SparseGaussianProcess",
     "SpecPosterior",
     "SpecPrior",
     "SplitConformal",

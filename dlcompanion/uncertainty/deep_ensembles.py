@@ -55,10 +55,11 @@ class DeepEnsemble(StepModel):
       recurrent, or, on PyTorch, draws random numbers.
 
     Each member begins as ``build_fn()`` does after ``keras.utils.set_random_seed`` with
-    its entry of the attribute ``seeds``. In ``fit`` all see the same batches. Arrays
-    with an axis of members after that of the examples, ``(examples, members, ...)``
-    for inputs, targets and weights of examples, give each member batches of its own:
-    another order, or a bootstrap sample.
+    its entry of the attribute ``seeds``. (On PyTorch, Keras's Dropout without a seed
+    draws from a global generator; give it ``random.randrange(...)`` there.) In ``fit``
+    all see the same batches. Arrays with an axis of members after that of the examples,
+    ``(examples, members, ...)`` for inputs, targets and weights of examples, give each
+    member batches of its own: another order, or a bootstrap sample.
 
     ``fit`` logs loss and metrics of the mean member, ``evaluate`` those of the
     ensemble and, as ``member_loss``, the loss of the mean member.
@@ -144,7 +145,7 @@ class DeepEnsemble(StepModel):
         because = f", because of {', '.join(slow)}" if slow else ""
         _LOG.info("%s: %d members, %s%s", self.name, self.members, self.way, because)
         self.member_loss = keras.metrics.Mean("member_loss")
-        self.built = True
+        self.build(first.input_shape)
 
     def _check_memory(self, model):
         size = sum(int(np.prod(v.shape)) for v in model.variables) * 4

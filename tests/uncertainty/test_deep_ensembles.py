@@ -1,6 +1,7 @@
 """Tests of dlcompanion.uncertainty.deep_ensembles."""
 
 import logging
+import random
 
 import keras
 import numpy as np
@@ -34,7 +35,7 @@ def network():
             keras.Input((4,)),
             L.Dense(5, "relu", kernel_regularizer="l2", activity_regularizer="l1"),
             L.BatchNormalization(),
-            L.Dropout(0.3),
+            L.Dropout(0.3, seed=random.randrange(10**6)),
             L.LayerNormalization(),
             L.Dense(3, kernel_constraint="unit_norm"),
         ]
@@ -48,7 +49,7 @@ def convolutional():
             L.Reshape((4, 1)),
             L.Conv1D(2, 2),
             L.Flatten(),
-            L.Dropout(0.3),
+            L.Dropout(0.3, seed=random.randrange(10**6)),
             L.Dense(3),
         ]
     )
