@@ -1,0 +1,428 @@
+r"""
+The prior is paid for once, not once a batch
+============================================
+
+A network gives one answer, also where it has never seen an example. A Bayesian
+network keeps a distribution over its weights and so gives many answers, which agree
+where there are data and part ways where there are none. Bayes by backprop trains that
+distribution like any other weights, by :class:`~dlcompanion.uncertainty.DenseFlipout`
+and its relatives. This page compares it with a posterior that is known exactly, shows
+what the most common mistake does, measures what flipout is for, and says what a
+Bayesian convolution was worth on digits: less than we had hoped.
+
+Before this page: :ref:`sphx_glr_gallery_foundations_plot_backpropagation.py`;
+notation: :doc:`/notation`.
+"""
+
+# %%
+# The idea
+# --------
+#
+# Every weight has a mean and a standard deviation, :math:`q(w) = \prod_i \mathcal
+# N(w_i; \mu_i, \sigma_i^2)`. Of all such :math:`q` the one nearest to the posterior
+# maximizes the bound on the evidence. As a loss of one example out of :math:`N`,
+#
+# .. math::
+#
+#    -\mathbb E_{w \sim q} \log p(y_n \mid x_n, w)
+#    + \frac1N \mathrm{KL}\left(q(w) \,\|\, p(w)\right),
+#    \qquad w = \mu + \sigma \odot \varepsilon .
+#
+# The divergence from the prior belongs to the whole training set, hence the
+# :math:`1/N`: an average over a batch must not carry more than its share. ``fit``
+# cannot know :math:`N`, so a layer that was not told refuses to train.
+
+import keras
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from dlcompanion import datasets
+from dlcompanion.autodiff import value_and_grad
+from dlcompanion.claims import claim
+from dlcompanion.training import fit_in_memory
+from dlcompanion.uncertainty import (
+    Conv2DFlipout,
+    DenseFlipout,
+    DenseLocalReparameterization,
+    DenseReparameterization,
+    NormalPosterior,
+    NormalPrior,
+    predictive_entropy,
+    predictive_samples,
+    set_training_examples,
+)
+
+keras.utils.set_random_seed(0)
+NOISE, SEEDS = 0.2, 5
+
+
+def restart(model, weights):
+    """Give a compiled model new weights and an optimizer without memory."""
+    model.set_weights(weights)
+    for variable in model.optimizer.variables:
+        if not variable.path.endswith("learning_rate"):
+            variable.assign(keras.ops.zeros_like(variable))
+
+
+def target(x):
+    return np.sin(2 * x) + 0.3 * x
+
+
+rng = np.random.default_rng(0)
+x_seen = np.concatenate([rng.uniform(-3, -1, 30), rng.uniform(0.8, 2, 20)])
+y_seen = target(x_seen) + NOISE * rng.normal(size=50)
+grid = np.linspace(-4.5, 4.5, 181)
+
+
+def gaussian_loss(y, prediction):
+    """Negative log-likelihood of a normal with known noise, without its constant."""
+    return 0.5 * keras.ops.mean((y - prediction) ** 2, axis=-1) / NOISE**2
+
+
+# %%
+# A posterior that is known
+# -------------------------
+#
+# Linear regression on fixed features :math:`\phi(x)`, here 12 Gaussian bumps, has the
+# posterior :math:`\mathcal N(m, S)` with :math:`S^{-1} = I + \Phi^\top \Phi /
+# \sigma^2` and :math:`m = S \Phi^\top y / \sigma^2`. Independent weights cannot follow
+# its correlations, so we turn the features to the directions in which it has none, the
+# eigenvectors of :math:`\Phi^\top \Phi`; a rotation leaves the prior as it is. Now
+# the layer can be exact, and we can see whether it is, from five starts. All begin with
+# narrow deviations: begun wide, the first gradients are so noisy that Adam, which
+# remembers them for a thousand steps, hardly moves any more.
+
+centres = np.linspace(-4, 4, 12)
+
+
+def bumps(x):
+    return np.exp(-0.5 * ((x[:, None] - centres) / 0.7) ** 2)
+
+
+directions = np.linalg.eigh(bumps(x_seen).T @ bumps(x_seen))[1]
+features = (bumps(x_seen) @ directions).astype("float32")
+covariance = np.linalg.inv(np.eye(12) + features.T @ features / NOISE**2)
+exact_mean = covariance @ features.T @ y_seen / NOISE**2
+exact_std = np.sqrt(np.diag(covariance))
+
+layer = DenseLocalReparameterization(
+    1, use_bias=False, kernel_posterior=NormalPosterior(initial_scale=0.3)
+)
+model = keras.Sequential([keras.Input((12,)), layer])
+set_training_examples(model, len(x_seen))
+many = np.tile(features, (20, 1)), np.tile(y_seen, 20)[:, None]  # less noise a step
+rate = keras.optimizers.schedules.CosineDecay(0.1, 300)
+model.compile(keras.optimizers.Adam(rate), gaussian_loss)
+means, stds = [], []
+for seed in range(SEEDS):
+    keras.utils.set_random_seed(seed)
+    loc = 0.3 * np.random.normal(size=(12, 1))
+    restart(model, [loc, np.full((12, 1), -3.0)])
+    fit_in_memory(model, *many, batch_size=1000, epochs=300, verbose=0, seed=seed)
+    means.append(keras.ops.convert_to_numpy(layer.kernel_posterior.mean())[:, 0])
+    stds.append(keras.ops.convert_to_numpy(layer.kernel_posterior.stddev())[:, 0])
+mean_errors = [
+    np.linalg.norm(m - exact_mean) / np.linalg.norm(exact_mean) for m in means
+]
+std_errors = [np.max(np.abs(s / exact_std - 1)) for s in stds]
+
+phi = (bumps(grid) @ directions).astype("float32")
+draws = predictive_samples(model, phi, samples=400, seed=0)[..., 0]
+exact_band = np.sqrt(np.einsum("ni,ij,nj->n", phi, covariance, phi))
+figure, axes = plt.subplots(
+    1, 2, figsize=(10, 3.6), layout="constrained", width_ratios=[1, 1.7]
+)
+axes[0].errorbar(exact_mean, means[-1], stds[-1], fmt="o", ms=4)
+axes[0].plot([-2.5, 2.5], [-2.5, 2.5], color="0.6", lw=1, zorder=0)
+axes[0].set(xlabel="mean of a weight, exact", ylabel="learned, with its deviation")
+axes[0].axis("equal")
+centre = phi @ exact_mean
+axes[1].fill_between(
+    grid, centre - 2 * exact_band, centre + 2 * exact_band, color="C0", alpha=0.25,
+    label="exact: two deviations",
+)  # fmt: skip
+for sign in (-2, 2):
+    axes[1].plot(
+        grid, draws.mean(axis=0) + sign * draws.std(axis=0), "C1--", lw=1.2,
+        label="learned" if sign == 2 else None,
+    )  # fmt: skip
+axes[1].plot(grid, target(grid), "k:", lw=1, label="truth")
+axes[1].plot(x_seen, y_seen, "k.", ms=4)
+axes[1].set(ylim=(-4, 4), xlabel="$x$")
+axes[1].legend(fontsize="small", ncols=3, loc="upper center")
+plt.show()
+
+# %%
+# What goes wrong without 1/N
+# ---------------------------
+#
+# A small network on the same points, trained in three ways: with the divergence divided
+# by the 50 examples; undivided, what comes out when the factor is forgotten; and
+# divided by far too much.
+
+
+def curve_network():
+    return keras.Sequential(
+        [
+            keras.Input((1,)),
+            DenseFlipout(40, "tanh", prior=NormalPrior(3.0)),
+            DenseFlipout(1, prior=NormalPrior(1.0)),
+        ]
+    )
+
+
+curve = curve_network()
+curve.compile(keras.optimizers.Adam(0.05), gaussian_loss)
+x_column, y_column = x_seen[:, None].astype("float32"), y_seen[:, None]
+column = grid[:, None].astype("float32")
+cases = {"divided by N = 50": 50, "not divided": 1, "divided by 1,000,000": 10**6}
+near = (grid > -3) & (grid < -1) | (grid > 0.8) & (grid < 2)
+bands, errors, spreads = {}, {}, {}
+for name, examples in cases.items():
+    set_training_examples(curve, examples)
+    errors[name], spreads[name] = [], []
+    for seed in range(3):
+        keras.utils.set_random_seed(seed)
+        restart(curve, curve_network().get_weights())
+        fit_in_memory(
+            curve, x_column, y_column, batch_size=50, epochs=300, verbose=0, seed=seed
+        )
+        drawn = predictive_samples(curve, column, 100, seed=seed)[..., 0]
+        bands[name] = drawn
+        miss = drawn.mean(axis=0) - target(grid)
+        errors[name].append(np.sqrt(np.mean(miss[near] ** 2)))
+        spreads[name].append([drawn.std(axis=0)[m].mean() for m in (near, ~near)])
+
+figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained", sharey=True)
+for axis, (name, drawn) in zip(axes, bands.items(), strict=True):
+    centre, spread = drawn.mean(axis=0), drawn.std(axis=0)
+    axis.fill_between(grid, centre - 2 * spread, centre + 2 * spread, alpha=0.25)
+    axis.plot(grid, drawn[:6].T, "C0", lw=0.4)
+    axis.plot(grid, centre, "C0")
+    axis.plot(grid, target(grid), "k:", lw=1)
+    axis.plot(x_seen, y_seen, "k.", ms=3)
+    axis.set(title=name, ylim=(-4, 4), xlabel="$x$")
+plt.show()
+print(f"{'':24s} RMSE   deviation of the draws, near and far from data (medians)")
+for name in cases:
+    near_far = np.median(spreads[name], axis=0)
+    print(f"{name:24s} {np.median(errors[name]):.3f}  {near_far.round(3)}")
+
+# %%
+# What flipout is for
+# -------------------
+#
+# With one draw of the kernel for the whole batch, all examples err in the same
+# direction, and the gradient stays noisy however large the batch is. Flipout gives
+# each example a draw of its own, for the price of a second product.
+
+sizes = [1, 4, 16, 64, 256]
+kinds = {
+    "one kernel a batch": DenseReparameterization,
+    "flipout": DenseFlipout,
+    "local reparameterization": DenseLocalReparameterization,
+}
+variance = {kind: [] for kind in kinds}
+for kind, layer_class in kinds.items():
+    dense = layer_class(
+        8, kernel_posterior=NormalPosterior("zeros", 0.3), training_examples=1, seed=3
+    )
+    dense.build((None, 16))
+    for size in sizes:
+        batch = np.random.default_rng(1).normal(size=(size, 16)).astype("float32")
+
+        def loss(dense=dense, batch=batch):
+            return keras.ops.mean(keras.ops.sum((dense(batch) - 1.0) ** 2, axis=-1))
+
+        gradient = value_and_grad(loss, variables=[dense.kernel_posterior.loc])
+        drawn = [np.array(gradient()[1][0]) for _ in range(30)]
+        variance[kind].append(np.var(drawn, axis=0).mean())
+
+figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
+for kind, values in variance.items():
+    axis.loglog(sizes, values, "o-", label=kind)
+axis.set(xlabel="examples in a batch", ylabel="variance of the gradient by $\\mu$")
+axis.legend()
+plt.show()
+
+# %%
+# Digits, 300 to learn from
+# -------------------------
+#
+# The same small convolutional network with Keras's layers and with
+# :class:`~dlcompanion.uncertainty.Conv2DFlipout`. The Bayesian one predicts by the
+# mean of 20 draws. Foreign pictures are noise with the brightness of digits.
+
+(x_train, y_train), (x_test, y_test) = datasets.digits(test=0.4, seed=0)
+shuffled = np.random.default_rng(0).permuted(x_test.reshape(-1, 64), axis=1)
+foreign = shuffled.reshape(x_test.shape)  # the pixels of each digit, in random order
+
+
+def digit_network(convolution, dense):
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            convolution(16, 3, activation="relu", padding="same"),
+            keras.layers.MaxPooling2D(),
+            convolution(16, 3, activation="relu"),
+            keras.layers.Flatten(),
+            dense(10),
+        ]
+    )
+
+
+def softmax(logits):
+    e = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+kinds_of_layers = {
+    "point": (keras.layers.Conv2D, keras.layers.Dense),
+    "Bayesian": (Conv2DFlipout, DenseFlipout),
+}
+both = np.concatenate([x_test, foreign])
+is_foreign = np.repeat([0, 1], len(x_test))
+scores = {}
+for kind, layers in kinds_of_layers.items():
+    network = digit_network(*layers)
+    if kind == "Bayesian":
+        set_training_examples(network, 300)
+    cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    network.compile(keras.optimizers.Adam(5e-3), cross_entropy)
+    scores[kind] = []
+    for seed in range(SEEDS):
+        keras.utils.set_random_seed(seed)
+        restart(network, digit_network(*layers).get_weights())
+        chosen = np.random.default_rng(seed).permutation(len(x_train))[:300]
+        x, y = x_train[chosen], y_train[chosen]
+        fit_in_memory(network, x, y, batch_size=50, epochs=50, verbose=0, seed=seed)
+        if kind == "point":
+            p = softmax(keras.ops.convert_to_numpy(network(both)))[None]
+        else:
+            p = softmax(predictive_samples(network, both, 20, batch_size=len(both)))
+        mean, doubt = p.mean(axis=0)[: len(x_test)], predictive_entropy(p)
+        right = mean[np.arange(len(y_test)), y_test]
+        scores[kind].append(
+            (
+                np.mean(mean.argmax(axis=1) == y_test),
+                -np.log(right + 1e-12).mean(),
+                np.exp(-doubt[is_foreign == 1]).mean(),
+                roc_auc_score(is_foreign, doubt),
+            )
+        )
+scores = {kind: np.array(rows) for kind, rows in scores.items()}
+
+figure, axes = plt.subplots(1, 4, figsize=(10, 2.8), layout="constrained")
+titles = ("accuracy", "loss a digit", "certainty on foreign", "foreign found (AUROC)")
+for n, (axis, title) in enumerate(zip(axes, titles, strict=True)):
+    for place, kind in enumerate(scores):
+        values = scores[kind][:, n]
+        axis.plot([place] * SEEDS, values, "o", color=f"C{place}", alpha=0.6)
+        axis.plot(place, np.median(values), "_", color=f"C{place}", ms=36, mew=2)
+    axis.set_xticks(range(2), list(scores))
+    axis.set(title=title, xlim=(-0.6, 1.6))
+plt.show()
+
+# %%
+# What to notice
+# --------------
+#
+# - The layer finds the exact posterior of the regression, mean and deviation, and its
+#   band widens in the gap and outside as it must. That took features in which the
+#   weights are independent: a posterior with correlations needs
+#   :class:`~dlcompanion.uncertainty.SpecPosterior`, or comes out too narrow.
+# - Without the :math:`1/N` the prior counts fifty times: the curve goes flat and the
+#   draws are those of the prior. Nothing crashes, and the loss goes down. Divided
+#   by too much, the draws agree everywhere, as if there were no doubt.
+# - The band of the small network hardly widens away from the data. Two layers of
+#   independent weights cannot express "sure here and there, unsure between".
+# - The noise of one kernel a batch does not average out. With flipout it does, as
+#   with noise of its own for each output.
+# - On digits the Bayesian network is a little less accurate and its loss is larger:
+#   with 300 examples the prior of thousands of weights weighs more than the data. It
+#   claims to know far less about foreign pictures; but as it doubts digits more, too,
+#   what counts is the last panel, where the two kinds are told apart.
+#
+# The trivial baseline is the most frequent class; then the claims.
+
+majority = np.mean(y_test == np.bincount(y_train).argmax())
+print(f"{'':10s} accuracy  loss   certainty on foreign  AUROC  (medians of 5)")
+print(f"{'majority':10s} {majority:.3f}")
+for kind, rows in scores.items():
+    print(f"{kind:10s} " + "   ".join(f"{v:.3f}" for v in np.median(rows, axis=0)))
+difference = scores["Bayesian"] - scores["point"]
+spread = difference.std(axis=0, ddof=1)
+print(
+    "Bayesian less point:", np.median(difference, axis=0).round(3), "±", spread.round(3)
+)
+
+claim(
+    "distance of the learned means from the exact ones, worst",
+    100 * max(mean_errors),
+    "<",
+    2,
+    "%",
+    seeds=SEEDS,
+)
+claim(
+    "error of a learned deviation, worst weight, worst start",
+    100 * max(std_errors),
+    "<",
+    10,
+    "%",
+    seeds=SEEDS,
+)
+near_band, far_band = [draws.std(axis=0)[m].mean() for m in (near, ~near)]
+claim("band away from the data to band at the data", far_band / near_band, ">", 3)
+claim(
+    "error of the curve, divergence not divided to divided by N, least",
+    min(np.divide(errors["not divided"], errors["divided by N = 50"])),
+    ">",
+    1.3,
+    seeds=3,
+)
+claim(
+    "variance of the gradient at 256 examples, flipout to one kernel a batch",
+    variance["flipout"][-1] / variance["one kernel a batch"][-1],
+    "<",
+    0.2,
+)
+claim(
+    "loss a digit, Bayesian less point network: it is worse, median",
+    np.median(difference[:, 1]),
+    ">",
+    0.05,
+    seeds=SEEDS,
+)
+claim(
+    "AUROC of foreign pictures, Bayesian less point network, median",
+    np.median(difference[:, 3]),
+    ">",
+    0.005,
+    seeds=SEEDS,
+)
+
+# %%
+# Try it
+# ------
+#
+# 1. Leave the features as they are, without turning them. Which deviations come out
+#    too small, and why never too large?
+# 2. Repeat every example of the digits ten times and keep ``training_examples`` at
+#    300. What changes? And what if it is 3,000?
+# 3. Give the convolutions a prior with the scale of their initializer, or a
+#    :class:`~dlcompanion.uncertainty.SpecPrior` of two normals, one of them narrow.
+#
+# References
+# ----------
+# Blundell et al., *Weight Uncertainty in Neural Networks*, 2015,
+# https://arxiv.org/abs/1505.05424 (:cite:t:`blundell2015weight`); Kingma, Salimans and
+# Welling, *Variational Dropout and the Local Reparameterization Trick*, 2015,
+# https://arxiv.org/abs/1506.02557 (:cite:t:`kingma2015variational`); Wen et al.,
+# *Flipout*, 2018, https://arxiv.org/abs/1803.04386 (:cite:t:`wen2018flipout`); Foong
+# et al., *On the Expressiveness of Approximate Inference in Bayesian Neural Networks*,
+# 2020, https://arxiv.org/abs/1909.00719 (:cite:t:`foong2020expressiveness`), on what
+# independent weights cannot express.
+
+# sphinx_gallery_tags = ["layer", "all backends", "intermediate"]
