@@ -66,6 +66,7 @@ from dlcompanion.uncertainty.sparse_gaussian_process import SparseGaussianProces
 from dlcompanion.uncertainty.stochastic_weights import (
     set_training_examples,
 )
+from dlcompanion.uncertainty.swag import SWAG
 from dlcompanion.uncertainty.weight_posterior import (
     NormalPosterior,
     NormalPrior,
@@ -74,6 +75,7 @@ from dlcompanion.uncertainty.weight_posterior import (
 )
 
 __all__ = [
+    "SWAG",
     "AdaptiveCalibrationError",
     "AdaptivePredictionSets",
     "BayesianConvolution",

@@ -4,8 +4,8 @@ A trained network knows more doubt than it shows
 
 Training ends at one set of weights, and prediction forgets that others would have done
 almost as well. The Laplace approximation asks the curvature of the loss how many: flat
-directions are weights that the data left open. For the last layer it costs one pass over
-the training data and no training at all, and for a linear model it is Bayes' rule
+directions are weights that the data left open. For the last layer it costs one pass
+over the training data and no training at all, and for a linear model it is Bayes' rule
 itself. :class:`~dlcompanion.uncertainty.LastLayerLaplace` puts it behind a trained
 Keras model. This page measures what that does to a regression with a hole in its data,
 to a classifier far from its data, and to the likelihood of digits.
@@ -186,7 +186,7 @@ for seed in range(5):
     accuracy.append([float((a.argmax(axis=1) == y_test).mean()) for a in p.values()])
 
 figure, axis = plt.subplots(figsize=(5, 3), layout="constrained")
-for place, (name, values) in enumerate(nll.items()):
+for place, values in enumerate(nll.values()):
     axis.plot([place] * 5, values, "o", color=f"C{place}")
 axis.plot(range(3), np.transpose(list(nll.values())).T, color="0.7", lw=0.8, zorder=0)
 axis.set_xticks(range(3), list(nll))
