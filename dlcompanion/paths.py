@@ -65,14 +65,14 @@ def explain(name, chapters):
 
 def _is(kind, module, name):
     """Whether a public name of a chapter is a class of a kind."""
-    base = importlib.import_module("keras")
+    keras = base = importlib.import_module("keras")
     for part in KINDS[kind].split("."):
         base = getattr(base, part)
     thing = getattr(module, name, None)
     if not isinstance(thing, type) or not issubclass(thing, base):
         return False
     # a model is a layer to Keras, and not what somebody who says "layers" wants
-    return kind != "layers" or not hasattr(thing, "fit")
+    return kind != "layers" or not issubclass(thing, keras.Model)
 
 
 class WrongPathFinder:
