@@ -11,6 +11,11 @@ from dlcompanion.reinforcement.bandits import (
 )
 from dlcompanion.reinforcement.environments import Environments, Episodes
 from dlcompanion.reinforcement.finite_mdp import FiniteMDP
+from dlcompanion.reinforcement.generalized_advantage import (
+    generalized_advantages,
+    lambda_returns,
+    n_step_returns,
+)
 from dlcompanion.reinforcement.grid_world import GridWorld
 from dlcompanion.reinforcement.policy_gradient import (
     REINFORCE,
@@ -30,29 +35,35 @@ from dlcompanion.reinforcement.value_iteration import (
     policy_values,
     value_iteration,
 )
+from dlcompanion.reinforcement.vtrace import VTrace, vtrace
 
 __all__ = [
     "REINFORCE",
+    "SARSA",
+    "UCB1",
     "Agent",
+    "BernoulliBandits",
     "Environments",
     "Episodes",
-    "PolicyWithBaseline",
-    "baseline_loss",
-    "policy_gradient_loss",
-    "reward_to_go",
-    "UCB1",
-    "BernoulliBandits",
     "EpsilonGreedy",
-    "Greedy",
-    "Pulls",
-    "ThompsonSampling",
-    "GridWorld",
-    "SARSA",
     "ExpectedSARSA",
-    "QLearning",
-    "TabularAgent",
     "FiniteMDP",
+    "Greedy",
+    "GridWorld",
+    "PolicyWithBaseline",
+    "Pulls",
+    "QLearning",
     "Solution",
+    "TabularAgent",
+    "ThompsonSampling",
+    "VTrace",
+    "baseline_loss",
+    "generalized_advantages",
+    "lambda_returns",
+    "n_step_returns",
+    "policy_gradient_loss",
     "policy_values",
+    "reward_to_go",
     "value_iteration",
+    "vtrace",
 ]
