@@ -86,33 +86,39 @@ class Planar(_OneUnit):
         y = ops.cast(inputs, "float32")
         w, b, u = (ops.convert_to_tensor(v) for v in (self.w, self.b, self.u))
         inner = ops.sum(w * u)
-        slope = ops.softplus(inner) - 1.0  # of the push at the plane, above -1
-        u_hat = u + (slope - inner) * w / ops.sum(w * w)
+        s = ops.softplus(inner)  # above 0; w^T u_hat is s - 1
+        u_hat = u + (s - 1.0 - inner) * w / ops.sum(w * w)
         along = ops.sum(y * w, axis=-1)  # w^T x, or w^T y on the way back
         if inverse:
-            along = _solve(along, slope, b)
+            along = _solve(along, s, b)
         push = ops.tanh(along + b)
-        log_det = ops.log1p((1.0 - push * push) * slope)
+        log_det = ops.log(_rise(push, s))
         step = push[:, None] * u_hat
         moved, log_det = (y - step, -log_det) if inverse else (y + step, log_det)
         return ops.cast(moved, inputs.dtype), ops.cast(log_det, inputs.dtype)
 
 
-def _solve(target, slope, b):
-    """The a with a + slope tanh(a + b) = target, an increasing function of a."""
+def _rise(push, s):
+    """1 + (1 - push^2) (s - 1), by positive terms: no rounding makes it 0."""
+    square = push * push
+    return square + (1.0 - square) * s
+
+
+def _solve(target, s, b):
+    """The a with a + (s - 1) tanh(a + b) = target, an increasing function of a."""
 
     def halve(_, ends):
         low, high = ends
         middle = 0.5 * (low + high)
-        above = middle + slope * ops.tanh(middle + b) > target
+        above = middle + (s - 1.0) * ops.tanh(middle + b) > target
         return ops.where(above, low, middle), ops.where(above, middle, high)
 
-    ends = target - ops.abs(slope), target + ops.abs(slope)
-    low, high = backend.repeat(HALVINGS, halve, ends)
+    reach = ops.abs(s - 1.0)
+    low, high = backend.repeat(HALVINGS, halve, (target - reach, target + reach))
     a = ops.stop_gradient(0.5 * (low + high))
     push = ops.tanh(a + b)
-    rise = ops.stop_gradient(1.0 + slope * (1.0 - push * push))
-    return a - (a + slope * push - target) / rise
+    rise = ops.stop_gradient(_rise(push, s))
+    return a - (a + (s - 1.0) * push - target) / rise
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
@@ -165,20 +171,19 @@ class Radial(_OneUnit):
 
     def call(self, inputs, inverse=False, context=None):
         centre, a, c = (ops.convert_to_tensor(v) for v in (self.centre, self.a, self.c))
-        alpha = ops.softplus(a)
-        beta = ops.softplus(c) - alpha
+        alpha, s = ops.softplus(a), ops.softplus(c)  # beta is s - alpha
         away = ops.cast(inputs, "float32") - centre
         square = ops.sum(away * away, axis=-1)
         r = ops.sqrt(ops.maximum(square, 1e-12))  # a gradient at the centre too
         if inverse:  # r + beta r / (alpha + r) is known; r is the positive root
-            p = 0.5 * (alpha + beta - r)
+            p = 0.5 * (s - r)
             root = ops.sqrt(p * p + alpha * r)
             # the form that subtracts no equals from each other
             r = ops.where(p > 0, alpha * r / (ops.abs(p) + root), ops.abs(p) + root)
-        h = 1.0 / (alpha + r)
-        stretch = 1.0 + beta * h
-        log_det = (away.shape[-1] - 1) * ops.log(stretch)
-        log_det = log_det + ops.log(stretch - beta * r * h * h)
+        # 1 + beta h and 1 + beta h - beta r h^2, by positive terms
+        stretch = (r + s) / (r + alpha)
+        along = (r * r + 2.0 * alpha * r + alpha * s) / ops.square(r + alpha)
+        log_det = (away.shape[-1] - 1) * ops.log(stretch) + ops.log(along)
         stretch = stretch[:, None]
         moved, log_det = (
             (away / stretch, -log_det) if inverse else (away * stretch, log_det)

@@ -41,7 +41,7 @@ def test_contract_of_the_flow(flow_class):
     arguments = {"event_size": 2, "length": 2, "seed": 3}
     check_model(
         flow_class, arguments, points(8, 2), compile_kwargs={"optimizer": "adam"},
-        output_shape=(8,), export=True,
+        output_shape=(8,), export=flow_class is PlanarFlow,
     )  # fmt: skip
 
 
