@@ -238,13 +238,14 @@ for number in range(4):
 # --------------
 #
 # - The correction of :math:`u` costs nothing and needs no penalty: the determinant
-#   stays positive, where the bare formula folds space with every second random layer.
+#   stays positive, where the bare formula folds space.
 # - One Gaussian takes the better half of what it cannot cover: the reverse divergence
 #   punishes being where the target is not. It is *mode seeking*, and so are the flows:
 #   look at the fourth energy, whose lower branch is forgotten.
-# - Two layers cannot do the ring: on the first energy they lose to the Gaussian. More layers come closer, slowly. A layer bends along one direction only, and each
-#   seed finds other folds. That is why couplings and splines replaced these flows, as
-#   soon as there were any; they remain the smallest flow that there is.
+# - Two layers cannot do the ring: on the first energy they lose to the Gaussian. More
+#   layers come closer, slowly. Each bends along one direction only, and each seed finds
+#   other bends. That is why couplings and splines replaced these flows, as soon as
+#   there were any; they remain the smallest flow that there is.
 # - The pictures needed the density of given points, hence inverses. A planar layer has
 #   no formula for it; thirty halvings of an interval do.
 
