@@ -3,6 +3,7 @@
 from dlcompanion.generative.actnorm import ActNorm
 from dlcompanion.generative.autoregressive_network import MADE
 from dlcompanion.generative.change_of_variables import NormalizingFlow
+from dlcompanion.generative.conditional_autoencoder import ConditionalVAE
 from dlcompanion.generative.control_variates import (
     rebar_control,
     relax_gradient,
@@ -21,6 +22,10 @@ from dlcompanion.generative.dequantization import (
 from dlcompanion.generative.free_energy import FreeEnergy
 from dlcompanion.generative.glow import ChannelCoupling, Glow
 from dlcompanion.generative.importance_weighted_autoencoder import IWAE
+from dlcompanion.generative.information_bottleneck import (
+    InformationPlane,
+    VariationalBottleneck,
+)
 from dlcompanion.generative.inverted_transform import Inverted
 from dlcompanion.generative.invertible_convolution import InvertibleConvolution1x1
 from dlcompanion.generative.masked_autoregressive_flow import (
@@ -29,6 +34,12 @@ from dlcompanion.generative.masked_autoregressive_flow import (
     MaskedAutoregressiveFlow,
 )
 from dlcompanion.generative.multiscale import FactorOut, Squeeze
+from dlcompanion.generative.mutual_information import (
+    DonskerVaradhanEstimator,
+    InfoNCEEstimator,
+    binned_information,
+    discrete_information,
+)
 from dlcompanion.generative.normalizing_flows import NICE, RealNVP
 from dlcompanion.generative.planar_flow import (
     Planar,
@@ -79,7 +90,9 @@ __all__ = [
     "AutoregressiveSplineFlow",
     "ChannelCoupling",
     "CodePerplexity",
+    "ConditionalVAE",
     "DiagonalScaling",
+    "DonskerVaradhanEstimator",
     "EMAVectorQuantizer",
     "FactorOut",
     "FreeEnergy",
@@ -87,6 +100,8 @@ __all__ = [
     "Glow",
     "GumbelSoftmax",
     "IWAE",
+    "InfoNCEEstimator",
+    "InformationPlane",
     "InverseAutoregressiveFlow",
     "Inverted",
     "InvertibleConvolution1x1",
@@ -109,9 +124,12 @@ __all__ = [
     "StraightThroughBernoulli",
     "VAE",
     "VQVAE",
+    "VariationalBottleneck",
     "VectorQuantizer",
+    "binned_information",
     "bits_per_dimension",
     "dequantize",
+    "discrete_information",
     "kl_to_standard_normal",
     "measure_valued_gradient",
     "pathwise_gradient",

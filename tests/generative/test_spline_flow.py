@@ -8,6 +8,9 @@ from keras import ops
 from dlcompanion import autodiff, backend
 from dlcompanion.datasets import two_moons
 from dlcompanion.generative import (
+    MADE,
+    AutoregressiveSpline,
+    AutoregressiveSplineFlow,
     NeuralSplineFlow,
     SplineCoupling,
     rational_quadratic_spline,
@@ -60,6 +63,15 @@ def test_contract_of_the_model():
     )  # fmt: skip
 
 
+def test_contract_of_the_autoregressive_layer():
+    check_layer(
+        AutoregressiveSpline,
+        lambda: {"conditioner": MADE(8, hidden_units=(8,)), "bins": 3},
+        points(size=3),
+        output_shape=[(6, 3), (6,)],
+    )
+
+
 def test_a_coupling_is_a_spline_for_each_moved_variable():
     x, dense = points(size=5), keras.layers.Dense(3 * 5, bias_initializer="normal")
     coupling = SplineCoupling(dense, bins=2, bound=2.0)
@@ -80,8 +92,19 @@ def test_a_coupling_is_a_spline_for_each_moved_variable():
     np.testing.assert_array_equal(ops.convert_to_numpy(y)[:, :2], x[:, :2])
 
 
-def test_inverse_and_log_det_are_those_of_the_map():
+@pytest.mark.parametrize("kind", ["coupling", "autoregressive"])
+def test_inverse_and_log_det_are_those_of_the_map(kind):
     flow, x = flow_of(0.3, event_size=3, couplings=3), points(6, 3)
+    if kind == "autoregressive":
+        flow = AutoregressiveSplineFlow(3, blocks=2, hidden_units=(8,), bins=4)
+        flow.build((None, 3))
+        scramble(flow, 0.3)
+        again = AutoregressiveSplineFlow.from_config(flow.get_config())
+        again.build((None, 3))
+        again.set_weights(flow.get_weights())
+        np.testing.assert_array_equal(
+            *(ops.convert_to_numpy(f.log_prob(x)) for f in (flow, again))
+        )
 
     def both(x):
         z, log_det = flow.to_noise(x)
@@ -166,6 +189,10 @@ def test_bad_arguments(bad, name):
         NeuralSplineFlow(**{**SMALL, **bad})
     with pytest.raises(ValueError, match=f"{name} must be .*Received: {name}="):
         SplineCoupling(keras.layers.Dense(22), **bad)
+    with pytest.raises(ValueError, match=f"{name} must be .*Received: {name}="):
+        AutoregressiveSpline(MADE(11), **bad)
+    with pytest.raises(ValueError, match=f"{name} must be .*Received: {name}="):
+        AutoregressiveSplineFlow(3, **bad)
 
 
 def test_the_conditioner_must_fit():
