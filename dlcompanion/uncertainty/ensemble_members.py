@@ -199,6 +199,7 @@ def seeded(build_fn, seed):
 
 
 def checked(model):
+    """The model, if it is functional and has one output."""
     functional = isinstance(model, keras.Model) and model.built
     if not functional or len(getattr(model, "outputs", None) or ()) != 1:
         raise ValueError(
@@ -209,11 +210,13 @@ def checked(model):
 
 
 def values_of(model):
+    """Arrays of all variables, the trainable ones first."""
     variables = model.trainable_variables + model.non_trainable_variables
     return [ops.convert_to_numpy(v) for v in variables]
 
 
 def check_same(model, first, other):
+    """Refuse members of other shapes, or from the same start."""
     shapes = [[a.shape for a in values] for values in (first, other)]
     if shapes[0] != shapes[1]:
         raise ValueError(

@@ -49,7 +49,10 @@ class LastLayerLaplace(keras.Model):
     .. math:: \log p(D \mid \hat\theta) - \tfrac\alpha2 \|\hat\theta\|^2
         + \tfrac P2 \log\alpha + \tfrac12 \log\det\Sigma ,
 
-    unless they are given. ``fit`` is one pass over the training data and changes no
+    unless they are given. The evidence trusts the expansion and the other layers: it
+    may choose so wide a posterior that the likelihood of new data falls below that of
+    the trained model. Then give a larger ``prior_precision``, found on held-out data.
+    ``fit`` is one pass over the training data and changes no
     weight of the model. The attributes ``prior``, ``noise_scale`` and
     ``log_evidence`` are weights that hold what was found.
 
@@ -116,13 +119,16 @@ class LastLayerLaplace(keras.Model):
         self.prior_precision = prior_precision
         self.noise = noise
         # shares the layers of model, and is left out of what is saved
-        trunk = keras.Model(model.inputs, last.input)
+        sequential = isinstance(model, keras.Sequential)
+        inputs = model.inputs[0] if sequential else model.input
+        trunk = keras.Model(inputs, last.input)
         object.__setattr__(self, "_trunk", trunk)
         object.__setattr__(self, "_last", last)
         rows = last.kernel.shape[0] + last.use_bias
         for name in ("prior", "noise_scale", "log_evidence"):
             setattr(self, name, self._add(name, ()))
         self.add_posterior(rows, last.units)
+        self.build(model.input_shape)
 
     def _add(self, name, shape):
         return self.add_weight(

@@ -2,14 +2,16 @@ r"""
 The way of SGD around a minimum is worth keeping
 ================================================
 
-Averaging the weights that SGD visits (SWA) gives one good network and throws the rest of
-the walk away. But how far the walk strays, and in which directions, says which weights
-the data hold fast and which they do not mind. SWAG keeps the first two moments of the
-walk and predicts with draws from that Gaussian. This page looks at such a walk in the
-plane where it strays most, and compares the likelihood of SGD, of its average, and of
-:class:`~dlcompanion.uncertainty.SWAG` on digits of which some were labelled wrongly.
+Averaging the weights that SGD visits (SWA) gives one good network and throws the rest
+of the walk away. But how far the walk strays, and in which directions, says which
+weights the data hold fast and which they do not mind. SWAG keeps the first two moments
+of the walk and predicts with draws from that Gaussian. This page looks at such a walk
+in the plane where it strays most, and compares the likelihood of SGD, of its average,
+and of :class:`~dlcompanion.uncertainty.SWAG` on digits of which some were labelled
+wrongly.
 
-Before this page: :ref:`sphx_glr_gallery_optimization_plot_stochastic_weight_averaging.py`;
+Before this page:
+:ref:`sphx_glr_gallery_optimization_plot_stochastic_weight_averaging.py`;
 notation: :doc:`/notation`.
 """
 
@@ -17,9 +19,10 @@ notation: :doc:`/notation`.
 # The idea
 # --------
 #
-# From snapshots :math:`w_1, w_2, \ldots`, one an epoch, keep the mean :math:`\bar w`, the
-# variance :math:`\sigma^2` of each weight, and the last :math:`K` deviations from the
-# running mean as columns of :math:`D`. A draw has half its spread from each:
+# From snapshots :math:`w_1, w_2, \ldots`, one an epoch, keep the mean
+# :math:`\bar w`, the variance :math:`\sigma^2` of each weight, and the last :math:`K`
+# deviations from the running mean as columns of :math:`D`. A draw has half its spread
+# from each:
 #
 # .. math::
 #
@@ -70,8 +73,8 @@ class Walk(keras.callbacks.Callback):
 
 
 # %%
-# One network, several starts: 60 epochs of SGD with a large, constant learning rate; the
-# moments are taken over the last 40. Every fifth training label is wrong.
+# One network, several starts: 60 epochs of SGD with a large, constant learning rate;
+# the moments are taken over the last 40. Every fifth training label is wrong.
 
 model = network()
 model.compile(keras.optimizers.SGD(RATE), "sparse_categorical_crossentropy")

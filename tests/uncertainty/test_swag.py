@@ -79,15 +79,15 @@ def test_the_moments_are_arithmetic(trained):
 def test_samples_have_the_covariance_of_the_paper(trained, scale):
     _, swag, _ = trained
     rng = np.random.default_rng(3)
-    draws = np.array([flat(swag.sample(rng, scale)) for _ in range(20000)])
+    draws = np.array([flat(swag.sample(rng, scale)) for _ in range(6000)])
     columns = np.array([flat(d) for d in swag.deviations]).T  # (weights, K)
     expected = np.diag(flat(swag.variance)) / 2 + columns @ columns.T / (2 * 3)
     found = np.cov(draws.T)
     size = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
-    np.testing.assert_allclose(found / size, scale * expected / size, atol=0.05)
+    np.testing.assert_allclose(found / size, scale * expected / size, atol=0.08)
     deviation = np.sqrt(np.diag(expected))
     off = np.abs(draws.mean(axis=0) - flat(swag.average)) / deviation
-    assert off.max() < 0.05
+    assert off.max() < 0.07
 
 
 def test_the_spread_on_a_parabola_is_the_stationary_one():
@@ -98,13 +98,13 @@ def test_the_spread_on_a_parabola_is_the_stationary_one():
     swag = SWAG(0, rank=2)
     swag.set_model(model)
     ones, rng = np.ones((batch, 1), "float32"), np.random.default_rng(0)
-    for epoch in range(250):
-        for _ in range(8):
+    for epoch in range(150):
+        for _ in range(6):
             model.train_on_batch(ones, rng.normal(size=(batch, 1)).astype("float32"))
         if epoch >= 5:
             swag.on_epoch_end(epoch)
     expected = rate**2 * 4 / batch / (1 - (1 - 2 * rate) ** 2)
-    np.testing.assert_allclose(flat(swag.variance), expected, rtol=0.3)
+    np.testing.assert_allclose(flat(swag.variance), expected, rtol=0.4)
 
 
 def test_predictions_are_those_of_the_drawn_weights(trained):
