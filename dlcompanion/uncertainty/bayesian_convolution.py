@@ -13,6 +13,7 @@ from dlcompanion.uncertainty.stochastic_weights import (
 _KERAS = {1: keras.layers.Conv1D, 2: keras.layers.Conv2D, 3: keras.layers.Conv3D}
 
 
+@keras.saving.register_keras_serializable(package="dlcompanion")
 class BayesianConvolution(StochasticWeights):
     r"""What the nine Bayesian convolutions share: all but how the output is drawn.
 

@@ -12,6 +12,7 @@ from dlcompanion.uncertainty.stochastic_weights import (
 )
 
 
+@keras.saving.register_keras_serializable(package="dlcompanion")
 class BayesianDense(StochasticWeights):
     r"""What the three Bayesian dense layers share: all but how the output is drawn.
 

@@ -10,6 +10,7 @@ from keras import ops
 from dlcompanion.autodiff import value_and_grad
 from dlcompanion.testing import check_layer
 from dlcompanion.uncertainty import (
+    BayesianConvolution,
     Conv1DFlipout,
     Conv1DLocalReparameterization,
     Conv1DReparameterization,
@@ -131,6 +132,7 @@ def test_examples_of_a_batch_see_kernels_that_do_not_correlate():
 
 
 def test_rejects_what_keras_rejects():
+    assert all(issubclass(k, BayesianConvolution) for k in FLIPOUT + SHARED + LOCAL)
     with pytest.raises(ValueError, match="kernel_size"):
         Conv2DFlipout(2, (3, 3, 3))
     with pytest.raises(ValueError, match="filters"):

@@ -15,6 +15,7 @@ from dlcompanion.probability import MultivariateNormalTriLSpec
 from dlcompanion.testing import check_layer
 from dlcompanion.training import fit_in_memory
 from dlcompanion.uncertainty import (
+    BayesianDense,
     DenseFlipout,
     DenseLocalReparameterization,
     DenseReparameterization,
@@ -314,6 +315,7 @@ def test_only_reparameterization_takes_any_posterior():
 
 
 def test_rejects_sizes_that_cannot_be():
+    assert all(issubclass(layer_class, BayesianDense) for layer_class in LAYERS)
     with pytest.raises(ValueError, match="units must be an integer of at least 1"):
         DenseFlipout(0)
     with pytest.raises(ValueError, match="known number of features"):
