@@ -82,6 +82,8 @@ class IWAE(VAE):
     ):
         super().__init__(encoder, decoder, likelihood, seed=seed, **kwargs)
         self.samples = check_count("samples", samples)
+        # the likelihood is taken in call: data and scale stay as wide as they are
+        self.autocast = False
 
     def call(self, inputs, training=None):
         mean, log_variance = self._posterior(inputs, training)

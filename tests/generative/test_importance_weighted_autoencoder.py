@@ -86,9 +86,9 @@ def test_the_bound_tightens_with_the_draws_and_starts_at_the_elbo():
     assert np.all(np.diff(bounds) > 0)
     vae = small(model_class=VAE)
     elbo = numbers(backend.compile(lambda x: vae.elbo(x, 200), jit=False)(X)).mean()
-    np.testing.assert_allclose(bounds[0], elbo, atol=0.03)
+    np.testing.assert_allclose(bounds[0], elbo, atol=0.1)
     iwae = numbers(backend.compile(lambda x: vae.iwae(x, 16), jit=False)(x)).mean()
-    np.testing.assert_allclose(bounds[3], iwae, atol=0.03)
+    np.testing.assert_allclose(bounds[3], iwae, atol=0.1)
 
 
 def linear_gaussian():
