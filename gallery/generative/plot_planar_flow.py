@@ -140,10 +140,10 @@ constant = target.sum(axis=0) * (side[1] - side[0]) ** 2  # Z
 target /= constant
 
 # %%
-# Flows of two, four and eight layers, three seeds each, on 100,000 draws of noise. The
+# Flows of two and of eight layers, three seeds each, on 120,000 draws of noise. The
 # divergence is :math:`F + \log Z`, on noise that was not trained on.
 
-LENGTHS, SEEDS, STEPS, BATCH = [2, 4, 8], 3, 500, 200
+LENGTHS, SEEDS, STEPS, BATCH = [2, 8], 3, 600, 200
 noise = rng.normal(size=(STEPS * BATCH // 4, 2)).astype("float32")  # four epochs
 fresh = rng.normal(size=(10_000, 2)).astype("float32")
 divergence = np.zeros((4, len(LENGTHS), SEEDS))
@@ -255,11 +255,11 @@ claim("smallest determinant of 400 wild layers",
       min(smallest["planar"], smallest["radial"]), ">", 0)  # fmt: skip
 claim("the same with u as it is", smallest["planar, u as it is"], "<", -1)
 claim(
-    "two valleys: nats below the best Gaussian, 8 layers, worst seed",
-    best_gaussian[0] - divergence[0, -1].max(), ">", 0.2, unit="nats", seeds=SEEDS,
+    "two valleys: nats below the best Gaussian, 8 layers, median seed",
+    best_gaussian[0] - medians[0, -1], ">", 0.3, unit="nats", seeds=SEEDS,
 )  # fmt: skip
 claim(
-    "8 layers: nats below the best Gaussian, worst energy, median seed",
+    "8 layers: nats below the best Gaussian, worst of four energies",
     (best_gaussian - medians[:, -1]).min(), ">", 0.2, unit="nats", seeds=SEEDS,
 )  # fmt: skip
 claim(
