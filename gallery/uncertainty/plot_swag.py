@@ -73,39 +73,44 @@ class Walk(keras.callbacks.Callback):
 
 
 # %%
-# One network, several starts: 60 epochs of SGD with a large, constant learning rate;
-# the moments are taken over the last 40. Every fifth training label is wrong.
+# SGD with a large, constant learning rate, where every fifth training label is wrong.
+# After 60 epochs the network resists most wrong labels; after 150 it has learnt them by
+# heart. The moments are taken over the second part of each run.
 
 model = network()
 model.compile(keras.optimizers.SGD(RATE), "sparse_categorical_crossentropy")
-scores = {"SGD, last epoch": [], "SWA": [], "SWAG": []}
-walk, swag, doubt = Walk(), SWAG(start=20, rank=20), []
-for seed in range(SEEDS):
-    keras.utils.set_random_seed(seed)
-    model.set_weights(network().get_weights())
+names = ("SGD, last epoch", "SWA", "SWAG")
+lengths = {150: 75, 60: 20}  # epochs, and the first that counts
+scores = {epochs: {name: [] for name in names} for epochs in lengths}
+walk, swag, doubt, last_draws = Walk(), SWAG(start=0, rank=20), [], {}
+
+
+def noisy_digits(seed):
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(y_digits))[:EXAMPLES]
-    x_train, y_train = x_digits[chosen], y_digits[chosen].copy()
-    y_train[:WRONG] = (y_train[:WRONG] + rng.integers(1, 10, WRONG)) % 10
-    fit_in_memory(
-        model,
-        x_train,
-        y_train,
-        batch_size=20,
-        epochs=60,
-        callbacks=[walk, swag],
-        verbose=0,
-        seed=seed,
-    )
-    average = model.get_weights()
-    scores["SWA"].append(nll(model.predict(x_test, verbose=0)))
-    draws = swag.predict_samples(x_test, samples=30, seed=seed)
-    scores["SWAG"].append(nll(draws.mean(axis=0)))
-    model.set_weights(walk.weights[-1])
-    scores["SGD, last epoch"].append(nll(model.predict(x_test, verbose=0)))
-    wrong = draws.mean(axis=0).argmax(axis=1) != y_test
-    unsure = mutual_information(draws)
-    doubt.append(unsure[wrong].mean() / unsure[~wrong].mean())
+    x, labels = x_digits[chosen], y_digits[chosen].copy()
+    labels[:WRONG] = (labels[:WRONG] + rng.integers(1, 10, WRONG)) % 10
+    return x, labels
+
+
+for epochs, swag.start in lengths.items():
+    for seed in range(SEEDS):
+        keras.utils.set_random_seed(seed)
+        model.set_weights(network().get_weights())
+        x_train, y_train = noisy_digits(seed)
+        settings = {"batch_size": 20, "epochs": epochs, "verbose": 0, "seed": seed}
+        fit_in_memory(model, x_train, y_train, callbacks=[walk, swag], **settings)
+        average = model.get_weights()
+        draws = swag.predict_samples(x_test, samples=20, seed=seed, batch_size=1000)
+        scores[epochs]["SWAG"].append(nll(draws.mean(axis=0)))
+        for name, weights in (("SWA", average), (names[0], walk.weights[-1])):
+            model.set_weights(weights)
+            p = model.predict(x_test, batch_size=1000, verbose=0)
+            scores[epochs][name].append(nll(p))
+        wrong = draws.mean(axis=0).argmax(axis=1) != y_test
+        last_draws[epochs] = draws
+        unsure = mutual_information(draws)
+        doubt.append(unsure[wrong].mean() / unsure[~wrong].mean())
 
 # %%
 # The walk of the last run in the plane of its two widest directions, over the training
@@ -124,12 +129,12 @@ def unflat(vector):
 
 
 center = flat(average)
-steps = np.array([flat(w) for w in walk.weights[20:]]) - center
+steps = np.array([flat(w) for w in walk.weights[swag.start :]]) - center
 axes_of_plane = np.linalg.svd(steps, full_matrices=False)[2][:2]
 path = steps @ axes_of_plane.T
 drawn = np.array([flat(swag.sample(s)) - center for s in range(100)]) @ axes_of_plane.T
-reach = 1.2 * max(np.abs(path).max(), np.abs(drawn).max())
-side = np.linspace(-reach, reach, 13)
+reach = 1.15 * np.abs(np.concatenate([path, drawn])).max(axis=0)
+sides = [np.linspace(-r, r, 13) for r in reach]
 
 
 def training_loss(a, b):
@@ -138,9 +143,9 @@ def training_loss(a, b):
     return -np.log(p[np.arange(EXAMPLES), y_train]).mean()
 
 
-surface = [[training_loss(a, b) for a in side] for b in side]
+surface = [[training_loss(a, b) for a in sides[0]] for b in sides[1]]
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.7), layout="constrained")
-shown = axes[0].contourf(side, side, surface, 20, cmap="viridis")
+shown = axes[0].contourf(*sides, surface, 20, cmap="viridis")
 axes[0].plot(*path.T, "w-", lw=0.6)
 axes[0].plot(*path.T, "w.", ms=5, label="SGD, an epoch a point")
 axes[0].plot(*drawn.T, "C1.", ms=4, label="draws")
@@ -148,11 +153,14 @@ axes[0].plot(0, 0, "r*", ms=12, label="SWA")
 axes[0].set(xlabel="widest direction", ylabel="second widest")
 axes[0].legend(fontsize="small", loc="upper right")
 figure.colorbar(shown, ax=axes[0], label="training loss (nats)")
-together = [nll(draws[:count].mean(axis=0)) for count in range(1, 31)]
-axes[1].plot(range(1, 31), together, "o-", ms=3, label="SWAG")
-axes[1].axhline(scores["SWA"][-1], color="r", ls="--", label="SWA")
-axes[1].axhline(scores["SGD, last epoch"][-1], color="0.5", ls=":", label="SGD")
-axes[1].set(xlabel="draws", ylabel="test NLL (nats)")
+for colour, epochs in zip(("C0", "C1"), lengths, strict=True):
+    draws = last_draws[epochs]
+    together = [nll(draws[:count].mean(axis=0)) for count in range(1, 21)]
+    axes[1].plot(
+        range(1, 21), together, "o-", ms=3, color=colour, label=f"{epochs} epochs"
+    )
+    axes[1].axhline(scores[epochs]["SWA"][-1], color=colour, ls="--")
+axes[1].set(xlabel="draws", ylabel="test NLL (nats); dashed: SWA")
 axes[1].legend(fontsize="small")
 plt.show()
 
@@ -160,42 +168,58 @@ plt.show()
 # What to notice
 # --------------
 #
-# - SWA lies inside, where the loss is lower than anywhere on the walk.
-# - A single draw is worse than the average of the weights; many draws together are not
-#   one network, and make up for it.
+# - The walk is not only a circling: it drifts, and its Gaussian is longest along the
+#   drift. After 150 epochs, on labels learnt by heart, it is little else.
+# - A draw alone is no better than the average; many draws together are not one network,
+#   and make up for it, where they are too sure alone.
+# - SWAG flattens the probabilities. After 150 epochs, with the wrong labels learnt by
+#   heart, that is what they need; after 60, when the network still doubts each label,
+#   it is too much, and plain SWA has the better likelihood. "SWAG beats SWA" holds for
+#   networks that are too sure, and is false for those that are not.
 # - The draws disagree about what the network gets wrong. SWA alone cannot say so.
 #
 # The baseline that guesses evenly, the table (median and standard deviation of five
 # seeds), then the claims.
 
-print(f"{'even guess':18s} {np.log(10):.3f}")
-for name, values in scores.items():
-    print(f"{name:18s} {np.median(values):.4f} ± {np.std(values, ddof=1):.4f}")
+print(f"{'even guess':30s} {np.log(10):.3f}")
+ratio = {}
+for epochs, results in scores.items():
+    for name, values in results.items():
+        spread = np.std(values, ddof=1)
+        what = f"{epochs} epochs, {name}"
+        print(f"{what:30s} {np.median(values):.4f} ± {spread:.4f}")
+    ratio[epochs] = np.divide(results["SWAG"], results["SWA"])
+    print("SWAG to SWA", ratio[epochs].round(4))
 print("disagreement on wrong answers to that on right ones:", np.round(doubt, 2))
-ratio = np.divide(scores["SWAG"], scores["SWA"])
-print("SWAG to SWA", ratio.round(4))
 claim(
-    "NLL of SWAG to that of SWA, median", float(np.median(ratio)), "<", 1, seeds=SEEDS
+    "NLL of SWAG to that of SWA, labels learnt by heart, median",
+    float(np.median(ratio[150])),
+    "<",
+    1.0,
+    seeds=SEEDS,
 )
 claim(
-    "NLL of SWAG to that of the last epoch, worst",
-    float(np.divide(scores["SWAG"], scores["SGD, last epoch"]).max()),
+    "NLL of SWAG to that of SWA after 60 epochs, median: worse",
+    float(np.median(ratio[60])),
+    ">",
+    1.02,
+    seeds=SEEDS,
+)
+last = np.divide(scores[60]["SWAG"], scores[60]["SGD, last epoch"])
+print("SWAG to the last epoch, 60 epochs", last.round(3))
+claim(
+    "NLL of SWAG to that of SGD after 60 epochs, median",
+    np.median(last),
     "<",
-    0.9,
+    1,
     seeds=SEEDS,
 )
 claim(
     "disagreement where SWAG is wrong to where it is right, smallest",
     float(min(doubt)),
     ">",
-    1.5,
+    1.2,
     seeds=SEEDS,
-)
-claim(
-    "training loss at the average to the lowest on the walk",
-    training_loss(0, 0) / min(training_loss(*p) for p in path),
-    "<",
-    1.0,
 )
 
 # %%
