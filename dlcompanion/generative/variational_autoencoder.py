@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from dlcompanion.checks import check_count
 from dlcompanion.training import SavesSeeds
 
 LIKELIHOODS = ("bernoulli", "gaussian")
@@ -126,7 +127,7 @@ class VAE(SavesSeeds, keras.Model):
             A :class:`VAE`.
         """
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        _check_count("latent", latent)
+        check_count("latent", latent)
         layers = keras.layers
         encoder = keras.Sequential(
             [
@@ -170,7 +171,9 @@ class VAE(SavesSeeds, keras.Model):
                 f"data, {input_shape}. Received: decoder from {taken} to {given}"
             )
         if self.likelihood == "gaussian":
-            self.log_scale = self.add_weight((), "zeros", name="log_scale")
+            self.log_scale = self.add_weight(
+                (), "zeros", name="log_scale", autocast=False
+            )
         self.built = True
 
     # -- the model ----------------------------------------------------------------
@@ -239,7 +242,7 @@ class VAE(SavesSeeds, keras.Model):
         Returns:
             Tensor of shape ``(n, ...)``.
         """
-        _check_count("n", n)
+        check_count("n", n)
         if not self.built:
             raise ValueError(
                 "A VAE knows its sizes after fit, a call or build(input_shape). "
@@ -293,7 +296,7 @@ class VAE(SavesSeeds, keras.Model):
 
     def _draws(self, x, mean, log_variance, samples):
         """Log p(x | z) and log p(z) - log q(z | x) of draws, ``(samples, batch)``."""
-        _check_count("samples", samples)
+        check_count("samples", samples)
         batch = ops.shape(mean)[0]
         shape = (samples, batch, self.latent)
         noise = keras.random.normal(shape, dtype=mean.dtype, seed=self.seed_generator)
@@ -385,13 +388,6 @@ def kl_to_standard_normal(mean, log_variance):
 def _refuse_targets(y):
     if y is not None:
         raise ValueError("A VAE has no targets: fit(x). Received: data with a y")
-
-
-def _check_count(name, value):
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(
-            f"{name} must be a positive integer. Received: {name}={value!r}"
-        )
 
 
 def _widen(x):

@@ -209,7 +209,7 @@ def test_data_outside_the_unit_interval_make_the_compiled_loss_nan():
         ("beta must be finite", {"beta": np.nan}),
         ("free_bits must be finite", {"free_bits": -1}),
         ("free_bits must be finite", {"free_bits": np.inf}),
-        ("latent must be a positive integer", {"latent": 0}),
+        ("latent must be an integer of at least 1", {"latent": 0}),
     ],
 )
 def test_refuses_arguments(rule, arguments):
@@ -260,9 +260,9 @@ def test_refuses_validation_data_targets_counts_and_sampling_before_build():
         vae.fit(X, validation_data=(X + 1, None), verbose=0)
     with pytest.raises(ValueError, match="no targets"):
         vae.fit(X, X, verbose=0)
-    with pytest.raises(ValueError, match="samples must be a positive integer"):
+    with pytest.raises(ValueError, match="samples must be an integer of at least 1"):
         vae.iwae(X, 0)
-    with pytest.raises(ValueError, match="n must be a positive integer"):
+    with pytest.raises(ValueError, match="n must be an integer of at least 1"):
         vae.sample(2.5)
     with pytest.raises(ValueError, match="after fit"):
         small().sample(2)
