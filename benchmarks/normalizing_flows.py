@@ -1,17 +1,23 @@
-"""Training step of a RealNVP against nflows and zuko, at equal size.
+"""Training steps and sampling of three flows against nflows, zuko and normflows.
 
     python -m benchmarks.normalizing_flows --tensorflow PY --jax PY --torch PY
 
-The arguments are the interpreters of three environments, with TensorFlow and TFP,
-with JAX and TFP, and with PyTorch, nflows and zuko; each contender is a process of
-its own, asked in turn. 16 variables, 8 affine couplings, conditioners with 64 and 64
-ReLU units, batches of 512, Adam (PyTorch's fused one). Every contender trains one
-epoch of 51,200 shuffled examples a call, that is 100 steps; the table has CPU
-milliseconds a step. What imports, builds and compiles comes before and has a column
-of its own. ``mean NLL`` after the same number of steps shows that all of them learn.
+The arguments are the interpreters of environments with Keras on TensorFlow, on JAX,
+and with PyTorch, nflows, zuko and normflows; each contender is a process of its own,
+asked in turn, flow by flow. 16 variables and 8 layers of each flow, conditioners with
+64 and 64 ReLU units: RealNVP (affine couplings), MAF (MADE with an affine map), spline
+(couplings with 8 bins on [-3, 3]). All libraries are built of the same pieces; the
+number of parameters is in the table.
+
+Training: batches of 512, Adam (PyTorch's fused one), one epoch of 51,200 shuffled
+examples a call, that is 100 steps; the table has CPU milliseconds a step. What imports,
+builds and compiles comes before and has a column of its own. The mean NLL of the third
+epoch shows that all of them learn. Sampling: 10,000 points a call, compiled where there
+is a compiler, without gradients; CPU milliseconds a call.
 """
 
 import argparse
+import functools
 import json
 import sys
 import tempfile
@@ -22,15 +28,22 @@ from benchmarks import common
 
 common.one_thread()
 
-SIZE, COUPLINGS, UNITS, BATCH, STEPS = 16, 8, 64, 512, 100
+SIZE, LAYERS, UNITS, BINS, BATCH, STEPS = 16, 8, 64, 8, 512, 100
+POINTS = 10_000
+FLOWS = ("RealNVP", "MAF", "spline")
+PEERS = ("nflows", "zuko", "normflows")
 SOURCES = [
     "benchmarks/normalizing_flows.py",
+    "dlcompanion/backend/epochs.py",
+    "dlcompanion/generative/autoregressive_network.py",
+    "dlcompanion/generative/change_of_variables.py",
     "dlcompanion/generative/coupling.py",
+    "dlcompanion/generative/masked_autoregressive_flow.py",
     "dlcompanion/generative/normalizing_flows.py",
-    "dlcompanion/probability/door.py",
+    "dlcompanion/generative/rational_quadratic_spline.py",
+    "dlcompanion/generative/spline_flow.py",
     "dlcompanion/training/in_memory.py",
 ]
-PEERS = ("nflows", "zuko")
 
 
 def data():
@@ -42,14 +55,26 @@ def data():
     return (np.sin(2 * noise @ mix) + 0.1 * noise).astype("float32")
 
 
-def ours(way):
+# -- ours -----------------------------------------------------------------------------
+
+
+def ours(flow_name, way):
+    """What to time, and the number of parameters."""
     import keras
 
-    from dlcompanion.generative import RealNVP
+    from dlcompanion.generative import (
+        MaskedAutoregressiveFlow,
+        NeuralSplineFlow,
+        RealNVP,
+    )
     from dlcompanion.training import fit_in_memory
 
+    classes = (RealNVP, MaskedAutoregressiveFlow, NeuralSplineFlow)
     keras.utils.set_random_seed(0)
-    flow = RealNVP(SIZE, COUPLINGS, (UNITS, UNITS), seed=0)
+    flow = dict(zip(FLOWS, classes, strict=True))[flow_name](
+        SIZE, LAYERS, (UNITS, UNITS), seed=0
+    )
+    flow.build((None, SIZE))
     flow.compile(keras.optimizers.Adam(1e-3), jit_compile=True)
     x = data()
 
@@ -61,41 +86,23 @@ def ours(way):
             history = fit_in_memory(flow, x, **settings)
         return history.history["loss"][-1]
 
-    return epoch, lambda: flow.count_params()
+    def sample():
+        return keras.ops.convert_to_numpy(flow.sample(POINTS))
+
+    return (sample if way == "sample" else epoch), flow.count_params()
 
 
-def peer(library):
+# -- the peers ------------------------------------------------------------------------
+
+
+def peer(library, flow_name, way):
+    """What to time, and the number of parameters."""
     import torch
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    if library == "zuko":
-        import zuko
-
-        flow = zuko.flows.RealNVP(
-            SIZE, 0, transforms=COUPLINGS, hidden_features=(UNITS, UNITS)
-        )
-
-        def log_prob(x):
-            return flow().log_prob(x)
-
-    else:
-        from nflows.distributions import StandardNormal
-        from nflows.flows import Flow
-        from nflows.nn.nets import MLP
-        from nflows.transforms import AffineCouplingTransform, CompositeTransform
-
-        class Conditioner(MLP):
-            def forward(self, inputs, context=None):
-                return super().forward(inputs)
-
-        def conditioner(inputs, outputs):
-            return Conditioner((inputs,), (outputs,), [UNITS, UNITS])
-
-        masks = [[(i + n) % 2 for i in range(SIZE)] for n in range(COUPLINGS)]
-        couplings = [AffineCouplingTransform(mask, conditioner) for mask in masks]
-        flow = Flow(CompositeTransform(couplings), StandardNormal([SIZE]))
-        log_prob = flow.log_prob
+    make = {"nflows": of_nflows, "zuko": of_zuko, "normflows": of_normflows}
+    flow, log_prob, draw = make[library](flow_name)
     adam = torch.optim.Adam(flow.parameters(), 1e-3, fused=True)
     x = torch.from_numpy(data())
 
@@ -109,17 +116,188 @@ def peer(library):
             total += loss.item()
         return total / STEPS
 
-    return epoch, lambda: sum(p.numel() for p in flow.parameters())
+    def sample():
+        with torch.no_grad():
+            return draw()
+
+    parameters = sum(p.numel() for p in flow.parameters())
+    return (sample if way == "sample" else epoch), parameters
 
 
-def worker(contender, record):
+def network(inputs, outputs):
+    """The conditioner of a coupling, which takes a context and forgets it."""
+    from torch import nn
+
+    class Network(nn.Sequential):
+        def forward(self, inputs, context=None):
+            return super().forward(inputs)
+
+    return Network(
+        nn.Linear(inputs, UNITS), nn.ReLU(),
+        nn.Linear(UNITS, UNITS), nn.ReLU(),
+        nn.Linear(UNITS, outputs),
+    )  # fmt: skip
+
+
+def of_nflows(flow_name):
+    from nflows import transforms
+    from nflows.distributions import StandardNormal
+    from nflows.flows import Flow
+
+    layers = []
+    for number in range(LAYERS):
+        mask = [(i + number) % 2 for i in range(SIZE)]
+        if flow_name == "RealNVP":
+            layers.append(transforms.AffineCouplingTransform(mask, network))
+        elif flow_name == "spline":
+            layers.append(
+                transforms.PiecewiseRationalQuadraticCouplingTransform(
+                    mask, network, num_bins=BINS, tails="linear", tail_bound=3.0
+                )
+            )
+        else:
+            layers += [
+                transforms.MaskedAffineAutoregressiveTransform(
+                    SIZE, UNITS, num_blocks=1, use_residual_blocks=False
+                ),
+                transforms.ReversePermutation(SIZE),
+            ]
+    flow = Flow(transforms.CompositeTransform(layers), StandardNormal([SIZE]))
+    return flow, flow.log_prob, lambda: flow.sample(POINTS)
+
+
+def of_zuko(flow_name):
+    import zuko
+
+    sizes = {"transforms": LAYERS, "hidden_features": (UNITS, UNITS)}
+    if flow_name == "RealNVP":
+        flow = zuko.flows.RealNVP(SIZE, 0, **sizes)
+    elif flow_name == "MAF":
+        flow = zuko.flows.MAF(SIZE, 0, **sizes)
+    else:  # zuko's RealNVP is the coupling flow of any curve
+        from zuko.transforms import MonotonicRQSTransform
+
+        curve = functools.partial(MonotonicRQSTransform, slope=1e-3, bound=3.0)
+        shapes = [(BINS,), (BINS,), (BINS - 1,)]
+        flow = zuko.flows.RealNVP(SIZE, 0, univariate=curve, shapes=shapes, **sizes)
+    return flow, lambda x: flow().log_prob(x), lambda: flow().sample((POINTS,))
+
+
+def of_normflows(flow_name):
+    import normflows as nf
+    import torch
+    from normflows.flows.neural_spline.coupling import (
+        PiecewiseRationalQuadraticCoupling,
+    )
+
+    class Spline(nf.flows.Flow):
+        """As normflows wraps it, with a conditioner of the same size as the others."""
+
+        def __init__(self, mask):
+            super().__init__()
+            self.coupling = PiecewiseRationalQuadraticCoupling(
+                torch.tensor(mask), network, BINS, tails="linear", tail_bound=3.0
+            )
+
+        def forward(self, z):
+            z, log_det = self.coupling.inverse(z)
+            return z, log_det.view(-1)
+
+        def inverse(self, z):
+            z, log_det = self.coupling(z)
+            return z, log_det.view(-1)
+
+    layers = []
+    for number in range(LAYERS):
+        if flow_name == "RealNVP":
+            half = SIZE // 2
+            net = nf.nets.MLP([half, UNITS, UNITS, 2 * half], init_zeros=True)
+            layers += [
+                nf.flows.AffineCouplingBlock(net),
+                nf.flows.Permute(SIZE, "swap"),
+            ]
+        elif flow_name == "spline":
+            layers.append(Spline([(i + number) % 2 for i in range(SIZE)]))
+        else:
+            layers += [
+                nf.flows.MaskedAffineAutoregressive(
+                    SIZE, UNITS, num_blocks=1, use_residual_blocks=False
+                ),
+                nf.flows.Permute(SIZE, "swap"),
+            ]
+    base = nf.distributions.DiagGaussian(SIZE, trainable=False)
+    flow = nf.NormalizingFlow(base, layers)
+    return flow, flow.log_prob, lambda: flow.sample(POINTS)
+
+
+# -- the contest ----------------------------------------------------------------------
+
+
+def worker(contender, flow_name, way, record):
     start = time.process_time()
-    epoch, parameters = peer(contender) if contender in PEERS else ours(contender)
-    losses = [epoch()]
-    facts = {"seconds": time.process_time() - start, "parameters": parameters()}
-    facts["loss"] = [losses.append(epoch()) or losses[-1] for _ in range(2)][-1]
+    if contender in PEERS:
+        run, parameters = peer(contender, flow_name, way)
+    else:
+        run, parameters = ours(flow_name, way)
+    results = [run()]
+    facts = {"seconds": time.process_time() - start, "parameters": parameters}
+    if way != "sample":
+        facts["loss"] = [results.append(run()) or results[-1] for _ in range(2)][-1]
     Path(record).write_text(json.dumps(facts))
-    common.serve(epoch)
+    common.serve(run)
+
+
+def contest(flow_name, way, options, versions):
+    """CPU seconds a call of each contender, and its facts."""
+    folder, facts, candidates = Path(tempfile.mkdtemp()), {}, {}
+    contenders = [(library, options.torch, library, way, {}) for library in PEERS]
+    for title, name in (("TensorFlow", "tensorflow"), ("JAX", "jax")):
+        for own in ("sample",) if way == "sample" else ("fit", "fit_in_memory"):
+            contenders.append(
+                (
+                    f"{title}, {own}",
+                    getattr(options, name),
+                    "dlcompanion",
+                    own,
+                    {"KERAS_BACKEND": name},
+                )
+            )
+    for title, python, contender, own, environment in contenders:
+        record = folder / f"{len(candidates)}.json"
+        arguments = ("worker", contender, flow_name, own, record)
+        candidates[title] = common.Peer(python, __file__, *arguments, **environment)
+        facts[title] = json.loads(record.read_text())
+        versions[title] = candidates[title].versions
+    seconds = common.alternate(candidates, repeats=options.repeats)
+    for candidate in candidates.values():
+        candidate.close()
+    return seconds, facts
+
+
+def tabulate(flow_name, way, seconds, facts):
+    """Rows of one contest; ratios are to the fastest of the peers."""
+    each = POINTS if way == "sample" else STEPS
+    fastest = min(PEERS, key=lambda name: common.summary(seconds[name])["median"])
+    rows = []
+    for name, values in seconds.items():
+        scale = 1e3 if way == "sample" else 1e3 / each
+        time_of = common.summary([scale * value for value in values])
+        ratio = common.ratio(values, seconds[fastest])
+        unit = "CPU ms for 10,000 points" if way == "sample" else "CPU ms a step"
+        row = {
+            "flow": flow_name,
+            "contender": name,
+            unit: round(time_of["median"], 3),
+            "spread": round(time_of["spread"], 3),
+            "to the fastest peer": f"{ratio['median']:.3f} "
+            f"({ratio['min']:.3f}-{ratio['max']:.3f})",
+            "parameters": facts[name]["parameters"],
+            "first call, CPU s": round(facts[name]["seconds"], 1),
+        }
+        if way != "sample":
+            row["mean NLL, third epoch"] = round(facts[name]["loss"], 3)
+        rows.append(row)
+    return rows
 
 
 def main():
@@ -128,45 +306,17 @@ def main():
         parser.add_argument(f"--{name}", default=sys.executable)
     parser.add_argument("--repeats", type=int, default=9)
     options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp())
-    facts, candidates = {}, {}
-
-    def start(name, python, contender, **environment):
-        record = folder / f"{len(candidates)}.json"
-        candidates[name] = common.Peer(
-            python, __file__, "worker", contender, record, **environment
-        )
-        facts[name] = json.loads(record.read_text())
-
-    for library in PEERS:
-        start(library, options.torch, library)
-    for title, backend in (("TensorFlow", "tensorflow"), ("JAX", "jax")):
-        python = getattr(options, backend)
-        for way in ("fit", "fit_in_memory"):
-            start(f"RealNVP, {title}, {way}", python, way, KERAS_BACKEND=backend)
-    seconds = common.alternate(candidates, repeats=options.repeats)
-    fastest = min(PEERS, key=lambda name: common.summary(seconds[name])["median"])
-    rows = []
-    for name, values in seconds.items():
-        step = common.summary([1e3 * value / STEPS for value in values])
-        ratio = common.ratio(values, seconds[fastest])
-        rows.append(
-            {
-                "contender": name,
-                "CPU ms a step": round(step["median"], 3),
-                "spread": round(step["spread"], 3),
-                f"to {fastest}": f"{ratio['median']:.3f} "
-                f"({ratio['min']:.3f}-{ratio['max']:.3f})",
-                "parameters": facts[name]["parameters"],
-                "first epoch, CPU s": round(facts[name]["seconds"], 1),
-                "mean NLL, third epoch": round(facts[name]["loss"], 3),
-            }
-        )
-    common.table(rows)
-    versions = {name: candidate.versions for name, candidate in candidates.items()}
-    for candidate in candidates.values():
-        candidate.close()
-    common.save("normalizing_flows", rows, SOURCES, versions)
+    versions, tables = {}, []
+    for way in ("train", "sample"):
+        rows = []
+        for flow_name in FLOWS:
+            rows += tabulate(
+                flow_name, way, *contest(flow_name, way, options, versions)
+            )
+        common.table(rows)
+        print()
+        tables += rows
+    common.save("normalizing_flows", tables, SOURCES, versions)
 
 
 if __name__ == "__main__":
