@@ -1,5 +1,6 @@
 """Chapter reinforcement."""
 
+from dlcompanion.reinforcement.actor_critic import A2C, ActorCritic, mean_entropy
 from dlcompanion.reinforcement.agent import Agent
 from dlcompanion.reinforcement.bandits import (
     UCB1,
@@ -24,6 +25,7 @@ from dlcompanion.reinforcement.policy_gradient import (
     policy_gradient_loss,
 )
 from dlcompanion.reinforcement.returns import reward_to_go
+from dlcompanion.reinforcement.segments import Segment, Stream
 from dlcompanion.reinforcement.tabular import (
     SARSA,
     ExpectedSARSA,
@@ -38,9 +40,11 @@ from dlcompanion.reinforcement.value_iteration import (
 from dlcompanion.reinforcement.vtrace import VTrace, vtrace
 
 __all__ = [
+    "A2C",
     "REINFORCE",
     "SARSA",
     "UCB1",
+    "ActorCritic",
     "Agent",
     "BernoulliBandits",
     "Environments",
@@ -53,13 +57,16 @@ __all__ = [
     "PolicyWithBaseline",
     "Pulls",
     "QLearning",
+    "Segment",
     "Solution",
+    "Stream",
     "TabularAgent",
     "ThompsonSampling",
     "VTrace",
     "baseline_loss",
     "generalized_advantages",
     "lambda_returns",
+    "mean_entropy",
     "n_step_returns",
     "policy_gradient_loss",
     "policy_values",

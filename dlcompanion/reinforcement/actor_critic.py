@@ -1,0 +1,331 @@
+"""Advantage actor-critic: a critic that speaks before the episode is over."""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from dlcompanion.checks import check_count, check_number
+from dlcompanion.reinforcement.agent import ACTIONS, RESETS, WEIGHTS, Agent
+from dlcompanion.reinforcement.environments import Environments
+from dlcompanion.reinforcement.generalized_advantage import generalized_advantages
+from dlcompanion.reinforcement.numpy_policy import dense_network, in_numpy
+from dlcompanion.reinforcement.policy_gradient import (
+    _check_fits,
+    baseline_loss,
+    policy_gradient_loss,
+)
+from dlcompanion.reinforcement.segments import Stream
+from dlcompanion.training import StepModel
+
+
+def mean_entropy(logits, weights):
+    r"""How undecided a policy is, on average.
+
+    .. math:: \frac{\sum_i w_i H[\pi(\cdot \mid s_i)]}{\sum_i w_i}, \qquad
+        H[\pi] = - \sum_a \pi(a) \log \pi(a)
+
+    Args:
+        logits: Tensor ``(steps, actions)``.
+        weights: Tensor ``(steps,)``: 1 for a step that counts, else 0.
+
+    Returns:
+        Scalar tensor, in nats.
+
+    Example:
+        >>> print(f"{float(mean_entropy(np.zeros((3, 2), 'float32'), np.ones(3))):.4f}")
+        0.6931
+    """
+    logs = ops.log_softmax(ops.convert_to_tensor(logits))
+    weights = ops.cast(weights, logs.dtype)
+    entropy = -ops.sum(ops.exp(logs) * logs, axis=-1)  # (steps,)
+    return ops.sum(weights * entropy) / ops.sum(weights)
+
+
+@keras.saving.register_keras_serializable(package="dlcompanion")
+class ActorCritic(StepModel):
+    r"""A policy and its critic, learning from the same steps.
+
+    One step of training, on observations with ``y = (actions, advantages, returns)``
+    and optional weights, goes down the gradient of
+
+    .. math:: -\frac1n \sum_i A_i \log \pi(a_i \mid s_i)
+        + \frac{c_v}{2n} \sum_i \bigl(v(s_i) - G_i\bigr)^2
+        - \frac{c_H}{n} \sum_i H[\pi(\cdot \mid s_i)] .
+
+    The advantages :math:`A_i` and returns :math:`G_i` are constants. Both networks are
+    called with ``training=False``, as they are when the policy acts.
+
+    Args:
+        policy: :class:`keras.Model` from observations to logits ``(batch, actions)``.
+        critic: :class:`keras.Model` from observations to values ``(batch, 1)``.
+        value_weight: Number :math:`c_v` of at least 0.
+        entropy_weight: Number :math:`c_H` of at least 0.
+        **kwargs: Passed on to :class:`keras.Model`.
+
+    Call arguments:
+        inputs: Observations ``(batch, ...)``.
+
+    Returns:
+        Logits ``(batch, actions)`` and values ``(batch,)``.
+
+    Raises:
+        ValueError: If a weight is negative.
+
+    Example:
+        >>> policy = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        >>> critic = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        >>> logits, values = ActorCritic(policy, critic)(np.ones((5, 3)))
+        >>> tuple(logits.shape), tuple(values.shape)
+        ((5, 2), (5,))
+    """
+
+    def __init__(self, policy, critic, value_weight=0.5, entropy_weight=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.value_weight = check_number("value_weight", value_weight)
+        self.entropy_weight = check_number("entropy_weight", entropy_weight)
+        self.policy = policy
+        self.critic = critic
+
+    def build(self, input_shape):
+        """The networks were built by whoever made them."""
+
+    def call(self, inputs):
+        logits = ops.cast(self.policy(inputs, training=False), "float32")
+        values = self.critic(inputs, training=False)[:, 0]
+        return logits, ops.cast(values, "float32")  # whatever the networks compute in
+
+    def update(self, data):
+        data = keras.tree.map_structure(ops.convert_to_tensor, data, none_is_leaf=False)
+        observations, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        actions, advantages, returns = y
+        weights = ops.ones_like(returns) if weights is None else weights
+
+        def loss():
+            logits, values = self(observations)
+            on_policy = policy_gradient_loss(logits, actions, advantages, weights)
+            on_critic = baseline_loss(values, returns, weights)
+            entropy = mean_entropy(logits, weights)
+            total = on_policy + self.value_weight * on_critic
+            total = total - self.entropy_weight * entropy
+            return total, (on_policy, on_critic, entropy)
+
+        variables = self.trainable_variables
+        (_, parts), gradients = self.value_and_grad(loss, variables, has_aux=True)
+        self.optimizer.apply(gradients, variables)
+        names = ("policy_loss", "value_loss", "entropy")
+        return dict(zip(names, parts, strict=True))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "policy": keras.saving.serialize_keras_object(self.policy),
+            "critic": keras.saving.serialize_keras_object(self.critic),
+            "value_weight": self.value_weight,
+            "entropy_weight": self.entropy_weight,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        parts = {
+            name: keras.saving.deserialize_keras_object(
+                config[name], custom_objects=custom_objects
+            )
+            for name in ("policy", "critic")
+        }
+        return cls(**{**config, **parts})
+
+
+class A2C(Agent):
+    r"""Advantage actor-critic: learns every few steps, from what the critic expects.
+
+    REINFORCE waits for the end of the episode. Here a critic :math:`v` says after
+    ``rollout_length`` steps what the rest will be worth, the generalized advantage
+    mixes what was paid with what the critic expects,
+
+    .. math:: A_t = \sum_{k \ge 0} (\gamma \lambda)^k \bigl(r_{t+k}
+        + \gamma v(s_{t+k+1}) - v(s_{t+k})\bigr),
+
+    and one step of the optimizer moves policy and critic, the one along :math:`A_t
+    \nabla \log \pi(a_t \mid s_t)`, the other towards :math:`A_t + v(s_t)`.
+
+    All environments are reset, and play ``horizon`` steps each, episode after episode,
+    with an update every ``rollout_length`` steps: that is one *epoch* of ``fit``. An
+    episode that *terminates* is worth nothing afterwards; one that is *cut*, by its
+    time limit or by the end of the epoch, is worth what the critic says.
+
+    A policy that is a chain of dense layers acts in NumPy, any other through a
+    compiled call. Networks are called with ``training=False``: dropout does nothing.
+
+    Args:
+        environment: Id of a gymnasium environment, function that makes an environment,
+            environment, or vector environment (``NEXT_STEP`` or ``SAME_STEP``
+            autoreset), with a Box of observations and Discrete actions.
+        policy: :class:`keras.Model` from observations to logits, one an action. By
+            default two hidden layers of 64 tanh units.
+        critic: :class:`keras.Model` from observations to one value. By default as the
+            policy, with which it must not share layers: a file would hold two copies.
+        optimizer: Keras optimizer of both. By default Adam with learning rate 0.005.
+        rollout_length: Positive integer, the steps between two updates.
+        discount: Number :math:`\gamma` in [0, 1].
+        trace: Number :math:`\lambda` in [0, 1].
+        value_weight: Number of at least 0, the weight of the critic's loss.
+        entropy_weight: Number of at least 0; the larger, the longer the policy stays
+            undecided.
+        num_envs: Positive integer. Of an environment or vector environment it is the
+            number that that one has.
+        horizon: Positive integer, the steps of an epoch and the most of an episode, or
+            None for the environment's own time limit (1000 if it has none).
+        seed: Integer of at least 0, or None for one that is drawn. Decides weights,
+            resets and actions.
+
+    Raises:
+        ValueError: If an argument is none of the above, the environment is unknown or
+            has other spaces, or a network does not fit the spaces.
+
+    Example:
+        >>> agent = A2C("CartPole-v1", horizon=32, seed=0)
+        >>> history = agent.fit(steps=200, verbose=0)
+        >>> sorted(history.history)[:3]
+        ['entropy', 'explained_variance', 'length_mean']
+        >>> agent.predict(np.zeros(4, "float32")) in (0, 1)
+        True
+
+    References:
+        Mnih et al., *Asynchronous Methods for Deep Reinforcement Learning*, 2016.
+        https://arxiv.org/abs/1602.01783
+
+        Schulman, Moritz, Levine, Jordan and Abbeel, *High-Dimensional Continuous
+        Control Using Generalized Advantage Estimation*, 2016.
+        https://arxiv.org/abs/1506.02438
+    """
+
+    def __init__(
+        self,
+        environment,
+        policy=None,
+        critic=None,
+        optimizer=None,
+        rollout_length=32,
+        discount=0.99,
+        trace=0.95,
+        value_weight=0.5,
+        entropy_weight=0.01,
+        num_envs=8,
+        horizon=None,
+        seed=None,
+    ):
+        self.rollout_length = check_count("rollout_length", rollout_length)
+        self.discount = check_number("discount", discount, 0, 1)
+        self.trace = check_number("trace", trace, 0, 1)
+        environments = Environments(environment, num_envs)
+        config = {
+            "rollout_length": rollout_length,
+            "discount": discount,
+            "trace": trace,
+            "value_weight": value_weight,
+            "entropy_weight": entropy_weight,
+            "num_envs": num_envs,
+        }
+        super().__init__(environments, seed, horizon, config)
+        shape, actions = environments.observation_shape, environments.actions
+        seeds = [self.number(WEIGHTS, n) for n in range(2)]
+        if policy is None:
+            policy = dense_network(shape, actions, 0.01, seeds[0], "policy")
+        if critic is None:
+            critic = dense_network(shape, 1, 1.0, seeds[1], "critic")
+        _check_fits("policy", policy, shape, actions)
+        _check_fits("critic", critic, shape, 1)
+        if {id(v) for v in policy.variables} & {id(v) for v in critic.variables}:
+            raise ValueError(
+                "policy and critic must not share layers: loaded from a file, they "
+                f"would no longer. Received: policy={policy.name!r}, "
+                f"critic={critic.name!r} with common variables"
+            )
+        learner = ActorCritic(
+            policy, critic, value_weight, entropy_weight, name="learner"
+        )
+        learner.build((None, *shape))
+        learner.compile(
+            optimizer or keras.optimizers.Adam(0.005),
+        )
+        self.attach(learner)
+        self._values = in_numpy(critic)
+
+    def _rollout(self):
+        """One epoch: play and learn in turns."""
+        random = np.random.default_rng(self.number(ACTIONS, 1 + self.rollouts))
+        stream = Stream(self.environments, self.number(RESETS, self.rollouts))
+        played, logs = [], []
+        for _ in range(-(-self.horizon // self.rollout_length)):
+            self._logits.refresh()
+            segment = stream.play(
+                lambda observations: self._sample(observations, random),
+                self.rollout_length,
+            )
+            played.append(segment.played)
+            logs.append(self.learn_from(segment))
+        returns, lengths = stream.returns, stream.lengths
+        if not returns:  # the horizon is shorter than any episode
+            returns, lengths = stream.unfinished()
+        mean = {name: float(np.mean([row[name] for row in logs])) for name in logs[0]}
+        return _Epoch(
+            np.array(returns), np.array(lengths), np.concatenate(played), mean
+        )
+
+    def learn_from(self, segment):
+        """One step of the optimizer.
+
+        Args:
+            segment: :class:`~dlcompanion.reinforcement.Segment`.
+
+        Returns:
+            Dict from name to number.
+        """
+        self._values.refresh()
+        values, after = (
+            self._values(_rows(x))[:, 0].reshape(segment.rewards.shape)
+            for x in (segment.observations, segment.following)
+        )
+        after = np.where(segment.terminated, 0.0, after)
+        advantages = generalized_advantages(
+            segment.rewards, values, after, segment.ends, self.discount, self.trace
+        )
+        returns = advantages + values
+        weights = segment.played.astype("float32")
+        logs = self.learner.train_on_batch(
+            _rows(segment.observations),
+            tuple(map(_rows, (segment.actions, advantages, returns))),
+            _rows(weights),
+            return_dict=True,
+        )
+        spread = returns[segment.played].var()
+        error = (advantages[segment.played] ** 2).mean()
+        logs["explained_variance"] = 1 - error / max(spread, 1e-12)
+        return logs
+
+    def learn(self, episodes):
+        """What was learned while the epoch was played."""
+        return episodes.logs
+
+    @staticmethod
+    def parts_of(learner):
+        """The networks and the optimizer of a loaded learner."""
+        return {
+            "policy": learner.policy,
+            "critic": learner.critic,
+            "optimizer": learner.optimizer,
+        }
+
+
+class _Epoch(NamedTuple):
+    returns: np.ndarray
+    lengths: np.ndarray
+    playing: np.ndarray
+    logs: dict
+
+
+def _rows(x):
+    """``(time, environments, ...)`` to ``(time * environments, ...)``."""
+    return x.reshape(-1, *x.shape[2:])

@@ -1,0 +1,120 @@
+"""Vector environments, played in pieces of one length that pay no heed to episodes."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from dlcompanion.reinforcement.environments import _finite
+
+
+class Segment(NamedTuple):
+    """Some steps of all environments.
+
+    Attributes:
+        observations: Float32 array ``(time, environments, ...)``.
+        actions: Int32 array ``(time, environments)``, counted from 0.
+        rewards: Float64 array ``(time, environments)``.
+        following: Float32 array ``(time, environments, ...)``, seen after each step,
+            at the end of an episode before the reset.
+        terminated: Boolean array ``(time, environments)``.
+        ends: Boolean array ``(time, environments)``, terminated or cut.
+        played: Boolean array ``(time, environments)``: false where an environment did
+            nothing but reset itself.
+
+    Example:
+        >>> Segment(*[np.zeros((3, 2))] * 7).rewards.shape
+        (3, 2)
+    """
+
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    following: np.ndarray
+    terminated: np.ndarray
+    ends: np.ndarray
+    played: np.ndarray
+
+
+class Stream:
+    """Environments that are reset once, and then go on from segment to segment.
+
+    Args:
+        environments: :class:`~dlcompanion.reinforcement.Environments`.
+        seed: Integer, seeds the reset.
+
+    Attributes:
+        returns: List of the undiscounted returns of the episodes that have ended.
+        lengths: List of their lengths.
+
+    Example:
+        >>> from dlcompanion.reinforcement import Environments
+        >>> stream = Stream(Environments("CartPole-v1", count=2), seed=0)
+        >>> push_right = lambda observations: np.ones(len(observations), "int32")
+        >>> stream.play(push_right, steps=8).ends.any(), stream.lengths
+        (np.False_, [])
+        >>> stream.play(push_right, steps=8).ends.sum(axis=0), stream.lengths
+        (array([1, 1]), [10, 10])
+    """
+
+    def __init__(self, environments, seed):
+        self.environments = environments
+        self.observations, _ = environments.vector.reset(seed=int(seed))
+        self.returns, self.lengths = [], []
+        count = environments.count
+        self._resetting = np.zeros(count, bool)
+        self._total, self._length = np.zeros(count), np.zeros(count, int)
+        self._step = 0
+
+    def play(self, act, steps):
+        """Play on.
+
+        Args:
+            act: Function from float32 observations ``(environments, ...)`` to integers
+                ``(environments,)``, counted from 0.
+            steps: Positive integer.
+
+        Returns:
+            :class:`Segment`.
+
+        Raises:
+            ValueError: If an observation or reward is not finite; the message names
+                the step and the environment.
+        """
+        environments = self.environments
+        rows = []
+        for _ in range(steps):
+            seen = np.array(self.observations, "float32")
+            _finite("observation", seen, self._step)
+            actions = np.asarray(act(seen))
+            self.observations, rewards, terminated, cut, infos = (
+                environments.vector.step(actions + environments.first_action)
+            )
+            rewards = np.asarray(rewards, "float64")
+            _finite("reward", rewards, self._step)
+            self._step += 1
+            played = ~self._resetting
+            terminated, ends = played & terminated, played & (terminated | cut)
+            following = environments._after(self.observations, ends, infos)
+            _finite("observation", following, self._step)
+            self._count(np.where(played, rewards, 0.0), played, ends)
+            if not environments.same_step:
+                self._resetting = ends
+            rows.append((seen, actions, rewards, following, terminated, ends, played))
+        columns = [np.stack(column) for column in zip(*rows, strict=True)]
+        columns[1] = columns[1].astype("int32")
+        return Segment(*columns)
+
+    def _count(self, rewards, played, ends):
+        self._total += rewards
+        self._length += played
+        self.returns += self._total[ends].tolist()
+        self.lengths += self._length[ends].tolist()
+        self._total[ends], self._length[ends] = 0, 0
+
+    def unfinished(self):
+        """Returns and lengths of the episodes that are under way.
+
+        Returns:
+            Two lists, one entry an environment.
+        """
+        return self._total.tolist(), self._length.tolist()

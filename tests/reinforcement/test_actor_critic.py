@@ -1,0 +1,272 @@
+"""Tests of dlcompanion.reinforcement.actor_critic."""
+
+import os
+import subprocess
+import sys
+
+import gymnasium as gym
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from toy_environments import Choice, Corridor
+
+from dlcompanion.reinforcement import A2C, ActorCritic, Segment
+from dlcompanion.reinforcement import actor_critic as module
+from dlcompanion.testing import check_model
+
+
+def softmax(logits):
+    e = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def net(inputs, outputs):
+    return keras.Sequential([keras.Input((inputs,)), keras.layers.Dense(outputs)])
+
+
+def test_contract():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(8, 4)).astype("float32")
+    numbers = rng.normal(size=(2, 8)).astype("float32")
+    check_model(
+        ActorCritic,
+        lambda: {"policy": net(4, 3), "critic": net(4, 1), "entropy_weight": 0.1},
+        x,
+        (rng.integers(0, 3, 8).astype("int32"), *numbers),
+        compile_kwargs=lambda: {"optimizer": "adam"},
+    )
+
+
+def test_entropy_is_the_formula():
+    logits = np.array([[0.0, 0.0], [1.0, -1.0], [9.0, 0.0]], "float32")
+    p = softmax(logits)
+    each = -(p * np.log(p)).sum(axis=-1)
+    got = module.mean_entropy(logits, np.array([1.0, 1.0, 0.0]))
+    assert float(got) == pytest.approx(each[:2].mean(), rel=1e-5)
+
+
+def small(environment=Choice, **kwargs):
+    """An agent whose update compiles quickly."""
+    settings = {"seed": 0, "num_envs": 32, "rollout_length": 2, "horizon": 8}
+    return A2C(environment, **{**settings, **kwargs})
+
+
+def test_one_update_is_the_written_one():
+    agent = small(
+        Corridor,
+        num_envs=3,
+        rollout_length=9,
+        discount=0.9,
+        trace=0.8,
+        value_weight=0.7,
+        entropy_weight=0.2,
+        optimizer=keras.optimizers.SGD(0.1),
+        policy=net(2, 2),
+        critic=net(2, 1),
+    )
+    kernel, bias = agent.policy.get_weights()
+    value = agent.learner.critic.get_weights()
+    stream = module.Stream(agent.environments, 5)
+    segment = stream.play(lambda x: np.arange(len(x)) % 2, 9)
+    assert segment.terminated.any() and (segment.ends & ~segment.terminated).any()
+    assert not segment.played.all()
+    logs = agent.learn_from(segment)
+
+    x, a, advantages, returns = [], [], [], []
+    for n in range(3):
+        following = 0.0
+        for t in reversed(range(9)):
+            o, after = segment.observations[t, n], segment.following[t, n]
+            v, v_after = ((y @ value[0] + value[1])[0] for y in (o, after))
+            v_after = 0.0 if segment.terminated[t, n] else v_after
+            following = 0.0 if segment.ends[t, n] else following
+            following *= 0.9 * 0.8
+            following += segment.rewards[t, n] + 0.9 * v_after - v
+            if segment.played[t, n]:
+                x.append(o)
+                a.append(segment.actions[t, n])
+                advantages.append(following)
+                returns.append(following + v)
+    x, advantages = np.array(x), np.array(advantages)
+    p = softmax(x @ kernel + bias)
+    logs_p = np.log(p)
+    entropy = -(p * logs_p).sum(axis=1, keepdims=True)
+    on_logits = (p - np.eye(2)[a]) * advantages[:, None]
+    on_logits += 0.2 * p * (logs_p + entropy)  # minus the derivative of the entropy
+    on_values = -0.7 * advantages[:, None]
+    count = len(x)
+    want = [kernel - 0.1 * x.T @ on_logits / count, bias - 0.1 * on_logits.mean(0)]
+    for got, expected in zip(agent.policy.get_weights(), want, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+    want = [
+        value[0] - 0.1 * x.T @ on_values / count,
+        value[1] - 0.1 * on_values.mean(0),
+    ]
+    for got, expected in zip(agent.learner.critic.get_weights(), want, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+    assert logs["entropy"] == pytest.approx(entropy.mean(), rel=1e-4)
+    assert logs["value_loss"] == pytest.approx((advantages**2).mean() / 2, rel=1e-4)
+    explained = 1 - (advantages**2).mean() / np.var(returns)
+    assert logs["explained_variance"] == pytest.approx(explained, rel=1e-3)
+
+
+TERMS = ["policy_gradient_loss", "baseline_loss", "mean_entropy"]
+
+
+@pytest.mark.parametrize("turned", [None, *TERMS])
+def test_learns_and_each_sign_matters(turned, monkeypatch):
+    if turned:
+        right = getattr(module, turned)
+        monkeypatch.setattr(module, turned, lambda *args: -right(*args))
+    agent = small(
+        policy=net(3, 3),
+        critic=net(3, 1),
+        optimizer=keras.optimizers.Adam(0.05),
+        entropy_weight=0.5,
+    )
+    x = np.zeros((1, 3), "float32")
+    agent.fit(50 * 32 * 2, verbose=0)
+    p = softmax(ops.convert_to_numpy(agent.policy(x)))[0]
+    value = float(agent.learner.critic(x)[0, 0])
+    # with an entropy weight of c the best policy is softmax(reward / c): 0.787
+    best = softmax(np.array([0.0, 1.0, 0.0]) / 0.5)
+    learned = {
+        "policy_gradient_loss": p[1] > 0.6,
+        "baseline_loss": abs(value - best[1]) < 0.1,
+        "mean_entropy": 0.5 * best[0] < p[0] < 2 * best[0],
+    }
+    if turned:
+        assert not learned[turned]
+    else:
+        assert all(learned.values()), (p, value, best)
+        assert agent.predict(x[0]) == 1
+        assert agent.evaluate(episodes=20)["return_mean"] == 1.0
+
+
+def test_learns_cartpole():
+    agent = A2C("CartPole-v1", discount=0.98, seed=0)
+    passes, before = 0, agent.evaluate(episodes=20)["return_mean"]
+    while passes < 1 and agent.steps < 60_000:
+        history = agent.fit(4_000, verbose=0)
+        passes += agent.evaluate(episodes=20)["return_mean"] >= 300
+    assert before < 150
+    assert passes == 1
+    logs = {"policy_loss", "value_loss", "entropy", "explained_variance"}
+    assert logs < set(history.history)
+
+
+def test_an_epoch_is_the_horizon():
+    nets = {"policy": net(2, 2), "critic": net(2, 1), "num_envs": 3}
+    agent = small(Corridor, rollout_length=4, horizon=10, **nets)
+    history = agent.fit(1, verbose=0)
+    assert history.history["steps"] == [3 * 12]  # three updates of four steps
+    assert int(agent.learner.optimizer.iterations) == 3
+    agent = small(Corridor, rollout_length=1, horizon=1, **nets)
+    history = agent.fit(1, verbose=0)  # shorter than any episode
+    assert history.history["length_mean"] == [1.0]
+
+
+RESUME = """
+import sys
+import keras, numpy as np
+from dlcompanion.reinforcement import A2C
+agent = A2C.load(sys.argv[1])
+agent.fit(int(sys.argv[2]), verbose=0)
+state = agent.learner.variables + agent.learner.optimizer.variables
+np.savez(sys.argv[3], agent.steps, *[keras.ops.convert_to_numpy(v) for v in state])
+"""
+
+
+@pytest.mark.slow  # the new process imports Keras and its backend
+def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
+    settings = {"num_envs": 4, "rollout_length": 10, "horizon": 50, "trace": 0.7}
+    whole, part = (small("CartPole-v1", **settings) for _ in range(2))
+    whole.fit(1_000, verbose=0)
+    part.fit(450, verbose=0)
+    part.save(tmp_path / "agent")
+    subprocess.run(
+        [sys.executable, "-c", RESUME]
+        + [str(tmp_path / "agent"), "550", str(tmp_path / "end.npz")],
+        check=True,
+        env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},
+    )
+    with np.load(tmp_path / "end.npz") as file:
+        end = [file[f"arr_{n}"] for n in range(len(file.files))]
+    state = whole.learner.variables + whole.learner.optimizer.variables
+    expected = [np.array(whole.steps), *map(ops.convert_to_numpy, state)]
+    for got, want in zip(end, expected, strict=True):
+        np.testing.assert_array_equal(got, want)
+    assert whole.rollouts == 5 > part.rollouts
+
+
+def test_takes_any_policy_and_goes_on_from_a_file(tmp_path):
+    inputs = keras.Input((3,))
+    trunk = keras.layers.LayerNormalization()(keras.layers.Dense(8, "relu")(inputs))
+    policy = keras.Model(inputs, keras.layers.Dense(3)(trunk))
+    agent = small(policy=policy, critic=net(3, 1))
+    agent.fit(100, verbose=0)
+    agent.save(tmp_path / "agent")
+    again = A2C.load(tmp_path / "agent", Choice)
+    for each in (agent, again):
+        each.fit(300, verbose=0)
+    for a, b in zip(agent.learner.weights, again.learner.weights, strict=True):
+        np.testing.assert_array_equal(*map(ops.convert_to_numpy, (a, b)))
+    shared = keras.Model(inputs, keras.layers.Dense(1)(trunk))
+    with pytest.raises(ValueError, match="must not share layers.*Received: policy="):
+        small(policy=policy, critic=shared)
+
+
+def test_a_frozen_policy_stays():
+    agent = small(policy=net(3, 3), critic=net(3, 1))
+    agent.policy.trainable = False
+    before = agent.policy.get_weights()
+    critic = agent.learner.critic.get_weights()
+    agent.fit(100, verbose=0)
+    for a, b in zip(before, agent.policy.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert (critic[0] != agent.learner.critic.get_weights()[0]).any()
+
+
+def test_only_what_was_played_counts():
+    agent = small(Corridor, num_envs=3, policy=net(2, 2), critic=net(2, 1))
+    segment = module.Stream(agent.environments, 5).play(lambda x: 0 * x[:, 0], 9)
+    start = agent.learner.get_weights()
+    agent.learn_from(segment)
+    expected = agent.learner.get_weights()
+    idle = ~segment.played
+    noisy = Segment(*[np.array(x) for x in segment])
+    noisy.rewards[idle], noisy.observations[idle] = 1e6, -1e3
+    agent = small(Corridor, num_envs=3, policy=net(2, 2), critic=net(2, 1))
+    agent.learner.set_weights(start)
+    agent.learn_from(noisy)
+    for a, b in zip(agent.learner.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert idle.any()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"policy": net(4, 3)}, r"give \(batch, 2\).*output shape \(batch, 3\)"),
+        ({"critic": net(4, 2)}, r"critic must give \(batch, 1\).*Received"),
+        ({"policy": "mlp"}, "must be a keras.Model. Received: policy='mlp'"),
+        ({"rollout_length": 0}, "Received: rollout_length=0"),
+        ({"discount": 1.1}, "Received: discount=1.1"),
+        ({"trace": -0.1}, "Received: trace=-0.1"),
+        ({"value_weight": -1}, "Received: value_weight=-1"),
+        ({"entropy_weight": -1}, "Received: entropy_weight=-1"),
+        ({"num_envs": 0}, "Received: 0"),
+        ({"environment": "Pendulum-v1"}, "Received: action_space="),
+        ({"seed": "0"}, "Received: seed='0'"),
+    ],
+)
+def test_rejects(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        A2C(**{"environment": "CartPole-v1", **arguments})
+
+
+def test_names_the_environment_that_gives_nan():
+    faulty = gym.vector.SyncVectorEnv([Corridor, lambda: Corridor(fault="reward")])
+    with pytest.raises(ValueError, match="reward=nan at step 1 of environment 1"):
+        small(faulty).fit(10, verbose=0)
