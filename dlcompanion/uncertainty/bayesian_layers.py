@@ -166,6 +166,7 @@ class DenseFlipout(Flipout, BayesianDense):
         >>> model.fit(x, y, verbose=0)  # doctest: +IGNORE_EXCEPTION_DETAIL
         Traceback (most recent call last):
         ValueError: The divergence from the prior ... training_examples=None
+        >>> from dlcompanion.uncertainty import set_training_examples
         >>> set_training_examples(model, len(x))
         2
         >>> history = model.fit(x, y, verbose=0)

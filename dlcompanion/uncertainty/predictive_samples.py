@@ -152,7 +152,7 @@ def _probabilities(samples, from_logits):
 def _entropy(p):
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(p == 0, 0.0, p * np.log(p))  # NaN stays NaN
-    return -terms.sum(axis=-1)
+    return 0.0 - terms.sum(axis=-1)
 
 
 def _rows(x, rows):

@@ -150,7 +150,8 @@ class NormalPosterior(_BuiltByItsLayer):
     Example:
         >>> posterior = NormalPosterior(initial_scale=0.1)
         >>> posterior.build((3, 2))
-        >>> round(float(posterior.stddev()[0, 0]), 4)
+        >>> scale = keras.ops.convert_to_numpy(posterior.stddev())
+        >>> round(float(scale[1, 0]), 4)
         0.1
     """
 
