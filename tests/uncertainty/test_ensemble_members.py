@@ -59,7 +59,8 @@ def test_which_layers_are_unrolled():
     )
     expected = ["inner", "recurrent"]
     expected += ["drop"] if keras.backend.backend() == "torch" else []
-    assert sorted(unrolled_layers(model)) == sorted(expected)
+    found = [name for name in unrolled_layers(model) if not name.endswith("_cell")]
+    assert sorted(found) == sorted(expected)
 
 
 def test_wrapped_optimizers_are_looked_into():
