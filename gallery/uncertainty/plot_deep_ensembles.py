@@ -134,9 +134,9 @@ axes[1].legend(fontsize="small")
 plt.show()
 
 # %%
-# What the five members of the first ensemble say of foreign digits. The left half of the row
-# holds the foreign pictures on which they agree most, the right half those on which
-# they agree least. Each column of the maps is a class, each row a member.
+# What the five members of the first ensemble say of foreign digits. The left half of
+# the row holds the pictures on which they agree most, the right half those on which they
+# agree least. Each column of the maps is a class, each row a member.
 
 order = disagreement[1].argsort()
 shown = [*order[:4], *order[-4:]]
