@@ -135,8 +135,8 @@ plt.show()
 
 # %%
 # What the five members of the first ensemble say of foreign digits. The left half of
-# the row holds the pictures on which they agree most, the right half those on which they
-# agree least. Each column of the maps is a class, each row a member.
+# the row holds the pictures on which they agree most, the right half those on which
+# they agree least. Each column of the maps is a class, each row a member.
 
 order = disagreement[1].argsort()
 shown = [*order[:4], *order[-4:]]
