@@ -5,6 +5,7 @@ is what BayesianRidge does: prior precision, noise, log-evidence and predictive
 standard deviations have to agree.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,9 @@ def main():
             "out/covariance": model.sigma_,
             "out/mean": mean,
             "out/deviation": deviation,
-            "versions": f"scikit-learn {sklearn.__version__}",
+            "meta": json.dumps(
+                {"scikit-learn": sklearn.__version__, "model": "BayesianRidge"}
+            ),
         },
     )
 
