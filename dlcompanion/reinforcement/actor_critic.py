@@ -17,7 +17,7 @@ from dlcompanion.reinforcement.policy_gradient import (
     policy_gradient_loss,
 )
 from dlcompanion.reinforcement.segments import Stream
-from dlcompanion.training import StepModel
+from dlcompanion.training import CompositeOptimizer, StepModel
 
 
 def mean_entropy(logits, weights):
@@ -51,16 +51,17 @@ class ActorCritic(StepModel):
     and optional weights, goes down the gradient of
 
     .. math:: -\frac1n \sum_i A_i \log \pi(a_i \mid s_i)
-        + \frac{c_v}{2n} \sum_i \bigl(v(s_i) - G_i\bigr)^2
+        + \frac{1}{2n} \sum_i \bigl(v(s_i) - G_i\bigr)^2
         - \frac{c_H}{n} \sum_i H[\pi(\cdot \mid s_i)] .
 
     The advantages :math:`A_i` and returns :math:`G_i` are constants. Both networks are
-    called with ``training=False``, as they are when the policy acts.
+    called with ``training=False``, as they are when the policy acts. Compile it with a
+    :class:`~dlcompanion.training.CompositeOptimizer` of ``"policy"`` and ``"critic"``:
+    a critic that learns no faster than the policy is always behind it.
 
     Args:
         policy: :class:`keras.Model` from observations to logits ``(batch, actions)``.
         critic: :class:`keras.Model` from observations to values ``(batch, 1)``.
-        value_weight: Number :math:`c_v` of at least 0.
         entropy_weight: Number :math:`c_H` of at least 0.
         **kwargs: Passed on to :class:`keras.Model`.
 
@@ -71,7 +72,7 @@ class ActorCritic(StepModel):
         Logits ``(batch, actions)`` and values ``(batch,)``.
 
     Raises:
-        ValueError: If a weight is negative.
+        ValueError: If ``entropy_weight`` is negative.
 
     Example:
         >>> policy = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
@@ -81,9 +82,8 @@ class ActorCritic(StepModel):
         ((5, 2), (5,))
     """
 
-    def __init__(self, policy, critic, value_weight=0.5, entropy_weight=0.0, **kwargs):
+    def __init__(self, policy, critic, entropy_weight=0.0, **kwargs):
         super().__init__(**kwargs)
-        self.value_weight = check_number("value_weight", value_weight)
         self.entropy_weight = check_number("entropy_weight", entropy_weight)
         self.policy = policy
         self.critic = critic
@@ -102,27 +102,37 @@ class ActorCritic(StepModel):
         actions, advantages, returns = y
         weights = ops.ones_like(returns) if weights is None else weights
 
-        def loss():
-            logits, values = self(observations)
-            on_policy = policy_gradient_loss(logits, actions, advantages, weights)
-            on_critic = baseline_loss(values, returns, weights)
+        def on_policy():
+            logits, _ = self(observations)
+            loss = policy_gradient_loss(logits, actions, advantages, weights)
             entropy = mean_entropy(logits, weights)
-            total = on_policy + self.value_weight * on_critic
-            total = total - self.entropy_weight * entropy
-            return total, (on_policy, on_critic, entropy)
+            return loss - self.entropy_weight * entropy, (loss, entropy)
 
-        variables = self.trainable_variables
-        (_, parts), gradients = self.value_and_grad(loss, variables, has_aux=True)
+        def on_critic():
+            _, values = self(observations)
+            return baseline_loss(values, returns, weights), ()
+
+        _, (policy_loss, entropy) = self._descend(on_policy, self.policy)
+        value_loss, _ = self._descend(on_critic, self.critic)
+        return {
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+            "entropy": entropy,
+        }
+
+    def _descend(self, loss, network):
+        variables = network.trainable_variables
+        if not variables:  # it is frozen
+            return loss()
+        value, gradients = self.value_and_grad(loss, variables, has_aux=True)
         self.optimizer.apply(gradients, variables)
-        names = ("policy_loss", "value_loss", "entropy")
-        return dict(zip(names, parts, strict=True))
+        return value
 
     def get_config(self):
         return {
             **super().get_config(),
             "policy": keras.saving.serialize_keras_object(self.policy),
             "critic": keras.saving.serialize_keras_object(self.critic),
-            "value_weight": self.value_weight,
             "entropy_weight": self.entropy_weight,
         }
 
@@ -147,7 +157,7 @@ class A2C(Agent):
     .. math:: A_t = \sum_{k \ge 0} (\gamma \lambda)^k \bigl(r_{t+k}
         + \gamma v(s_{t+k+1}) - v(s_{t+k})\bigr),
 
-    and one step of the optimizer moves policy and critic, the one along :math:`A_t
+    and one step of each optimizer moves policy and critic, the one along :math:`A_t
     \nabla \log \pi(a_t \mid s_t)`, the other towards :math:`A_t + v(s_t)`.
 
     All environments are reset, and play ``horizon`` steps each, episode after episode,
@@ -166,11 +176,13 @@ class A2C(Agent):
             default two hidden layers of 64 tanh units.
         critic: :class:`keras.Model` from observations to one value. By default as the
             policy, with which it must not share layers: a file would hold two copies.
-        optimizer: Keras optimizer of both. By default Adam with learning rate 0.005.
+        optimizer: Keras optimizer of the policy. By default Adam with learning rate
+            0.005.
+        critic_optimizer: Keras optimizer of the critic. By default Adam with learning
+            rate 0.02.
         rollout_length: Positive integer, the steps between two updates.
         discount: Number :math:`\gamma` in [0, 1].
         trace: Number :math:`\lambda` in [0, 1].
-        value_weight: Number of at least 0, the weight of the critic's loss.
         entropy_weight: Number of at least 0; the larger, the longer the policy stays
             undecided.
         num_envs: Positive integer. Of an environment or vector environment it is the
@@ -207,10 +219,10 @@ class A2C(Agent):
         policy=None,
         critic=None,
         optimizer=None,
+        critic_optimizer=None,
         rollout_length=32,
         discount=0.99,
         trace=0.95,
-        value_weight=0.5,
         entropy_weight=0.01,
         num_envs=8,
         horizon=None,
@@ -224,7 +236,6 @@ class A2C(Agent):
             "rollout_length": rollout_length,
             "discount": discount,
             "trace": trace,
-            "value_weight": value_weight,
             "entropy_weight": entropy_weight,
             "num_envs": num_envs,
         }
@@ -243,12 +254,15 @@ class A2C(Agent):
                 f"would no longer. Received: policy={policy.name!r}, "
                 f"critic={critic.name!r} with common variables"
             )
-        learner = ActorCritic(
-            policy, critic, value_weight, entropy_weight, name="learner"
-        )
+        learner = ActorCritic(policy, critic, entropy_weight, name="learner")
         learner.build((None, *shape))
         learner.compile(
-            optimizer or keras.optimizers.Adam(0.005),
+            CompositeOptimizer(
+                {
+                    "policy": optimizer or keras.optimizers.Adam(0.005),
+                    "critic": critic_optimizer or keras.optimizers.Adam(0.02),
+                }
+            )
         )
         self.attach(learner)
         self._values = in_numpy(critic)
@@ -275,7 +289,7 @@ class A2C(Agent):
         )
 
     def learn_from(self, segment):
-        """One step of the optimizer.
+        """One step of both optimizers.
 
         Args:
             segment: :class:`~dlcompanion.reinforcement.Segment`.
@@ -311,11 +325,12 @@ class A2C(Agent):
 
     @staticmethod
     def parts_of(learner):
-        """The networks and the optimizer of a loaded learner."""
+        """The networks and optimizers of a loaded learner."""
         return {
             "policy": learner.policy,
             "critic": learner.critic,
-            "optimizer": learner.optimizer,
+            "optimizer": learner.optimizer["policy"],
+            "critic_optimizer": learner.optimizer["critic"],
         }
 
 
