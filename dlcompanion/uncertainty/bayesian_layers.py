@@ -158,9 +158,8 @@ class DenseFlipout(Flipout, BayesianDense):
     Arguments, shapes and errors are those of :class:`BayesianDense`.
 
     Example:
-        >>> model = keras.Sequential(
-        ...     [DenseFlipout(8, "relu", seed=1), DenseFlipout(1, seed=2)]
-        ... )
+        >>> layers = [DenseFlipout(8, "relu", seed=1), DenseFlipout(1, seed=2)]
+        >>> model = keras.Sequential([keras.Input((3,)), *layers])
         >>> model.compile("adam", "mse")
         >>> x, y = keras.random.normal((20, 3), seed=0), keras.ops.ones((20, 1))
         >>> model.fit(x, y, verbose=0)  # doctest: +IGNORE_EXCEPTION_DETAIL
