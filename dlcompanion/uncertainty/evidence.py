@@ -53,7 +53,7 @@ def tuned(values, squared, count, error=None, prior=None, noise=None):
     Example:
         >>> prior, noise, _ = tuned(np.array([9.0]), 0.5, 10, noise=1.0)
         >>> round(prior, 4)  # a = g / 0.5 with g = 9 / (9 + a)
-        1.6904
+        1.6847
     """
     if prior is None and not squared > 0:
         raise ValueError(f"All weights of the last layer are 0. Received: {squared=}")

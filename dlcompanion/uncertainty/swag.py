@@ -145,6 +145,7 @@ class SWAG(SWA):
             the first axis is the prediction, and :func:`mutual_information` takes it.
         """
         check_count("samples", samples)
+        check_count("batch_size", batch_size)
         rng = generator(seed)
         kept = [(v, keras.ops.copy(v)) for v in self.model.variables]
         predictions = []
@@ -156,13 +157,22 @@ class SWAG(SWA):
                     variable.assign(value)
                 if self.data is not None:
                     refresh_batch_normalization(self.model, self.data, self.batch_size)
-                predictions.append(
-                    self.model.predict(x, batch_size=batch_size, verbose=0)
-                )
+                predictions.append(self._predict(x, batch_size))
         finally:
             for variable, value in kept:
                 variable.assign(value)
         return np.stack(predictions)
+
+    def _predict(self, x, batch_size):
+        """As model.predict, without what it costs to start, once for each draw."""
+        size = len(keras.tree.flatten(x)[0])
+        parts = [
+            self.model.predict_on_batch(
+                keras.tree.map_structure(lambda a, n=n: a[n : n + batch_size], x)
+            )
+            for n in range(0, size, batch_size)
+        ]
+        return np.concatenate(parts)
 
     def save(self, path):
         """Write what was collected to a ``.npz`` file.
