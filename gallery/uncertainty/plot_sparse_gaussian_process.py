@@ -178,7 +178,7 @@ for name in ("subset", *counts, "exact"):
 # - The bound is useful by itself: when more points no longer raise it, there are
 #   enough.
 # - Beyond the data and in the gap the sparse band opens, too, if less wide than the
-#   exact one. Nothing tells a network with a predicted spread that it has left its data.
+#   exact one. Nothing tells a network with a predicted spread that it left its data.
 # - One length for all of :math:`x` is wrong here, since the right half is rougher.
 #   That is the model's fault, not that of the approximation: both share it.
 
