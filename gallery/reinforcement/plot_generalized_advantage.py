@@ -31,7 +31,7 @@ Prerequisites: :doc:`/gallery/reinforcement/plot_policy_gradient` and
 #
 # At :math:`\lambda = 1` the critic is a baseline and can do no harm: the policy
 # gradient :math:`\sum_t A_t \nabla \log \pi(a_t \mid s_t)` is right on average,
-# whatever it says. At :math:`\lambda = 0` all that is known of the future comes from it.
+# whatever it says. At :math:`\lambda = 0` the whole future is what the critic says.
 
 import matplotlib.pyplot as plt
 import numpy as np
