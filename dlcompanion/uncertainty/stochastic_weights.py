@@ -310,7 +310,8 @@ def set_training_examples(model, training_examples):
 
     The loss of ``fit`` is a mean over examples, while the divergence from the prior
     belongs to the whole training set: each step may add only ``1 / training_examples``
-    of it. A layer that was not told refuses to train.
+    of it. A layer that was not told refuses to train. (On TensorFlow a model without a
+    known input shape, which ``fit`` both built and refused, has to be made anew.)
 
     Args:
         model: A :class:`keras.Model` or layer with Bayesian layers in it, the one
