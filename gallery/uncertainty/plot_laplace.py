@@ -183,7 +183,7 @@ def one_network(seed, share):
     wrong = draw.random(450) < share
     labels[wrong] = (labels[wrong] + draw.integers(1, 10, wrong.sum())) % 10
     fit_in_memory(
-        model, x[:300], labels[:300], batch_size=50, epochs=120, verbose=0, seed=seed
+        model, x[:300], labels[:300], batch_size=50, epochs=200, verbose=0, seed=seed
     )
     both = np.concatenate([x[300:], x_test])
     result = {
