@@ -4,11 +4,28 @@ import keras
 import numpy as np
 from keras import layers
 
-from dlcompanion.generative import VAE, NeuralSplineFlow, RealNVP
+from dlcompanion.generative import (
+    IWAE,
+    VAE,
+    VQVAE,
+    ConditionalVAE,
+    Glow,
+    MaskedAutoregressiveFlow,
+    NeuralSplineFlow,
+    RealNVP,
+    VariationalBottleneck,
+    VectorQuantizer,
+)
 from dlcompanion.graphs import GraphConvolution, GraphPlan
 from dlcompanion.losses import GaussianNLL, TripletBatchHard
 from dlcompanion.optimization import Lookahead
 from dlcompanion.regularization import DropBlock2D
+from dlcompanion.uncertainty import (
+    DeepEnsemble,
+    DenseFlipout,
+    SparseGaussianProcess,
+    TemperatureScaling,
+)
 
 RNG = np.random.default_rng(0)
 ROWS = RNG.normal(size=(16, 4)).astype("float32")
@@ -60,10 +77,31 @@ def autoencoder():
     return compiled(VAE(encoder, decoder, seed=0), "sgd")
 
 
-def flow(made):
-    made.build((None, 4))
+def vector_quantized():
+    encoder = keras.Sequential([layers.Dense(6), layers.Reshape((3, 2))])
+    decoder = keras.Sequential([layers.Flatten(), layers.Dense(4)])
+    return compiled(VQVAE(encoder, decoder, VectorQuantizer(codes=4)), "sgd")
+
+
+def dense(autoencoder, *args, **kwargs):
+    made = autoencoder.dense(4, *args, latent=2, hidden=(6,), seed=0, **kwargs)
     return compiled(made, "sgd")
 
+
+def ensemble():
+    return compiled(DeepEnsemble(classifier, members=2), "sgd", CROSS_ENTROPY)
+
+
+def classifier(*middle):
+    return network(*middle, outputs=4, activation="softmax")
+
+
+def flow(made, shape=(4,)):
+    made.build((None, *shape))
+    return compiled(made, "sgd")
+
+
+CROSS_ENTROPY = "sparse_categorical_crossentropy"
 
 #: Name of the kind: what makes a compiled model, its inputs, its targets, and
 #: whether a training step draws random numbers.
@@ -90,6 +128,48 @@ KINDS = {
         False,
     ),
     "autoencoder": (autoencoder, (BITS, None), True),
+    "weighted autoencoder": (lambda: dense(IWAE, samples=2), (BITS, None), True),
+    "conditional autoencoder": (
+        lambda: dense(ConditionalVAE, context=4),
+        ([BITS, ROWS], None),
+        True,
+    ),
+    "codebook": (vector_quantized, (ROWS, None), False),
+    "bottleneck": (
+        lambda: compiled(classifier(VariationalBottleneck(2)), "sgd", CROSS_ENTROPY),
+        (ROWS, CLASSES),
+        True,
+    ),
+    "Bayesian layer": (
+        lambda: compiled(
+            classifier(DenseFlipout(3, training_examples=16)), "sgd", CROSS_ENTROPY
+        ),
+        (ROWS, CLASSES),
+        True,
+    ),
+    "Gaussian process": (
+        lambda: compiled(
+            network(SparseGaussianProcess(2, 4, training_examples=16)), "sgd", "mse"
+        ),
+        (ROWS, SUMS),
+        False,
+    ),
+    "calibrated": (
+        lambda: compiled(network(TemperatureScaling()), "sgd", "mse"),
+        (ROWS, SUMS),
+        False,
+    ),
+    "ensemble": (ensemble, (ROWS, CLASSES), False),
+    "autoregressive flow": (
+        lambda: flow(MaskedAutoregressiveFlow(4, blocks=2)),
+        (ROWS, None),
+        False,
+    ),
+    "flow of pictures": (
+        lambda: flow(Glow((6, 6, 2), levels=1, steps=1, filters=3), (6, 6, 2)),
+        (np.clip(IMAGES / 8 + 0.5, 0.01, 0.99), None),
+        True,  # ActNorm starts from the first batch, each device from its own half
+    ),
     "coupling flow": (lambda: flow(RealNVP(4, couplings=2)), (ROWS, None), False),
     "spline flow": (
         lambda: flow(NeuralSplineFlow(4, couplings=2, bins=4)),

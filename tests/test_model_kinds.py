@@ -17,6 +17,8 @@ from keras import ops
 from dlcompanion.testing import common
 
 NAMES = list(model_kinds.KINDS)
+#: All but the ensemble: its members have no place for a second device, and it says so.
+DISTRIBUTED = [name for name in NAMES if name != "ensemble"]
 
 
 def fitted(name):
@@ -36,6 +38,7 @@ def fitted(name):
 def test_exports_what_it_computes(name, tmp_path):
     make, (x, _), _ = model_kinds.KINDS[name]
     model = make()
+    model(x, training=False)  # it is built
     state = common.snapshot(model.variables)
     wanted = keras.tree.flatten(model(x, training=False))
     common.restore(model.variables, state)  # the same random numbers once more
@@ -63,14 +66,15 @@ def on_two_devices():
 @pytest.mark.skipif(
     keras.backend.backend() == "torch", reason="on PyTorch a process has one device"
 )
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DISTRIBUTED)
 def test_trains_on_two_devices_as_on_one(name):
     found = on_two_devices()
     assert isinstance(found, dict), found
     losses, weights = found[name]
     one_losses, one_weights = fitted(name)
     assert np.isfinite(losses).all() and np.isfinite(weights).all()
-    if model_kinds.KINDS[name][2]:  # other random numbers, and it moved all the same
+    if model_kinds.KINDS[name][2]:  # other random numbers, and it trains all the same
+        np.testing.assert_allclose(losses, one_losses, rtol=0.4)
         keras.utils.set_random_seed(0)
         start = model_kinds.KINDS[name][0]().trainable_variables[0]
         start = ops.convert_to_numpy(start).ravel()
@@ -97,7 +101,7 @@ def main():
             keras.distribution.DataParallel(devices=devices)
         )
     results = {}
-    for name in NAMES:
+    for name in DISTRIBUTED:
         with scope():
             losses, weights = fitted(name)
         results[name] = [[float(v) for v in losses], weights.tolist()]

@@ -5,6 +5,7 @@ import math
 import keras
 from keras import ops
 
+from dlcompanion import backend
 from dlcompanion.checks import check_count
 from dlcompanion.generative.variational_autoencoder import (
     VAE,
@@ -119,7 +120,8 @@ class IWAE(VAE):
         likelihood = ops.mean(y_pred["log_likelihood"], axis=-1)
         self.log_likelihood_tracker.update_state(likelihood, weight)
         self.kl_tracker.update_state(ops.sum(kl, axis=-1), weight)
-        return sum((ops.sum(e) for e in self.losses), -ops.mean(weight * bound))
+        added = sum(self._aggregate_additional_loss(one) for one in self.losses)
+        return added - ops.mean(weight * bound) / backend.replicas()
 
     def get_config(self):
         config = super().get_config()

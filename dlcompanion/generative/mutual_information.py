@@ -14,6 +14,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from dlcompanion import backend
+from dlcompanion import backend
 from dlcompanion.checks import check_count, check_number
 
 
@@ -157,10 +159,8 @@ class _CriticEstimator(keras.Model):
     ):
         information = self.bound(y_pred)
         self.tracker.update_state(information)
-        loss = -information
-        for extra in self.losses:
-            loss = loss + extra
-        return loss
+        added = sum(self._aggregate_additional_loss(one) for one in self.losses)
+        return added - information / backend.replicas()
 
     def estimate(self, x, y, batch_size=128):
         """Mean of the bound over whole batches of the pairs, in nats, as a float."""

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from dlcompanion import backend
 from dlcompanion.checks import check_count
 from dlcompanion.training import SavesSeeds
 
@@ -201,7 +202,8 @@ class VAE(SavesSeeds, keras.Model):
         self.log_likelihood_tracker.update_state(log_likelihood, weight)
         self.kl_tracker.update_state(ops.sum(kl, axis=-1), weight)
         loss = self.beta * divergence - ops.mean(weight * log_likelihood)
-        return loss + sum(ops.sum(added) for added in self.losses)
+        added = sum(self._aggregate_additional_loss(one) for one in self.losses)
+        return loss / backend.replicas() + added
 
     def _posterior(self, x, training=None):
         """Mean and log-variance of q(z | x)."""

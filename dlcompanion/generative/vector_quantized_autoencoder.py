@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from dlcompanion import backend
 from dlcompanion.generative.vector_quantization import (
     CodePerplexity,
     EMAVectorQuantizer,
@@ -102,7 +103,8 @@ class VQVAE(keras.Model):
             weight = ops.cast(ops.reshape(sample_weight, (-1,)), "float32")
         self.error.update_state(error, weight)
         self.perplexity.update_state(y_pred["numbers"])
-        return ops.mean(weight * error) + sum(ops.sum(added) for added in self.losses)
+        added = sum(self._aggregate_additional_loss(one) for one in self.losses)
+        return ops.mean(weight * error) / backend.replicas() + added
 
     def encode(self, x):
         """Numbers of the codes of ``x``, int32."""
