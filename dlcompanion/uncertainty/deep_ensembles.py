@@ -250,8 +250,8 @@ class DeepEnsemble(StepModel):
             raise ValueError("A DeepEnsemble is trained on targets. Received: y=None")
         if backend.replicas() > 1:
             raise ValueError(
-                "A DeepEnsemble trains on one device of TensorFlow; a vectorized step "
-                "under tf.distribute does not end. "
+                "A DeepEnsemble trains on one device of TensorFlow; tf.distribute is "
+                "not supported. "
                 f"Received: replicas={backend.replicas()}"
             )
 
