@@ -15,7 +15,6 @@ import numpy as np
 from keras import ops
 
 from dlcompanion import backend
-from dlcompanion import backend
 from dlcompanion.checks import check_count, check_number
 
 
