@@ -26,6 +26,12 @@ from dlcompanion.generative.information_bottleneck import (
     InformationPlane,
     VariationalBottleneck,
 )
+from dlcompanion.generative.information_estimators import (
+    DonskerVaradhanEstimator,
+    InfoNCEEstimator,
+    binned_information,
+    discrete_information,
+)
 from dlcompanion.generative.inverted_transform import Inverted
 from dlcompanion.generative.invertible_convolution import InvertibleConvolution1x1
 from dlcompanion.generative.masked_autoregressive_flow import (
@@ -34,12 +40,6 @@ from dlcompanion.generative.masked_autoregressive_flow import (
     MaskedAutoregressiveFlow,
 )
 from dlcompanion.generative.multiscale import FactorOut, Squeeze
-from dlcompanion.generative.mutual_information import (
-    DonskerVaradhanEstimator,
-    InfoNCEEstimator,
-    binned_information,
-    discrete_information,
-)
 from dlcompanion.generative.normalizing_flows import NICE, RealNVP
 from dlcompanion.generative.planar_flow import (
     Planar,

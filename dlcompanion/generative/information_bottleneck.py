@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from dlcompanion.checks import check_count, check_number
-from dlcompanion.generative.mutual_information import binned_information
+from dlcompanion.generative.information_estimators import binned_information
 from dlcompanion.generative.variational_autoencoder import kl_to_standard_normal
 from dlcompanion.training import SavesSeeds
 

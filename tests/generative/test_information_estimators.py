@@ -1,4 +1,4 @@
-"""Tests of dlcompanion.generative.mutual_information."""
+"""Tests of dlcompanion.generative.information_estimators."""
 
 import keras
 import numpy as np
