@@ -1,7 +1,8 @@
 """Vectors of conformal prediction, from MAPIE.
 
 Estimators whose features are their outputs, so that only the conformal part is left.
-MAPIE's adaptive sets are not used: it draws random numbers of its own for their scores.
+MAPIE's adaptive sets are not used: their scores are made less by a random share of the
+last label (``mapie/conformity_scores/sets/aps.py``), where ours are not randomized.
 """
 
 import json
