@@ -21,6 +21,7 @@ from dlcompanion.generative.dequantization import (
 )
 from dlcompanion.generative.free_energy import FreeEnergy
 from dlcompanion.generative.glow import ChannelCoupling, Glow
+from dlcompanion.generative.hierarchical_autoencoder import HierarchicalVAE
 from dlcompanion.generative.importance_weighted_autoencoder import IWAE
 from dlcompanion.generative.information_bottleneck import (
     InformationPlane,
@@ -99,6 +100,7 @@ __all__ = [
     "GaussianSampler",
     "Glow",
     "GumbelSoftmax",
+    "HierarchicalVAE",
     "IWAE",
     "InfoNCEEstimator",
     "InformationPlane",
