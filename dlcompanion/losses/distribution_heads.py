@@ -27,7 +27,7 @@ class DistributionHead(keras.layers.Layer):
 
     It returns :math:`\eta`, the unconstrained parameters that the spec asks for, in
     float32 whatever the policy is: a mean in bfloat16 has three digits. Everything
-    that a ``Dense`` can do, the one inside can (:attr:`dense`), such as LoRA.
+    that a ``Dense`` can do, the one inside can (``head.dense``), such as LoRA.
 
     Args:
         spec: A spec of :mod:`dlcompanion.probability`, such as

@@ -140,14 +140,14 @@ class FiniteMDP:
 
     @property
     def observation_space(self):
-        """Discrete: the number of the state."""
+        """Numbers of states, as a ``gymnasium.spaces.Discrete``."""
         return backend.require("gymnasium", "reinforcement").spaces.Discrete(
             self.states
         )
 
     @property
     def action_space(self):
-        """Discrete: the number of the action."""
+        """Numbers of actions, as a ``gymnasium.spaces.Discrete``."""
         return backend.require("gymnasium", "reinforcement").spaces.Discrete(
             self.actions
         )

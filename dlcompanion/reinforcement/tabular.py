@@ -170,7 +170,7 @@ class TabularAgent:
 
     @property
     def policy(self):
-        """The best action of each state, the first of several: ``(states,)``."""
+        """Best action of each state, ``(states,)``; of several, the first."""
         return self.table.argmax(axis=1)
 
     def predict(self, state):

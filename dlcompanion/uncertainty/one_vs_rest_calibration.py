@@ -54,8 +54,8 @@ class PlattScaling(_OneVersusRest):
     fitted by maximum likelihood to Platt's smoothed targets, :math:`(n_+ + 1) /
     (n_+ + 2)` for the :math:`n_+` examples of the class and :math:`1 / (n_- + 2)` for
     the others, which keep :math:`a` finite where the classes are separated. With
-    several classes, one sigmoid for each, see
-    :mod:`~dlcompanion.uncertainty.one_vs_rest_calibration`.
+    several classes, one sigmoid for each, whose
+    probabilities are divided by their sum.
 
     Attributes: the weights ``slope`` and ``offset``, one for each column.
 
