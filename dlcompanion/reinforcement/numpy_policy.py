@@ -20,8 +20,8 @@ ACTIVATIONS = {
 }
 
 
-def dense_network(input_shape, outputs, last_scale, seed, name):
-    """The default network of an agent: two hidden layers of 64 tanh units.
+def dense_network(input_shape, outputs, last_scale, seed, name, activation="tanh"):
+    """The default network of an agent: two hidden layers of 64 units.
 
     Args:
         input_shape: Tuple, the shape of one observation; flattened if not a vector.
@@ -30,6 +30,7 @@ def dense_network(input_shape, outputs, last_scale, seed, name):
             makes a policy begin with nearly equal probabilities.
         seed: Integer, decides the initial weights.
         name: String, the name of the model.
+        activation: String, of the hidden units.
 
     Returns:
         A :class:`keras.Sequential` model.
@@ -51,8 +52,8 @@ def dense_network(input_shape, outputs, last_scale, seed, name):
         [
             keras.Input(input_shape),
             *flatten,
-            dense(64, "tanh", 1.0, seeds[0]),
-            dense(64, "tanh", 1.0, seeds[1]),
+            dense(64, activation, 1.0, seeds[0]),
+            dense(64, activation, 1.0, seeds[1]),
             dense(outputs, "linear", last_scale, seeds[2]),
         ],
         name=name,

@@ -125,12 +125,17 @@ plt.show()
 #   played, and one step in a bad direction is at once what the next steps are played
 #   with.
 
-updates = [int(agent.learner.optimizer.iterations) for agent, _, _ in runs]
+updates = [int(agent.learner.optimizer["policy"].iterations) for agent, _, _ in runs]
+explained = np.array([h["explained_variance"] for _, h, _ in runs])
 waiting = [agent.rollouts for agent in baseline]
 print(f"coin        {coin.mean():6.1f}")
 print("REINFORCE  ", " ".join(f"{value:6.1f}" for value in reinforce))
 print("A2C        ", " ".join(f"{value:6.1f}" for value in trained))
 print("lambda = 0 ", " ".join(f"{value:6.1f}" for value in blind))
+print("variance of the returns that the critic explains, from epoch to epoch, median")
+print(
+    "           ", " ".join(f"{value:6.2f}" for value in np.median(explained, axis=0))
+)
 
 # %%
 # The claims.
