@@ -105,7 +105,7 @@ def test_with_a_prior_that_is_zero_the_lower_level_is_a_vae():
     draws = 4000
     kl_1, kl_2 = compiled(lambda x: model.divergences(x, draws))(x)
     exact = numbers(kl_to_standard_normal(*model.encode(X)))
-    np.testing.assert_allclose(numbers(kl_1).mean(0), exact.mean(0), rtol=0.02)
+    np.testing.assert_allclose(numbers(kl_1).mean(0), exact.mean(0), atol=0.03)
     vae.build((None, 6))
     ours = compiled(lambda x: (model.elbo(x, draws), vae.elbo(x, draws)))(x)
     hierarchical, plain = (numbers(bound).mean() for bound in ours)
@@ -122,17 +122,17 @@ def test_the_divergence_of_level_one_is_the_closed_one_between_gaussians():
     end = np.array([1.0, -0.5, -30.0, -30.0])
     model.upper_encoder.set_weights([kernel, bias, 0 * last, end])
     x = ops.convert_to_tensor(X)
-    kl_1, _ = compiled(lambda x: model.divergences(x, 4000))(x)
+    kl_1, _ = compiled(lambda x: model.divergences(x, 20_000))(x)
     mean, log_variance = map(numbers, model.encode(X))
     m, v = np.split(numbers(model.prior(np.array([[1.0, -0.5]], "float32"))), 2, axis=1)
     closed = 0.5 * (
         np.exp(log_variance - v) + (mean - m) ** 2 / np.exp(v) + v - log_variance - 1
     )
-    np.testing.assert_allclose(numbers(kl_1).mean(0), closed.mean(0), rtol=0.02)
+    np.testing.assert_allclose(numbers(kl_1).mean(0), closed.mean(0), atol=0.02)
 
 
 def linear_gaussian():
-    """x = w z1 + noise, z1 = a z2 + noise: everything is normal, in closed form."""
+    """Normal x = w z1 + noise and z1 = a z2 + noise: all is in closed form."""
     w, a, inner, noise = np.array([1.0, -0.5]), 0.8, 0.5, 0.3
     total = a**2 + inner  # variance of z1
     covariance = total * np.outer(w, w) + noise * np.eye(2)
