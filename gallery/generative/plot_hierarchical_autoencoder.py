@@ -104,8 +104,8 @@ sizes = [make(levels).count_params() for levels in (1, 2)]
 # %%
 # All are measured on test pictures, by the true bound, on one draw (ELBO) and on
 # thirty-two; and so is the price of each level. What the upper code *says* is measured
-# too: the pictures that the model draws vary, and a share of their variance lies between
-# the means for different :math:`z_2`.
+# too: the pictures that the model draws vary, and a share of their variance lies
+# between the means for different :math:`z_2`.
 
 judges = {"one": make(1), "two": make(2)}
 one, two = judges.values()
@@ -153,7 +153,8 @@ for number, name in enumerate(weights):
     right.plot(many[name], [3 - number] * SEEDS, "x", color="C3")
 left.set_xticks(range(4), [name.replace(", ", ",\n") for name in weights])
 left.set(ylabel="price on test pictures [nats]")
-left.legend()
+left.set_ylim(0, 3.3)
+left.legend(ncols=2)
 right.set_yticks(range(4), list(weights)[::-1])
 right.set(xlabel="bound on test pictures [nats]; circles 1 draw, crosses 32")
 plt.show()
