@@ -8,7 +8,7 @@ the rest will be worth, and learns at once. :class:`~dlcompanion.reinforcement.A
 the plain form of the idea on which nearly all of today's policy gradients are built.
 This page lets it balance the pole beside REINFORCE and beside a coin, finds that it is
 quicker to update and less steady, and asks what happens if the critic is trusted
-blindly.
+blindly, and what became of a critic that had gone blind itself.
 
 Prerequisites: :doc:`/gallery/reinforcement/plot_policy_gradient` and
 :doc:`/gallery/reinforcement/plot_generalized_advantage`. Notation: :doc:`/notation`.
@@ -47,9 +47,16 @@ from dlcompanion.reinforcement import A2C, REINFORCE, Environments
 keras.utils.set_random_seed(0)
 
 # %%
-# Five seeds each, the same number of steps of the environment, and for the actor a
-# learning rate that falls to zero. Three more agents trust the critic blindly: with
-# :math:`\lambda = 0` an action is judged by its opinion of the next state alone.
+# The same number of steps of the environment for all, and for the actor a learning rate
+# that falls to zero. The rates of A2C, its discount, its critic and the schedule were
+# tuned on this pole, partly on these seeds; REINFORCE is as it comes. Three more agents
+# trust the critic blindly: with :math:`\lambda = 0` an action is judged by its opinion
+# of the next state alone.
+#
+# The critic begins near 0, and the returns are about 40. On the way there the tanh
+# units that serve the policy well saturate: such a critic says nearly the same of every
+# state, and goes on to do so. The critic of this agent therefore has rectified units,
+# and makes five steps of descent for each one of the actor.
 
 seeds, budget = 5, 48_000
 schedule = keras.optimizers.schedules.PolynomialDecay
@@ -65,14 +72,14 @@ def train(seed, trace=0.95, steps=budget):
         seed=seed,
     )
     history = agent.fit(steps, verbose=0).history
-    return agent, history, agent.evaluate(episodes=50)["return_mean"]
+    return agent, history, agent.evaluate(episodes=20)["return_mean"]
 
 
 runs = [train(seed) for seed in range(seeds)]
 trained = np.array([value for _, _, value in runs])
-baseline = [REINFORCE("CartPole-v1", seed=seed) for seed in range(seeds)]
+baseline = [REINFORCE("CartPole-v1", seed=seed) for seed in range(3)]
 histories = [agent.fit(budget, verbose=0).history for agent in baseline]
-reinforce = np.array([agent.evaluate(episodes=50)["return_mean"] for agent in baseline])
+reinforce = np.array([agent.evaluate(episodes=20)["return_mean"] for agent in baseline])
 
 rng = np.random.default_rng(0)
 
@@ -85,7 +92,7 @@ coin = Environments("CartPole-v1", 200).play(by_coin, seed=0, horizon=500).retur
 
 # %%
 # Left, the returns of the policies while they explore, right those of their most
-# probable actions in the end, on 50 new episodes.
+# probable actions in the end, on 20 new episodes.
 
 blind = np.array([train(seed, trace=0.0)[2] for seed in range(3)])
 figure, (left, right) = plt.subplots(
@@ -116,14 +123,18 @@ plt.show()
 #
 # - The same number of steps makes many times as many updates: the critic cuts the
 #   episode into pieces that can be learned from.
-# - That is not yet an advantage. On this pole REINFORCE is as good and steadier, and
-#   some of the A2C's seeds stop far from the top.
-# - Trusted blindly, the critic teaches nothing, or hardly anything. It knows nothing
-#   at first, and an actor that learns from it comes to no states from which it could
-#   learn.
-# - The learning curves dip and recover. Nothing holds the policy near the one that
-#   played, and one step in a bad direction is at once what the next steps are played
-#   with.
+# - That is not yet an advantage. On this pole REINFORCE, which was not tuned for it, is
+#   steadier, and some of the A2C's seeds stop far from the top.
+# - The critic, at least, is no constant: towards the end it explains more than nine
+#   tenths of the variance of the returns it is taught. They contain its own opinions,
+#   so the number flatters it; and where no pole falls all returns are equal, and there
+#   is nothing to explain.
+# - Trusted blindly, such a critic is still worth listening to: with :math:`\lambda = 0`
+#   the policy learns. With the critic of exercise 3 it reached 46 at best, about twice
+#   the coin's return.
+# - The learning curves dip, some after they had reached the top, and not all recover.
+#   Nothing holds the policy near the one that played, and one step in a bad direction
+#   is at once what the next steps are played with.
 
 updates = [int(agent.learner.optimizer["policy"].iterations) for agent, _, _ in runs]
 explained = np.array([h["explained_variance"] for _, h, _ in runs])
@@ -132,10 +143,8 @@ print(f"coin        {coin.mean():6.1f}")
 print("REINFORCE  ", " ".join(f"{value:6.1f}" for value in reinforce))
 print("A2C        ", " ".join(f"{value:6.1f}" for value in trained))
 print("lambda = 0 ", " ".join(f"{value:6.1f}" for value in blind))
-print("variance of the returns that the critic explains, from epoch to epoch, median")
-print(
-    "           ", " ".join(f"{value:6.2f}" for value in np.median(explained, axis=0))
-)
+course = np.median(explained, axis=0)
+print("explained  ", " ".join(f"{value:6.2f}" for value in course), "(the critic)")
 
 # %%
 # The claims.
@@ -162,17 +171,24 @@ claim(
     seeds=seeds,
 )
 claim(
-    "and yet REINFORCE is steadier: its worst seed over that of A2C",
-    reinforce.min() / trained.min(),
+    "and yet REINFORCE is steadier: the worst of its seeds over that of A2C",
+    reinforce.min() / trained[:3].min(),
     ">",
     1.2,
+    seeds=3,
+)
+claim(
+    "variance of the returns that the critic explains, last six epochs, median",
+    np.median(explained[:, -6:]),
+    ">",
+    0.7,
     seeds=seeds,
 )
 claim(
-    "with lambda 0, best of the seeds, over the median with 0.95",
-    blind.max() / np.median(trained),
-    "<",
-    0.5,
+    "with lambda 0 it learns too: worst seed, in multiples of the coin's return",
+    blind.min() / coin.mean(),
+    ">",
+    3,
     seeds=3,
 )
 
@@ -184,7 +200,9 @@ claim(
 #    in common that end badly?
 # 2. With ``rollout_length=1`` and any :math:`\lambda`, which is the only advantage that
 #    is left?
-# 3. Tell the critic that a pole cut after 500 steps has fallen. What becomes of its
+# 3. Give the critic two layers of 64 tanh units, ``critic_steps=1`` and Adam with a
+#    rate of 0.02. How much do its values differ within a segment?
+# 4. Tell the critic that a pole cut after 500 steps has fallen. What becomes of its
 #    values, and of the policy?
 #
 # References
