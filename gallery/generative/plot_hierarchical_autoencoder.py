@@ -6,9 +6,9 @@ A variational autoencoder assumes that its codes are standard normal, and pays w
 they are not. Why not *learn* the distribution of the codes, by a second autoencoder on
 top of the first? :class:`~dlcompanion.generative.HierarchicalVAE` does so. On paper the
 second level can only help. In a short training it falls silent, and what is left is
-the model with one level. This page measures the silence, the remedy, and what the second
-level is worth once it is awake: a quarter of a nat, and in the ELBO nothing at all if
-both train for twice as long.
+the model with one level. This page measures the silence, the remedy, and what the
+second level is worth once it is awake: a quarter of a nat, and in the ELBO nothing at
+all if both train for twice as long.
 
 Before this page: :ref:`sphx_glr_gallery_generative_plot_variational_autoencoder.py`;
 notation: :doc:`/notation`.
