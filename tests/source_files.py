@@ -117,7 +117,10 @@ def is_constant(value, script):
     harmless = {"abs", "float", "int", "len", "max", "min", "round", "sum"}
     stores, values = {}, {}
     for node in ast.walk(tree(script)):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        stored = isinstance(getattr(node, "ctx", None), ast.Store)
+        if stored and isinstance(node, ast.Subscript):  # table[key] = measured
+            node = node.value
+        if stored and isinstance(node, ast.Name):
             stores[node.id] = stores.get(node.id, 0) + 1
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             values[node.targets[0].id] = node.value
