@@ -159,7 +159,7 @@ def trained(relaxed, seeds):
         net.set_weights(network(seed).get_weights())
         for variable in optimizer.variables:
             if "learning_rate" not in variable.path:
-                variable.assign(ops.zeros_like(variable))
+                variable.assign(0 * variable)
         curve = [float(step()) - exact @ exact for _ in range(STEPS)]
         found = measured(batch(TRIES), uniforms(TRIES, 100 + seed))
         yield np.array(curve), ops.convert_to_numpy(found)[..., 0].astype("float64")

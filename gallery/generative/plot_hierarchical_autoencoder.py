@@ -86,7 +86,7 @@ def fitted(model, epochs, rate, starts):
     for seed, start in enumerate(starts):
         model.set_weights(start)
         for variable in model.optimizer.variables:
-            variable.assign(ops.zeros_like(variable))
+            variable.assign(0 * variable)
         fit_in_memory(
             model, x_train, batch_size=128, epochs=epochs, verbose=0, seed=seed
         )

@@ -101,7 +101,7 @@ for make in (DonskerVaradhanEstimator, InfoNCEEstimator):
     for level in levels:
         estimator.set_weights(start)
         for variable in estimator.optimizer.variables:
-            variable.assign(ops.zeros_like(variable))
+            variable.assign(0 * variable)
         pairs = list(normals(level, 400 * BATCH, seed=1))
         fit_in_memory(estimator, pairs, batch_size=BATCH, verbose=0)
         found.append(estimator.estimate(*normals(level, 3_200, 2), batch_size=BATCH))

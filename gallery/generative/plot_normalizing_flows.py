@@ -78,7 +78,7 @@ def train(x):
     for start in [f.get_weights() for f in flows]:
         flow.set_weights(start)
         for variable in flow.optimizer.variables:
-            variable.assign(keras.ops.zeros_like(variable))
+            variable.assign(0 * variable)
         epochs = STEPS * BATCH // len(x)
         fit_in_memory(flow, x, batch_size=BATCH, epochs=epochs, verbose=0)
         ended.append(flow.get_weights())

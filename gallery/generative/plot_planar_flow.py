@@ -162,7 +162,7 @@ for column, length in enumerate(LENGTHS):
             start.build((None, 2))
             flow.set_weights(start.get_weights())
             for variable in model.optimizer.variables:
-                variable.assign(ops.zeros_like(variable))
+                variable.assign(0 * variable)
             fit_in_memory(model, noise, batch_size=BATCH, epochs=4, verbose=0)
             found = numpy(model(fresh)).mean() + np.log(constant[number])
             divergence[number, column, seed] = found

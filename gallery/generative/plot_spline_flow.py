@@ -127,7 +127,7 @@ def train(flow_class, units):
         for start in starts:
             flow.set_weights(start)
             for variable in flow.optimizer.variables:
-                variable.assign(keras.ops.zeros_like(variable))
+                variable.assign(0 * variable)
             epochs = STEPS * BATCH // SIZE
             fit_in_memory(flow, x, batch_size=BATCH, epochs=epochs, verbose=0)
             nll = -np.mean(numpy(flow.log_prob(x_test)))

@@ -137,7 +137,7 @@ def train(model, seed, examples=300, epochs=60):
     model.set_weights(fresh.get_weights())
     for variable in model.optimizer.variables:
         if not variable.path.endswith("learning_rate"):
-            variable.assign(keras.ops.zeros_like(variable))
+            variable.assign(0 * variable)
     chosen = np.random.default_rng(seed).permutation(len(x_train))[:examples]
     x, y = x_train[chosen], y_train[chosen]
     fit_in_memory(model, x, y, batch_size=50, epochs=epochs, verbose=0, seed=seed)

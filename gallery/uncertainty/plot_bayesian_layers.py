@@ -62,7 +62,7 @@ def restart(model, weights):
     model.set_weights(weights)
     for variable in model.optimizer.variables:
         if not variable.path.endswith("learning_rate"):
-            variable.assign(keras.ops.zeros_like(variable))
+            variable.assign(0 * variable)
 
 
 def target(x):

@@ -161,7 +161,7 @@ for seed in range(SEEDS):
     start = keras.models.clone_model(network)
     network.set_weights(start.get_weights())
     for variable in network.optimizer.variables:
-        variable.assign(keras.ops.zeros_like(variable))
+        variable.assign(0 * variable)
     fit_in_memory(network, x, y, batch_size=50, epochs=200, verbose=0)
     z_fit, z_test = (network.predict(a, verbose=0) for a in (x_fit, x_test))
     p_test = {"none": TemperatureScaling().predict(z_test)}

@@ -176,7 +176,7 @@ def one_network(seed, share):
     model.set_weights(network(64, [32], 10, "relu").get_weights())
     for variable in model.optimizer.variables:
         if not variable.path.endswith("learning_rate"):
-            variable.assign(keras.ops.zeros_like(variable))
+            variable.assign(0 * variable)
     draw = np.random.default_rng(seed)
     chosen = draw.permutation(len(y_digits))[:450]
     x, labels = x_digits[chosen], y_digits[chosen].copy()

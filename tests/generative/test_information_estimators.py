@@ -148,8 +148,10 @@ def test_bounds_are_their_equations():
 def test_training_finds_the_best_critic(make):
     x, y = normals(2_000, 0.8)
     estimator = make(LogRatio(0.8, start=0.2))
-    estimator.compile(keras.optimizers.Adam(0.1))
-    estimator.fit([x, y], batch_size=100, epochs=5, verbose=0)
+    # the last steps are short: a batch with one rare pair throws Donsker-Varadhan far
+    rate = keras.optimizers.schedules.CosineDecay(0.1, 120)
+    estimator.compile(keras.optimizers.Adam(rate))
+    estimator.fit([x, y], batch_size=100, epochs=6, verbose=0)
     exact = -0.5 * np.log(1 - 0.8**2)
     assert abs(estimator.estimate(*normals(4_000, 0.8, seed=1)) - exact) < 0.06
 
