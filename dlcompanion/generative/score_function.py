@@ -161,8 +161,8 @@ class LearnedBaseline(keras.layers.Layer):
         >>> baseline = LearnedBaseline(keras.layers.Dense(1, kernel_initializer="ones"))
         >>> context = np.array([[1.0], [4.0]], "float32")
         >>> b = baseline(context, costs=np.array([3.0, 4.0], "float32"))
-        >>> ops.convert_to_numpy(b).tolist(), float(baseline.losses[0])
-        ([1.0, 4.0], 2.0)
+        >>> ops.convert_to_numpy(b).tolist(), ops.convert_to_numpy(baseline.losses[0])
+        ([1.0, 4.0], array(2., dtype=float32))
 
     References:
         Mnih and Gregor, *Neural Variational Inference and Learning in Belief Networks*,
