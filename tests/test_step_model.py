@@ -159,6 +159,66 @@ def test_eager_equals_compiled():
     equal(weights_of(a), weights_of(b))
 
 
+class Errors(StepModel):
+    """A regression that says how far off each example was, and draws noise."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(1, name="dense")
+        self.dropout = layers.Dropout(0.5, seed=3)
+
+    def build(self, input_shape):
+        self.dense.build(input_shape)
+
+    def call(self, inputs):
+        return self.dense(self.dropout(inputs, training=True))
+
+    def update(self, data):
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+
+        def loss():
+            error = (self(x) - y)[:, 0]
+            return ops.mean(weight * error**2), error
+
+        variables = self.trainable_variables
+        (value, error), gradients = self.value_and_grad(loss, variables, has_aux=True)
+        self.optimizer.apply(gradients, variables)
+        return {"value": value, "error": error}
+
+
+@pytest.mark.parametrize("settings", [{}, {"run_eagerly": True}, {"jit_compile": True}])
+def test_a_phase_of_steps_is_the_steps_one_by_one(settings):
+    if settings.get("jit_compile") and keras.backend.backend() == "torch":
+        settings = {"run_eagerly": False}  # PyTorch compiles nothing here
+    batches = X.reshape(6, 8, 2), Y.reshape(6, 8, 1), np.ones((6, 8), "float32")
+    single, phase = Errors(), Errors()
+    for model in (single, phase):
+        model.build((None, 2))
+        model.compile(keras.optimizers.Adam(0.1), **settings)
+    phase.set_weights(single.get_weights())
+    logs = []
+    for n in range(6):
+        batch = [a[n] for a in batches]
+        logs.append(single.train_on_batch(*batch, return_dict=True))
+    for half in (slice(0, 3), slice(3, 6)):  # the second finds its program ready
+        got = phase.train_on_batches(tuple(a[half] for a in batches))
+        want = [row["value"] for row in logs[half]]
+        np.testing.assert_allclose(got["value"], want, rtol=1e-5)
+        assert got["error"].shape == (3, 8) and set(logs[0]) == {"value"}
+        np.testing.assert_allclose((got["error"] ** 2).mean(1), got["value"], rtol=1e-4)
+    equal(weights_of(single), weights_of(phase))
+    assert int(phase.optimizer.iterations) == 6
+
+
+def test_a_phase_needs_one_number_of_steps():
+    model = Errors()
+    model.compile("sgd")
+    with pytest.raises(ValueError, match=r"same number of steps.*Received: \[2, 3\]"):
+        model.train_on_batches((X.reshape(3, 16, 2), np.zeros((2, 16, 1))))
+    with pytest.raises(ValueError, match=r"at least one.*Received: \[0\]"):
+        model.train_on_batches((np.zeros((0, 16, 2)),))
+
+
 def test_losses_of_a_layer_called_twice_are_both_collected():
     class Twice(StepModel):
         def __init__(self):

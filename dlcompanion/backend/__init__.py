@@ -19,6 +19,7 @@ from dlcompanion.backend.epochs import (
     shuffled,
     start_at_epoch,
 )
+from dlcompanion.backend.phases import phase_program
 from dlcompanion.backend.recorder import StepRecorder, sync
 from dlcompanion.backend.sparse import SparseMatrix, segment_sum
 from dlcompanion.backend.steps import collected_losses, model_step, replicas
@@ -46,6 +47,7 @@ __all__ = [
     "jacobian",
     "model_step",
     "pack_arrays",
+    "phase_program",
     "prepare_fit",
     "random_state",
     "repeat",

@@ -98,6 +98,8 @@ class StepModel(keras.Model):
             Dict from name to scalar, the logs of this step. ``fit`` reports the last
             value of an epoch, so return the result of a metric to report a mean. The
             value named ``"loss"`` is averaged as Keras does, weighted by batch size.
+            What is no scalar (an error of each example, say) only
+            :meth:`train_on_batches` returns.
         """
         raise NotImplementedError(
             f"{type(self).__name__} must define update(data) -> logs"
@@ -187,14 +189,55 @@ class StepModel(keras.Model):
             variables[name] = part.trainable_variables
         return variables
 
+    def train_on_batches(self, batches):
+        """Many steps of training in one call, compiled on TensorFlow and JAX.
+
+        Calling a compiled step costs as much as a small network's step itself. Who
+        has a whole phase of updates ready, as an agent after a rollout, makes them in
+        one call. The steps are those of ``train_on_batch``, one after the other.
+
+        Args:
+            batches: What :meth:`update` takes, with an axis of steps before the batch
+                axis: ``x``, ``(x, y)`` or ``(x, y, sample_weight)`` of arrays
+                ``(steps, batch, ...)``. Other shapes than before compile anew.
+
+        Returns:
+            Dict from name to NumPy array ``(steps, ...)``: what each update returned.
+
+        Raises:
+            ValueError: If the model was not compiled, or the arrays do not have one
+                number of steps.
+        """
+        self._assert_compile_called("train_on_batches")
+        lengths = {len(a) if a.ndim else 0 for a in keras.tree.flatten(batches)}
+        if len(lengths) != 1 or 0 in lengths:
+            raise ValueError(
+                "Every array needs the same number of steps, at least one, on its "
+                f"first axis. Received: {sorted(lengths)} steps"
+            )
+        if not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        self.reset_metrics()
+        logs = backend.phase_program(self, batches)(batches)
+        return {name: ops.convert_to_numpy(value) for name, value in logs.items()}
+
     # -- what Keras calls ---------------------------------------------------------
+
+    def phase_step(self, *args):
+        """One step of :meth:`train_on_batches`, with all that ``update`` returned."""
+        return backend.model_step(
+            self, lambda data: self._logs(self.update, data), args
+        )
 
     def train_step(self, *args):
         if not self.optimizer.built:  # TensorFlow comes here before it has built
             self._symbolic_build(data_batch=args[-1])
-        return backend.model_step(
-            self, lambda data: self._logs(self.update, data), args
-        )
+
+        def step(data):
+            logs = self._logs(self.update, data)
+            return {k: v for k, v in logs.items() if len(getattr(v, "shape", ())) == 0}
+
+        return backend.model_step(self, step, args)
 
     def test_step(self, *args):
         if type(self).measure is StepModel.measure:
