@@ -168,7 +168,8 @@ def what_is_missing(row):
 
 def is_agent(module):
     classes = [n for n in definitions(module) if isinstance(n, ast.ClassDef)]
-    return any(ast.unparse(base) == "Agent" for n in classes for base in n.bases)
+    bases = {ast.unparse(base) for node in classes for base in node.bases}
+    return bool(bases & {"Agent", "SegmentAgent"})
 
 
 def measures(node):

@@ -1,5 +1,10 @@
 """Chapter reinforcement."""
 
+from dlcompanion.reinforcement.action_distributions import (
+    Categorical,
+    DiagonalGaussian,
+    MultiCategorical,
+)
 from dlcompanion.reinforcement.actor_critic import A2C, ActorCritic, mean_entropy
 from dlcompanion.reinforcement.agent import Agent
 from dlcompanion.reinforcement.bandits import (
@@ -24,7 +29,14 @@ from dlcompanion.reinforcement.policy_gradient import (
     baseline_loss,
     policy_gradient_loss,
 )
+from dlcompanion.reinforcement.replay_buffer import ReplayBuffer, n_step_transitions
 from dlcompanion.reinforcement.returns import reward_to_go
+from dlcompanion.reinforcement.segment_agent import (
+    Epoch,
+    SegmentAgent,
+    explained_variance,
+    judge,
+)
 from dlcompanion.reinforcement.segments import Segment, Stream
 from dlcompanion.reinforcement.tabular import (
     SARSA,
@@ -47,27 +59,36 @@ __all__ = [
     "ActorCritic",
     "Agent",
     "BernoulliBandits",
+    "Categorical",
+    "DiagonalGaussian",
     "Environments",
+    "Epoch",
     "Episodes",
     "EpsilonGreedy",
     "ExpectedSARSA",
     "FiniteMDP",
     "Greedy",
     "GridWorld",
+    "MultiCategorical",
     "PolicyWithBaseline",
     "Pulls",
     "QLearning",
+    "ReplayBuffer",
     "Segment",
+    "SegmentAgent",
     "Solution",
     "Stream",
     "TabularAgent",
     "ThompsonSampling",
     "VTrace",
     "baseline_loss",
+    "explained_variance",
     "generalized_advantages",
+    "judge",
     "lambda_returns",
     "mean_entropy",
     "n_step_returns",
+    "n_step_transitions",
     "policy_gradient_loss",
     "policy_values",
     "reward_to_go",

@@ -1,22 +1,24 @@
 """Advantage actor-critic: a critic that speaks before the episode is over."""
 
-from typing import NamedTuple
-
 import keras
 import numpy as np
 from keras import ops
 
 from dlcompanion.checks import check_count, check_number
-from dlcompanion.reinforcement.agent import ACTIONS, RESETS, WEIGHTS, Agent
+from dlcompanion.reinforcement.agent import WEIGHTS
 from dlcompanion.reinforcement.environments import Environments
-from dlcompanion.reinforcement.generalized_advantage import generalized_advantages
 from dlcompanion.reinforcement.numpy_policy import dense_network, in_numpy
 from dlcompanion.reinforcement.policy_gradient import (
     _check_fits,
     baseline_loss,
     policy_gradient_loss,
 )
-from dlcompanion.reinforcement.segments import Stream
+from dlcompanion.reinforcement.segment_agent import (
+    SegmentAgent,
+    explained_variance,
+    judge,
+    rows_of,
+)
 from dlcompanion.training import CompositeOptimizer, StepModel
 
 
@@ -153,7 +155,7 @@ class ActorCritic(StepModel):
         return cls(**{**config, **parts})
 
 
-class A2C(Agent):
+class A2C(SegmentAgent):
     r"""Advantage actor-critic: learns every few steps, from what the critic expects.
 
     REINFORCE waits for the end of the episode. Here a critic :math:`v` says after
@@ -238,19 +240,17 @@ class A2C(Agent):
         horizon=None,
         seed=None,
     ):
-        self.rollout_length = check_count("rollout_length", rollout_length)
         self.discount = check_number("discount", discount, 0, 1)
         self.trace = check_number("trace", trace, 0, 1)
         environments = Environments(environment, num_envs)
         config = {
-            "rollout_length": rollout_length,
             "discount": discount,
             "trace": trace,
             "entropy_weight": entropy_weight,
             "critic_steps": critic_steps,
             "num_envs": num_envs,
         }
-        super().__init__(environments, seed, horizon, config)
+        super().__init__(environments, seed, horizon, rollout_length, config)
         shape, actions = environments.observation_shape, environments.actions
         seeds = [self.number(WEIGHTS, n) for n in range(2)]
         if policy is None:
@@ -279,34 +279,23 @@ class A2C(Agent):
         )
         self.attach(learner)
         self._values = in_numpy(critic)
+        self._judged = []
 
-    def _rollout(self):
-        """One epoch: play and learn in turns."""
-        random = np.random.default_rng(self.number(ACTIONS, 1 + self.rollouts))
-        stream = Stream(self.environments, self.number(RESETS, self.rollouts))
-        played, logs, judged = [], [], []
-        for _ in range(-(-self.horizon // self.rollout_length)):
-            self._logits.refresh()
-            segment = stream.play(
-                lambda observations: self._sample(observations, random),
-                self.rollout_length,
-            )
-            played.append(segment.played)
-            advantages, expected = self.judge(segment)
-            logs.append(self.learn_from(segment, advantages, expected))
-            judged.append([x[segment.played] for x in (advantages, expected)])
-        returns, lengths = stream.returns, stream.lengths
-        if not returns:  # the horizon is shorter than any episode
-            returns, lengths = stream.unfinished()
-        mean = {name: float(np.mean([row[name] for row in logs])) for name in logs[0]}
-        errors, targets = (np.concatenate(x) for x in zip(*judged, strict=True))
+    def digest(self, segment, random):
+        """One update from a segment."""
+        advantages, expected = self.judge(segment)
+        self._judged.append([x[segment.played] for x in (advantages, expected)])
+        return self.learn_from(segment, advantages, expected)
+
+    def summarise(self, logs):
+        """Means, and how much of the epoch's returns the critic explains."""
         # of the epoch: in a segment where nobody fell, all targets are nearly the same
-        mean["explained_variance"] = 1 - float(
-            np.mean(errors**2) / max(targets.var(), 1e-12)
-        )
-        return _Epoch(
-            np.array(returns), np.array(lengths), np.concatenate(played), mean
-        )
+        judged = [np.concatenate(x) for x in zip(*self._judged, strict=True)]
+        self._judged = []
+        return {
+            **super().summarise(logs),
+            "explained_variance": explained_variance(*judged),
+        }
 
     def judge(self, segment):
         """Advantages, and the returns that the critic should have expected.
@@ -318,15 +307,7 @@ class A2C(Agent):
             Two float32 arrays ``(time, environments)``.
         """
         self._values.refresh()
-        values, after = (
-            self._values(_rows(x))[:, 0].reshape(segment.rewards.shape)
-            for x in (segment.observations, segment.following)
-        )
-        after = np.where(segment.terminated, 0.0, after)
-        advantages = generalized_advantages(
-            segment.rewards, values, after, segment.ends, self.discount, self.trace
-        )
-        return advantages, advantages + values
+        return judge(segment, self._values, self.discount, self.trace)
 
     def learn_from(self, segment, advantages, returns):
         """One update, of policy and critic.
@@ -340,15 +321,11 @@ class A2C(Agent):
             Dict from name to number.
         """
         return self.learner.train_on_batch(
-            _rows(segment.observations),
-            tuple(map(_rows, (segment.actions, advantages, returns))),
-            _rows(segment.played.astype("float32")),
+            rows_of(segment.observations),
+            tuple(map(rows_of, (segment.actions, advantages, returns))),
+            rows_of(segment.played.astype("float32")),
             return_dict=True,
         )
-
-    def learn(self, episodes):
-        """What was learned while the epoch was played."""
-        return episodes.logs
 
     @staticmethod
     def parts_of(learner):
@@ -359,15 +336,3 @@ class A2C(Agent):
             "optimizer": learner.optimizer["policy"],
             "critic_optimizer": learner.optimizer["critic"],
         }
-
-
-class _Epoch(NamedTuple):
-    returns: np.ndarray
-    lengths: np.ndarray
-    playing: np.ndarray
-    logs: dict
-
-
-def _rows(x):
-    """``(time, environments, ...)`` to ``(time * environments, ...)``."""
-    return x.reshape(-1, *x.shape[2:])

@@ -17,7 +17,7 @@ class Agent:
     """Learns a policy in an environment: ``fit``, ``predict``, ``evaluate``, ``save``.
 
     A subclass makes ``learner``, a compiled :class:`keras.Model` with an attribute
-    ``policy``, and defines ``learn(episodes) -> logs``, one update from one rollout.
+    ``policy``, and defines ``improve(episodes) -> logs``, one update from one rollout.
     All that is random follows from ``seed`` and the number of the rollout, so that the
     weights, the optimizer and two counters are the whole state of an agent.
 
@@ -72,9 +72,9 @@ class Agent:
         """Take ``learner`` as the model that learns, and its policy to act with."""
         self.learner = learner
         self.policy = learner.policy
-        self._logits = in_numpy(self.policy)
+        self._in_numpy = in_numpy(self.policy)
 
-    def learn(self, episodes):
+    def improve(self, episodes):
         """One update of the learner.
 
         Args:
@@ -84,7 +84,7 @@ class Agent:
             Dict from name to number.
         """
         raise NotImplementedError(
-            f"{type(self).__name__} must define learn(episodes) -> logs"
+            f"{type(self).__name__} must define improve(episodes) -> logs"
         )
 
     # -- learning -------------------------------------------------------------------
@@ -94,7 +94,7 @@ class Agent:
 
         One rollout and its update are one *epoch*: it ends with
         ``on_epoch_end(rollout, logs)``, where ``logs`` has ``return_mean`` and
-        ``length_mean`` of the rollout, what ``learn`` returns, ``steps`` (all so far)
+        ``length_mean`` of the rollout, what ``improve`` returns, ``steps`` (all so far)
         and ``steps_per_second``. Rollouts are never cut short, so a few more steps than
         asked for are made; the next call makes as many fewer. Rollouts are numbered on
         from call to call.
@@ -136,7 +136,7 @@ class Agent:
             logs = {
                 "return_mean": float(episodes.returns.mean()),
                 "length_mean": float(episodes.lengths.mean()),
-                **self.learn(episodes),
+                **self.improve(episodes),
             }
             self.steps += episodes.playing.size
             self.rollouts += 1
@@ -150,8 +150,21 @@ class Agent:
         callbacks.on_train_end(logs)
         return learner.history
 
+    def learn(self, total_timesteps, **kwargs):
+        """:meth:`fit` under the name that Stable-Baselines3 has for it.
+
+        Args:
+            total_timesteps: Positive integer, ``steps`` of ``fit``.
+            **kwargs: Passed on to ``fit``.
+
+        Returns:
+            The agent.
+        """
+        self.fit(total_timesteps, **kwargs)
+        return self
+
     def _rollout(self):
-        self._logits.refresh()
+        self._in_numpy.refresh()
         random = np.random.default_rng(self.number(ACTIONS, 1 + self.rollouts))
         return self.environments.play(
             lambda observations: self._sample(observations, random),
@@ -160,22 +173,27 @@ class Agent:
         )
 
     def _sample(self, observations, random):
-        """Actions with the probabilities of the policy (Gumbel's trick)."""
-        logits = self._finite_logits(observations)
-        return (logits + random.gumbel(size=logits.shape)).argmax(axis=-1)
+        """Actions with the probabilities of the policy."""
+        outputs = self._finite_outputs(observations)
+        return self.environments.distribution.sample(outputs, random)
 
     def _best(self, observations):
-        return self._finite_logits(observations).argmax(axis=-1)
+        outputs = self._finite_outputs(observations)
+        return self.environments.distribution.best(outputs)
 
-    def _finite_logits(self, observations):
-        logits = self._logits(observations)
-        if not np.isfinite(logits).all():
+    def _outputs(self, observations):
+        """What the distribution of actions is made of; here the policy's outputs."""
+        return self._in_numpy(observations)
+
+    def _finite_outputs(self, observations):
+        outputs = self._outputs(observations)
+        if not np.isfinite(outputs).all():
             raise ValueError(
                 "The policy's output must be finite: training diverged, try a smaller "
-                f"learning rate. Received: {logits[~np.isfinite(logits)][0]} "
+                f"learning rate. Received: {outputs[~np.isfinite(outputs)][0]} "
                 f"in rollout {self.rollouts}, after {self.steps} steps"
             )
-        return logits
+        return outputs
 
     # -- acting ---------------------------------------------------------------------
 
@@ -189,8 +207,8 @@ class Agent:
                 policy's probabilities.
 
         Returns:
-            An integer, or an int64 array ``(batch,)``, of the environment's action
-            space.
+            An action of the environment's space, an integer or an array, or an array
+            of them ``(batch, ...)``.
 
         Raises:
             ValueError: If the shape is another or a value is not finite.
@@ -207,14 +225,16 @@ class Agent:
             raise ValueError(
                 f"An observation must be finite. Received: observation={observation}"
             )
-        self._logits.refresh()
+        self._in_numpy.refresh()
         batch = observation[None] if single else observation
         if deterministic:
             actions = self._best(batch)
         else:
             actions = self._sample(batch, self._draws)
-        actions = actions + self.environments.first_action
-        return int(actions[0]) if single else actions
+        actions = self.environments.to_environment(actions)
+        if not single:
+            return actions
+        return actions[0] if actions.ndim > 1 else int(actions[0])
 
     def evaluate(self, episodes=20, deterministic=True, seed=None):
         """Play whole episodes in environments made for it, without learning.
@@ -236,7 +256,7 @@ class Agent:
         """
         check_count("episodes", episodes)
         environments = self.environments.another(min(episodes, 20))
-        self._logits.refresh()
+        self._in_numpy.refresh()
         returns, lengths = [], []
         while len(returns) < episodes:
             number = self.number(EVALUATION, len(returns)) if seed is None else seed
@@ -284,7 +304,7 @@ class Agent:
             "rollouts": self.rollouts,
             "overshoot": self._overshoot,
         }
-        agent_file.write(path, state, self.learner)
+        agent_file.write(path, state, self.learner, self.arrays())
 
     @classmethod
     def load(cls, path, environment=None):
@@ -302,7 +322,7 @@ class Agent:
             ValueError: If the file is truncated, foreign, or of another kind of agent,
                 no environment is known, or its spaces do not fit the policy.
         """
-        state, learner = agent_file.read(path)
+        state, learner, arrays = agent_file.read(path)
         if state["agent"] != cls.__name__:
             raise ValueError(
                 f"{path} holds another agent. "
@@ -317,7 +337,23 @@ class Agent:
         agent = cls(environment, **cls.parts_of(learner), **state["config"])
         agent.steps, agent.rollouts = state["steps"], state["rollouts"]
         agent._overshoot = state["overshoot"]
+        agent.restore(arrays)
         return agent
+
+    def arrays(self):
+        """What there is to save beyond the learner and the counters.
+
+        Returns:
+            Dict from name to NumPy array: a replay memory, running statistics.
+        """
+        return {}
+
+    def restore(self, arrays):
+        """Take back what :meth:`arrays` gave.
+
+        Args:
+            arrays: Dict from name to NumPy array.
+        """
 
     @staticmethod
     def parts_of(learner):

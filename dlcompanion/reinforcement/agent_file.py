@@ -7,21 +7,25 @@ import zipfile
 from pathlib import Path
 
 import keras
+import numpy as np
 
 FORMAT = "dlcompanion agent 1"
+ARRAYS = "arrays/"
 
 
-def write(path, state, learner):
+def write(path, state, learner, arrays=None):
     """Write an agent to ``path``, or leave what is there as it was.
 
-    The file is a zip archive of ``agent.json`` and ``learner.keras``. It is written
-    under another name beside ``path`` first, so that a process killed at any moment
-    leaves the last whole file in place.
+    The file is a zip archive of ``agent.json``, ``learner.keras`` and, if there are
+    any, the arrays, each as NumPy writes it, without pickle. It is written under
+    another name beside ``path`` first, so that a process killed at any moment leaves
+    the last whole file in place.
 
     Args:
         path: String or path.
         state: Dict that JSON can hold.
         learner: :class:`keras.Model`, saved in Keras's own format.
+        arrays: Dict from name to NumPy array, or None.
     """
     path = Path(path)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -30,6 +34,9 @@ def write(path, state, learner):
         with zipfile.ZipFile(whole, "w") as file:
             file.writestr("agent.json", json.dumps({"format": FORMAT, **state}))
             file.write(model, "learner.keras")
+            for name, array in (arrays or {}).items():
+                with file.open(f"{ARRAYS}{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, array, allow_pickle=False)
         with open(whole, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(whole, path)
@@ -42,7 +49,7 @@ def read(path):
         path: String or path.
 
     Returns:
-        ``(state, learner)``.
+        ``(state, learner, arrays)``.
 
     Raises:
         FileNotFoundError: If there is no file.
@@ -56,6 +63,14 @@ def read(path):
                 if state.pop("format") != FORMAT:
                     raise ValueError("another format")
                 file.extract("learner.keras", folder)
+                arrays = {}
+                for entry in file.namelist():
+                    if entry.startswith(ARRAYS):
+                        name = entry.removeprefix(ARRAYS).removesuffix(".npy")
+                        with file.open(entry) as stored:
+                            arrays[name] = np.lib.format.read_array(
+                                stored, allow_pickle=False
+                            )
         except FileNotFoundError:
             raise
         except (
@@ -72,10 +87,11 @@ def read(path):
                 f"Received: {type(error).__name__}: {error}"
             ) from error
         try:
-            return state, keras.saving.load_model(Path(folder) / "learner.keras")
+            learner = keras.saving.load_model(Path(folder) / "learner.keras")
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"Keras cannot load the networks of {path}: register a class of your "
                 "own with keras.saving.register_keras_serializable and import it "
                 f"before. Received: {type(error).__name__}: {error}"
             ) from error
+        return state, learner, arrays

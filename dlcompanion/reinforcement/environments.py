@@ -6,6 +6,11 @@ from typing import NamedTuple
 import numpy as np
 
 from dlcompanion.backend import require
+from dlcompanion.reinforcement.action_distributions import (
+    Categorical,
+    DiagonalGaussian,
+    MultiCategorical,
+)
 
 
 class Episodes(NamedTuple):
@@ -13,7 +18,8 @@ class Episodes(NamedTuple):
 
     Attributes:
         observations: Float32 array ``(time, environments, ...)``.
-        actions: Int32 array ``(time, environments)``, counted from 0.
+        actions: Int32 array ``(time, environments)``, counted from 0; of real actions a
+            float32 array ``(time, environments, size)``, in units of the space.
         rewards: Float64 array ``(time, environments)``, 0 after the end.
         playing: Boolean array ``(time, environments)``, false after the end.
         terminated: Boolean array ``(environments,)``: false where the episode was cut.
@@ -45,13 +51,18 @@ class Episodes(NamedTuple):
 
 
 class Environments:
-    """Several environments with Box observations and Discrete actions, in step.
+    """Several environments with Box observations, in step.
+
+    Agents count discrete actions from 0 and give real ones in units of the space, -1
+    and 1 at its ends; ``to_environment`` says what the environment calls them.
 
     Args:
         environment: What to play: the id of a registered environment, a function
             without arguments that makes an environment, an environment (which is then
             the only one), or a vector environment.
         count: Positive integer, the number of environments made of an id or function.
+        spaces: Tuple of the action spaces that will do: ``"Discrete"``,
+            ``"MultiDiscrete"``, ``"Box"`` with finite bounds.
 
     Raises:
         ValueError: If the id is unknown, the spaces are others, or the autoreset mode
@@ -67,7 +78,7 @@ class Environments:
         ([10, 10], [True, True])
     """
 
-    def __init__(self, environment, count):
+    def __init__(self, environment, count, spaces=("Discrete",)):
         gym = require("gymnasium", "reinforcement")
         if not isinstance(count, int) or count < 1:
             raise ValueError(
@@ -85,11 +96,7 @@ class Environments:
                 "for example in gymnasium.wrappers.FlattenObservation. "
                 f"Received: observation_space={observation}"
             )
-        if not isinstance(action, gym.spaces.Discrete):
-            raise ValueError(
-                "The actions must come from a Discrete space. "
-                f"Received: action_space={action}"
-            )
+        self._take_actions_of(gym, action, spaces)
         modes = gym.vector.AutoresetMode
         mode = self.vector.metadata.get("autoreset_mode")
         if mode not in (modes.NEXT_STEP, modes.SAME_STEP):
@@ -100,8 +107,56 @@ class Environments:
             )
         self.same_step = mode == modes.SAME_STEP
         self.observation_shape = tuple(observation.shape)
-        self.actions = int(action.n)
-        self.first_action = int(action.start)
+
+    def _take_actions_of(self, gym, space, spaces):
+        kind = type(space).__name__
+        if kind not in spaces:
+            remedy = "; REINFORCE, A2C, PPO and DQN choose among actions, PPO and SAC "
+            remedy += "give real ones"
+            raise ValueError(
+                f"The actions must come from a {' or '.join(spaces)} space{remedy}. "
+                f"Received: action_space={space}"
+            )
+        self.spaces, self.actions, self.first_action = spaces, None, 0
+        self.low = self.high = None
+        if kind == "Discrete":
+            self.actions, self.first_action = int(space.n), int(space.start)
+            self.distribution = Categorical(self.actions)
+        elif kind == "MultiDiscrete":
+            if space.nvec.ndim != 1:
+                raise ValueError(
+                    "A MultiDiscrete space must be a vector of choices. "
+                    f"Received: action_space={space}"
+                )
+            self.distribution = MultiCategorical(space.nvec.tolist())
+            self.first_action = space.start
+        else:
+            if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+                raise ValueError(
+                    "A Box of actions needs finite bounds; wrap the environment, for "
+                    "example in gymnasium.wrappers.ClipAction or RescaleAction. "
+                    f"Received: action_space={space}"
+                )
+            self.low, self.high = space.low, space.high
+            self.distribution = DiagonalGaussian(int(np.prod(space.shape)))
+
+    def to_environment(self, actions):
+        """Actions as the environment calls them.
+
+        Args:
+            actions: Integer array ``(batch,)`` or ``(batch, choices)``, counted from 0,
+                or float array ``(batch, size)``, where -1 and 1 are the ends of the
+                space; what lies outside is taken for the end.
+
+        Returns:
+            Array ``(batch, ...)``.
+        """
+        if self.low is None:
+            return actions + self.first_action
+        share = (np.clip(actions, -1.0, 1.0) + 1.0) / 2.0  # of the way from low to high
+        share = share.reshape(-1, *self.low.shape)
+        played = self.low + share * (self.high - self.low)
+        return played.astype(self.low.dtype)
 
     @property
     def time_limit(self):
@@ -125,7 +180,7 @@ class Environments:
         """
         gym = require("gymnasium", "reinforcement")
         if isinstance(self.source, str) or callable(self.source):
-            return Environments(self.source, count)
+            return Environments(self.source, count, self.spaces)
         if getattr(self.source, "spec", None) is None:
             raise ValueError(
                 "This needs a second environment, and one without spec cannot be made "
@@ -135,8 +190,9 @@ class Environments:
         spec = copy.deepcopy(self.source.spec)
         if isinstance(self.source, gym.vector.VectorEnv):
             spec.kwargs.pop("num_envs", None)
-            return Environments(gym.make_vec(spec, num_envs=count), count)
-        return Environments(lambda: gym.make(spec), count)
+            vector = gym.make_vec(spec, num_envs=count)
+            return Environments(vector, count, self.spaces)
+        return Environments(lambda: gym.make(spec), count, self.spaces)
 
     def play(self, act, seed, horizon):
         """Play one episode in each environment, from a reset to its end.
@@ -145,8 +201,8 @@ class Environments:
         what they do then, the first row after a reset included, is not ``playing``.
 
         Args:
-            act: Function from float32 observations ``(environments, ...)`` to integers
-                ``(environments,)``, counted from 0.
+            act: Function from float32 observations ``(environments, ...)`` to actions
+                ``(environments, ...)``, as ``to_environment`` takes them.
             seed: Integer, seeds the reset: the same seed and actions, the same
                 episodes.
             horizon: Positive integer: an episode that is longer is cut there.
@@ -168,7 +224,7 @@ class Environments:
             _finite("observation", seen, step)
             actions = act(seen)
             observations, rewards, ended, cut, infos = self.vector.step(
-                actions + self.first_action
+                self.to_environment(actions)
             )
             _finite("reward", np.asarray(rewards), step)
             over = playing & (ended | cut)
@@ -183,7 +239,7 @@ class Environments:
             if not playing.any():
                 break
         columns = [np.stack(column) for column in zip(*rows, strict=True)]
-        columns[1] = columns[1].astype("int32")
+        columns[1] = narrow(columns[1])
         return Episodes(*columns, terminated, last)
 
     def _after(self, observations, over, infos):
@@ -197,6 +253,18 @@ class Environments:
     def close(self):
         """Close the environments."""
         self.vector.close()
+
+
+def narrow(actions):
+    """Actions in 32 bits.
+
+    Args:
+        actions: Integer or float array.
+
+    Returns:
+        Int32 or float32 array.
+    """
+    return actions.astype("int32" if actions.dtype.kind in "iu" else "float32")
 
 
 def _vectorised(gym, environment, count):

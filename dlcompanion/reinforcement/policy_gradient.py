@@ -290,7 +290,7 @@ class REINFORCE(Agent):
         self.attach(learner)
         self._values = in_numpy(baseline)
 
-    def learn(self, episodes):
+    def improve(self, episodes):
         """One step of the optimizer, on all steps of the rollout."""
         self._values.refresh()
         following = self._values(episodes.last_observations)[:, 0]

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dlcompanion.reinforcement.environments import _finite
+from dlcompanion.reinforcement.environments import _finite, narrow
 
 
 class Segment(NamedTuple):
@@ -12,7 +12,9 @@ class Segment(NamedTuple):
 
     Attributes:
         observations: Float32 array ``(time, environments, ...)``.
-        actions: Int32 array ``(time, environments)``, counted from 0.
+        actions: Int32 array ``(time, environments)``, counted from 0, with an axis of
+            choices if there are several; of real actions a float32 array
+            ``(time, environments, size)``, in units of the space.
         rewards: Float64 array ``(time, environments)``.
         following: Float32 array ``(time, environments, ...)``, seen after each step,
             at the end of an episode before the reset.
@@ -69,8 +71,8 @@ class Stream:
         """Play on.
 
         Args:
-            act: Function from float32 observations ``(environments, ...)`` to integers
-                ``(environments,)``, counted from 0.
+            act: Function from float32 observations ``(environments, ...)`` to actions
+                ``(environments, ...)``, as ``Environments.to_environment`` takes them.
             steps: Positive integer.
 
         Returns:
@@ -87,7 +89,7 @@ class Stream:
             _finite("observation", seen, self._step)
             actions = np.asarray(act(seen))
             self.observations, rewards, terminated, cut, infos = (
-                environments.vector.step(actions + environments.first_action)
+                environments.vector.step(environments.to_environment(actions))
             )
             rewards = np.asarray(rewards, "float64")
             _finite("reward", rewards, self._step)
@@ -101,7 +103,7 @@ class Stream:
                 self._resetting = ends
             rows.append((seen, actions, rewards, following, terminated, ends, played))
         columns = [np.stack(column) for column in zip(*rows, strict=True)]
-        columns[1] = columns[1].astype("int32")
+        columns[1] = narrow(columns[1])
         return Segment(*columns)
 
     def _count(self, rewards, played, ends):

@@ -11,7 +11,7 @@ import pytest
 from keras import ops
 from toy_environments import Choice, Corridor
 
-from dlcompanion.reinforcement import A2C, ActorCritic, Segment
+from dlcompanion.reinforcement import A2C, ActorCritic, Segment, Stream
 from dlcompanion.reinforcement import actor_critic as module
 from dlcompanion.testing import check_model
 from dlcompanion.training import CompositeOptimizer
@@ -71,7 +71,7 @@ def test_one_update_is_the_written_one():
     )
     kernel, bias = agent.policy.get_weights()
     value = agent.learner.critic.get_weights()
-    stream = module.Stream(agent.environments, 5)
+    stream = Stream(agent.environments, 5)
     segment = stream.play(lambda x: np.arange(len(x)) % 2, 9)
     assert segment.terminated.any() and (segment.ends & ~segment.terminated).any()
     assert not segment.played.all()
@@ -271,7 +271,7 @@ def test_a_frozen_policy_stays():
 
 def test_only_what_was_played_counts():
     agent = small(Corridor, num_envs=3, policy=net(2, 2), critic=net(2, 1))
-    segment = module.Stream(agent.environments, 5).play(lambda x: 0 * x[:, 0], 9)
+    segment = Stream(agent.environments, 5).play(lambda x: 0 * x[:, 0], 9)
     start = agent.learner.get_weights()
     agent.learn_from(segment, *agent.judge(segment))
     expected = agent.learner.get_weights()

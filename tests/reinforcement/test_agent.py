@@ -47,7 +47,7 @@ class Idle(Agent):
         self.attach(learner)
         self.played = []
 
-    def learn(self, episodes):
+    def improve(self, episodes):
         self.played.append(episodes)
         self.learner.updates.assign_add(1.0)
         return {"updates": float(self.learner.updates)}

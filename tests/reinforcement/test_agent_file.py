@@ -18,14 +18,17 @@ class Own(keras.layers.Dense):
 def written(tmp_path):
     path = tmp_path / "agent"
     model = keras.Sequential([keras.Input((3,)), Own(2)])
-    agent_file.write(path, {"steps": 7}, model)
+    arrays = {"memory.x": np.arange(6, dtype="float32").reshape(3, 2)}
+    agent_file.write(path, {"steps": 7}, model, arrays)
     return path, model
 
 
 def test_reads_what_was_written(tmp_path):
     path, model = written(tmp_path)
-    state, loaded = agent_file.read(path)
-    assert state == {"steps": 7}
+    state, loaded, arrays = agent_file.read(path)
+    assert state == {"steps": 7} and list(arrays) == ["memory.x"]
+    assert arrays["memory.x"].dtype == "float32"
+    assert arrays["memory.x"].tolist() == [[0, 1], [2, 3], [4, 5]]
     for a, b in zip(loaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -33,7 +36,8 @@ def test_reads_what_was_written(tmp_path):
 def test_holds_no_pickle(tmp_path):
     path, _ = written(tmp_path)
     with zipfile.ZipFile(path) as file:
-        assert sorted(file.namelist()) == ["agent.json", "learner.keras"]
+        names = ["agent.json", "arrays/memory.x.npy", "learner.keras"]
+        assert sorted(file.namelist()) == names
         assert json.loads(file.read("agent.json"))["steps"] == 7
 
 

@@ -134,7 +134,7 @@ def test_the_time_limit_is_the_environments_own():
     "environment, message",
     [
         ("CartPol-v1", "cannot make.*Received: environment='CartPol-v1'"),
-        ("Pendulum-v1", "Discrete space. Received: action_space=Box"),
+        ("Pendulum-v1", "Discrete space; .* Received: action_space=Box"),
         ("FrozenLake-v1", "Box space.*Received: observation_space=Discrete"),
         (vector(MODES.DISABLED), "reset itself.*Received: autoreset_mode=.*DISABLED"),
         (3, "Received: environment=3"),
@@ -170,3 +170,53 @@ def test_missing_gymnasium_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "gymnasium", None)
     with pytest.raises(ImportError, match=r"dlcompanion\[reinforcement\]"):
         Environments("CartPole-v1", 1)
+
+
+class Target(gym.Env):
+    """One step: the reward is minus the squared distance to (3, 5)."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = gym.spaces.Box(
+        np.array([2.0, 4.0], "float32"), np.array([4.0, 10.0], "float32")
+    )
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, "float32"), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        reward = -float(((action - np.array([3.0, 5.0])) ** 2).sum())
+        return np.zeros(1, "float32"), reward, True, False, {}
+
+
+def test_real_actions_are_in_units_of_the_space():
+    environments = Environments(Target, 3, spaces=("Discrete", "Box"))
+    units = np.array([[-1.0, 1.0], [0.0, 0.0], [-9.0, 0.5]])
+    played = environments.to_environment(units)
+    np.testing.assert_allclose(played, [[2, 10], [3, 7], [2, 8.5]])
+    assert played.dtype == np.float32 and environments.distribution.outputs == 4
+    episodes = environments.play(lambda x: units, seed=0, horizon=1)
+    np.testing.assert_allclose(episodes.returns, [-26, -4, -13.25])
+    np.testing.assert_array_equal(episodes.actions[0], units.astype("float32"))
+    assert environments.another(2).spaces == ("Discrete", "Box")
+
+
+def test_several_choices_count_from_zero():
+    space = gym.spaces.MultiDiscrete([2, 3], start=[1, 5])
+    environment = type("Two", (Target,), {"action_space": space})
+    environments = Environments(environment, 2, spaces=("MultiDiscrete",))
+    got = environments.to_environment(np.array([[0, 0], [1, 2]]))
+    assert got.tolist() == [[1, 5], [2, 7]]
+    assert environments.distribution.sizes == [2, 3]
+
+
+def test_refuses_spaces_without_ends_or_order():
+    for space, rule in (
+        (gym.spaces.Box(-np.inf, np.inf, (1,)), "finite bounds"),
+        (gym.spaces.MultiDiscrete([[2, 3]]), "vector of choices"),
+        (gym.spaces.MultiBinary(3), "must come from a Box or MultiDiscrete space"),
+    ):
+        environment = type("Bad", (Target,), {"action_space": space})
+        with pytest.raises(ValueError, match=f"{rule}.*Received: action_space="):
+            Environments(environment, 1, spaces=("Box", "MultiDiscrete"))

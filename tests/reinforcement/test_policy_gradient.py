@@ -132,7 +132,7 @@ def test_one_update_is_the_written_one():
     kernel, bias = agent.policy.get_weights()
     value = agent.learner.baseline.get_weights()
     episodes = agent._rollout()
-    agent.learn(episodes)
+    agent.improve(episodes)
 
     x, a, g = [], [], []
     for n, length in enumerate(episodes.lengths):

@@ -1,0 +1,187 @@
+"""SegmentAgent: agents that learn while their episodes are still under way."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from dlcompanion.checks import check_count
+from dlcompanion.reinforcement.agent import ACTIONS, RESETS, Agent
+from dlcompanion.reinforcement.generalized_advantage import generalized_advantages
+from dlcompanion.reinforcement.segments import Stream
+
+
+class Epoch(NamedTuple):
+    """What was played between two resets of all environments.
+
+    Attributes:
+        returns: Float array, the returns of the episodes that ended; if none did,
+            what those under way have so far.
+        lengths: Integer array, their lengths.
+        playing: Boolean array ``(time, environments)``.
+        logs: Dict from name to number.
+
+    Example:
+        >>> Epoch(np.ones(2), np.ones(2), np.ones((1, 2), bool), {}).returns.mean()
+        np.float64(1.0)
+    """
+
+    returns: np.ndarray
+    lengths: np.ndarray
+    playing: np.ndarray
+    logs: dict
+
+
+class SegmentAgent(Agent):
+    """Plays ``rollout_length`` steps, learns, plays on.
+
+    All environments are reset, and play ``horizon`` steps each, episode after episode:
+    that is one *epoch* of ``fit``. A subclass defines ``digest(segment, random)``, what
+    it learns from a piece of ``rollout_length`` steps.
+
+    Args:
+        environments: :class:`~dlcompanion.reinforcement.Environments`.
+        seed: As in :class:`~dlcompanion.reinforcement.Agent`.
+        horizon: As in :class:`~dlcompanion.reinforcement.Agent`.
+        rollout_length: Positive integer.
+        config: As in :class:`~dlcompanion.reinforcement.Agent`.
+
+    Raises:
+        ValueError: If ``rollout_length``, ``seed`` or ``horizon`` is none of the above.
+
+    Example:
+        >>> from dlcompanion.reinforcement import A2C
+        >>> isinstance(A2C("CartPole-v1", seed=0), SegmentAgent)
+        True
+    """
+
+    def __init__(self, environments, seed, horizon, rollout_length, config):
+        self.rollout_length = check_count("rollout_length", rollout_length)
+        config = {**config, "rollout_length": self.rollout_length}
+        super().__init__(environments, seed, horizon, config)
+        self.played = 0  # steps, those of the epoch under way included
+
+    def explore(self, observations, random):
+        """Actions while learning: here drawn from the policy.
+
+        Args:
+            observations: Float32 array ``(environments, ...)``.
+            random: ``numpy.random.Generator`` of this epoch.
+
+        Returns:
+            Array ``(environments, ...)``.
+        """
+        return self._sample(observations, random)
+
+    def digest(self, segment, random):
+        """Learn from a segment.
+
+        Args:
+            segment: :class:`~dlcompanion.reinforcement.Segment`.
+            random: ``numpy.random.Generator`` of this epoch.
+
+        Returns:
+            Dict from name to number, empty if nothing was learned.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must define digest(segment, random) -> logs"
+        )
+
+    def summarise(self, logs):
+        """What an epoch logs, from what its segments did.
+
+        Args:
+            logs: List of dicts, what ``digest`` returned.
+
+        Returns:
+            Dict from name to number, here the means.
+        """
+        names = {name: None for row in logs for name in row}  # in order
+        return {n: float(np.mean([row[n] for row in logs if n in row])) for n in names}
+
+    def improve(self, episodes):
+        """What was learned while the epoch was played."""
+        return episodes.logs
+
+    def _rollout(self):
+        """One epoch: play and learn in turns."""
+        random = np.random.default_rng(self.number(ACTIONS, 1 + self.rollouts))
+        stream = Stream(self.environments, self.number(RESETS, self.rollouts))
+        playing, logs = [], []
+        self.played = self.steps
+        for _ in range(-(-self.horizon // self.rollout_length)):
+            self._in_numpy.refresh()
+            segment = stream.play(
+                lambda observations: self.explore(observations, random),
+                self.rollout_length,
+            )
+            playing.append(segment.played)
+            self.played += segment.played.size
+            logs.append(self.digest(segment, random))
+        returns, lengths = stream.returns, stream.lengths
+        if not returns:  # the horizon is shorter than any episode
+            returns, lengths = stream.unfinished()
+        logs = self.summarise(logs)
+        return Epoch(
+            np.array(returns), np.array(lengths), np.concatenate(playing), logs
+        )
+
+
+def judge(segment, critic, discount, trace):
+    """Advantages, and the returns that a critic should have expected.
+
+    Args:
+        segment: :class:`~dlcompanion.reinforcement.Segment`.
+        critic: Function from observations ``(batch, ...)`` to values ``(batch, 1)``.
+        discount: Number in [0, 1].
+        trace: Number in [0, 1].
+
+    Returns:
+        Two float32 arrays ``(time, environments)``.
+
+    Example:
+        >>> from dlcompanion.reinforcement import Segment
+        >>> ones, no = np.ones((2, 1)), np.zeros((2, 1), bool)
+        >>> segment = Segment(ones[..., None], ones, ones, ones[..., None], no, no, ~no)
+        >>> judge(segment, lambda x: 0.0 * x, 0.5, 1.0)[0][:, 0].tolist()
+        [1.5, 1.0]
+    """
+    values, after = (
+        critic(rows_of(x))[:, 0].reshape(segment.rewards.shape)
+        for x in (segment.observations, segment.following)
+    )
+    after = np.where(segment.terminated, 0.0, after)
+    advantages = generalized_advantages(
+        segment.rewards, values, after, segment.ends, discount, trace
+    )
+    return advantages, advantages + values
+
+
+def explained_variance(errors, targets):
+    r"""Share of the variance of the targets that a critic explains.
+
+    .. math:: 1 - \frac{\overline{e^2}}{\operatorname{Var}[G]}
+
+    Args:
+        errors: Array, target less value.
+        targets: Array of that shape.
+
+    Returns:
+        Float: 1 for a perfect critic, 0 for one that knows the mean alone.
+
+    Example:
+        >>> explained_variance(np.array([0.0, 0.0]), np.array([1.0, 3.0]))
+        1.0
+    """
+    return 1 - float(np.mean(np.square(errors)) / max(np.var(targets), 1e-12))
+
+
+def rows_of(x):
+    """``(time, environments, ...)`` to ``(time * environments, ...)``.
+
+    Args:
+        x: Array.
+
+    Returns:
+        Array.
+    """
+    return x.reshape(-1, *x.shape[2:])
