@@ -208,15 +208,24 @@ def test_a_phase_of_steps_is_the_steps_one_by_one(settings):
         np.testing.assert_allclose((got["error"] ** 2).mean(1), got["value"], rtol=1e-4)
     equal(weights_of(single), weights_of(phase))
     assert int(phase.optimizer.iterations) == 6
+    rows = np.random.default_rng(0).integers(0, 48, (3, 8))
+    data = X, Y, np.ones(48, "float32")
+    by_rows = phase.train_on_batches(data, rows)
+    gathered = single.train_on_batches(tuple(a[rows] for a in data))
+    np.testing.assert_allclose(by_rows["error"], gathered["error"], rtol=1e-4)
+    equal(weights_of(single), weights_of(phase))
 
 
 def test_a_phase_needs_one_number_of_steps():
     model = Errors()
     model.compile("sgd")
-    with pytest.raises(ValueError, match=r"same number of steps.*Received: \[2, 3\]"):
+    with pytest.raises(ValueError, match=r"same length.*Received: lengths=\[2, 3\]"):
         model.train_on_batches((X.reshape(3, 16, 2), np.zeros((2, 16, 1))))
-    with pytest.raises(ValueError, match=r"at least one.*Received: \[0\]"):
+    with pytest.raises(ValueError, match=r"at least one.*Received: lengths=\[0\]"):
         model.train_on_batches((np.zeros((0, 16, 2)),))
+    for rows in ([[48]], [[-1]], [0, 1], [[]]):
+        with pytest.raises(ValueError, match="numbers of examples.*of 48 examples"):
+            model.train_on_batches((X, Y), rows)
 
 
 def test_losses_of_a_layer_called_twice_are_both_collected():

@@ -77,7 +77,8 @@ class MultiCategorical:
 
     Example:
         >>> two = MultiCategorical([2, 4])
-        >>> print(two.outputs, f"{float(two.entropy(np.zeros((1, 6)))[0]):.4f}")  # log 8
+        >>> entropy = float(two.entropy(np.zeros((1, 6)))[0])  # log 8
+        >>> print(two.outputs, f"{entropy:.4f}")
         6 2.0794
     """
 

@@ -119,6 +119,7 @@ class Environments:
             )
         self.spaces, self.actions, self.first_action = spaces, None, 0
         self.low = self.high = None
+        self.action_dtype = "float32" if kind == "Box" else "int32"
         if kind == "Discrete":
             self.actions, self.first_action = int(space.n), int(space.start)
             self.distribution = Categorical(self.actions)
@@ -239,7 +240,7 @@ class Environments:
             if not playing.any():
                 break
         columns = [np.stack(column) for column in zip(*rows, strict=True)]
-        columns[1] = narrow(columns[1])
+        columns[1] = columns[1].astype(self.action_dtype)
         return Episodes(*columns, terminated, last)
 
     def _after(self, observations, over, infos):
@@ -253,18 +254,6 @@ class Environments:
     def close(self):
         """Close the environments."""
         self.vector.close()
-
-
-def narrow(actions):
-    """Actions in 32 bits.
-
-    Args:
-        actions: Integer or float array.
-
-    Returns:
-        Int32 or float32 array.
-    """
-    return actions.astype("int32" if actions.dtype.kind in "iu" else "float32")
 
 
 def _vectorised(gym, environment, count):

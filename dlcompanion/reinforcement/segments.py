@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dlcompanion.reinforcement.environments import _finite, narrow
+from dlcompanion.reinforcement.environments import _finite
 
 
 class Segment(NamedTuple):
@@ -103,7 +103,7 @@ class Stream:
                 self._resetting = ends
             rows.append((seen, actions, rewards, following, terminated, ends, played))
         columns = [np.stack(column) for column in zip(*rows, strict=True)]
-        columns[1] = narrow(columns[1])
+        columns[1] = columns[1].astype(environments.action_dtype)
         return Segment(*columns)
 
     def _count(self, rewards, played, ends):

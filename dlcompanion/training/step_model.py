@@ -189,7 +189,7 @@ class StepModel(keras.Model):
             variables[name] = part.trainable_variables
         return variables
 
-    def train_on_batches(self, batches):
+    def train_on_batches(self, batches, rows=None):
         """Many steps of training in one call, compiled on TensorFlow and JAX.
 
         Calling a compiled step costs as much as a small network's step itself. Who
@@ -200,25 +200,36 @@ class StepModel(keras.Model):
             batches: What :meth:`update` takes, with an axis of steps before the batch
                 axis: ``x``, ``(x, y)`` or ``(x, y, sample_weight)`` of arrays
                 ``(steps, batch, ...)``. Other shapes than before compile anew.
+            rows: Integer array ``(steps, batch)``, or None. With it ``batches`` are
+                arrays ``(examples, ...)``, and each step learns from these of them: an
+                example that is learned from many times is held once.
 
         Returns:
             Dict from name to NumPy array ``(steps, ...)``: what each update returned.
 
         Raises:
-            ValueError: If the model was not compiled, or the arrays do not have one
-                number of steps.
+            ValueError: If the model was not compiled, the arrays do not have one
+                length, or a row is not among the examples.
         """
         self._assert_compile_called("train_on_batches")
         lengths = {len(a) if a.ndim else 0 for a in keras.tree.flatten(batches)}
         if len(lengths) != 1 or 0 in lengths:
             raise ValueError(
-                "Every array needs the same number of steps, at least one, on its "
-                f"first axis. Received: {sorted(lengths)} steps"
+                "Every array needs the same length, at least one, on its first axis. "
+                f"Received: lengths={sorted(lengths)}"
             )
+        if rows is not None:
+            rows = np.asarray(rows, "int32")
+            known = rows.size and 0 <= rows.min() and rows.max() < max(lengths)
+            if rows.ndim != 2 or not known:
+                raise ValueError(
+                    "rows must be (steps, batch), numbers of examples. Received: "
+                    f"rows.shape={rows.shape} of {max(lengths)} examples"
+                )
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
         self.reset_metrics()
-        logs = backend.phase_program(self, batches)(batches)
+        logs = backend.phase_program(self, batches, rows)(batches, rows)
         return {name: ops.convert_to_numpy(value) for name, value in logs.items()}
 
     # -- what Keras calls ---------------------------------------------------------
