@@ -23,11 +23,18 @@ from dlcompanion.reinforcement.generalized_advantage import (
     n_step_returns,
 )
 from dlcompanion.reinforcement.grid_world import GridWorld
+from dlcompanion.reinforcement.numpy_policy import AppendLogStd
 from dlcompanion.reinforcement.policy_gradient import (
     REINFORCE,
     PolicyWithBaseline,
     baseline_loss,
     policy_gradient_loss,
+)
+from dlcompanion.reinforcement.ppo import PPO
+from dlcompanion.reinforcement.proximal_policy import (
+    ProximalPolicy,
+    clipped_surrogate_loss,
+    standardised,
 )
 from dlcompanion.reinforcement.replay_buffer import ReplayBuffer, n_step_transitions
 from dlcompanion.reinforcement.returns import reward_to_go
@@ -53,11 +60,13 @@ from dlcompanion.reinforcement.vtrace import VTrace, vtrace
 
 __all__ = [
     "A2C",
+    "PPO",
     "REINFORCE",
     "SARSA",
     "UCB1",
     "ActorCritic",
     "Agent",
+    "AppendLogStd",
     "BernoulliBandits",
     "Categorical",
     "DiagonalGaussian",
@@ -71,6 +80,7 @@ __all__ = [
     "GridWorld",
     "MultiCategorical",
     "PolicyWithBaseline",
+    "ProximalPolicy",
     "Pulls",
     "QLearning",
     "ReplayBuffer",
@@ -82,6 +92,7 @@ __all__ = [
     "ThompsonSampling",
     "VTrace",
     "baseline_loss",
+    "clipped_surrogate_loss",
     "explained_variance",
     "generalized_advantages",
     "judge",
@@ -92,6 +103,7 @@ __all__ = [
     "policy_gradient_loss",
     "policy_values",
     "reward_to_go",
+    "standardised",
     "value_iteration",
     "vtrace",
 ]

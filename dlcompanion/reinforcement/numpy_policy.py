@@ -8,6 +8,7 @@ once a rollout, and learn with the Keras model.
 
 import keras
 import numpy as np
+from keras import ops
 
 from dlcompanion import backend
 
@@ -60,11 +61,59 @@ def dense_network(input_shape, outputs, last_scale, seed, name, activation="tanh
     )
 
 
+@keras.saving.register_keras_serializable(package="dlcompanion")
+class AppendLogStd(keras.layers.Layer):
+    r"""The last layer of a Gaussian policy: a spread that no observation changes.
+
+    Puts :math:`\log \sigma`, one learned number an action, beside the means:
+    :math:`[\mu(s), \log \sigma]`. What the policy explores with then depends on how
+    long it has learned, and not on where it is.
+
+    Args:
+        initial: Number, :math:`\log \sigma` in the beginning.
+        **kwargs: Passed on to :class:`keras.layers.Layer`.
+
+    Input shape:
+        ``(batch, size)``.
+
+    Output shape:
+        ``(batch, 2 * size)``.
+
+    Example:
+        >>> keras.ops.convert_to_numpy(AppendLogStd(-1.0)(np.ones((1, 2)))).tolist()
+        [[1.0, 1.0, -1.0, -1.0]]
+    """
+
+    def __init__(self, initial=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.initial = float(initial)
+
+    def build(self, input_shape):
+        self.log_std = self.add_weight(
+            name="log_std",
+            shape=(input_shape[-1],),
+            initializer=keras.initializers.Constant(self.initial),
+        )
+
+    def call(self, inputs):
+        spread = ops.zeros_like(inputs) + self.log_std
+        return ops.concatenate([inputs, spread], axis=-1)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], 2 * input_shape[-1])
+
+    def get_config(self):
+        return {**super().get_config(), "initial": self.initial}
+
+
 class DenseChain:
     """A NumPy copy of a Keras model that is a chain of float32 dense layers.
 
+    An :class:`AppendLogStd` may follow as the last one.
+
     Args:
         layers: List of :class:`keras.layers.Dense` layers, from input to output.
+        spread: The :class:`AppendLogStd` behind them, or None.
 
     Example:
         >>> model = dense_network((4,), 2, 1.0, seed=0, name="policy")
@@ -73,8 +122,8 @@ class DenseChain:
         [[0.0, 0.0]]
     """
 
-    def __init__(self, layers):
-        self.layers = layers
+    def __init__(self, layers, spread=None):
+        self.layers, self.spread = layers, spread
         self.functions = [ACTIVATIONS[d.activation.__name__] for d in layers]
         self.refresh()
 
@@ -84,9 +133,12 @@ class DenseChain:
         if not isinstance(model, keras.Sequential) and not _is_line(model):
             return None
         layers = [x for x in model.layers if type(x) is not keras.layers.InputLayer]
+        spread = None
+        if layers and type(layers[-1]) is AppendLogStd:
+            *layers, spread = layers
         if not layers or not all(map(_is_plain_dense, layers)):
             return None
-        return cls(layers) if len(model.input_shape) == 2 else None
+        return cls(layers, spread) if len(model.input_shape) == 2 else None
 
     def refresh(self):
         """Copy the weights of the Keras layers anew."""
@@ -95,11 +147,14 @@ class DenseChain:
             (to_numpy(d.kernel), to_numpy(d.bias) if d.use_bias else 0.0)
             for d in self.layers
         ]
+        self.log_std = None if self.spread is None else to_numpy(self.spread.log_std)
 
     def __call__(self, x):
         for function, (kernel, bias) in zip(self.functions, self.weights, strict=True):
             x = function(x @ kernel + bias)
-        return x
+        if self.log_std is None:
+            return x
+        return np.concatenate([x, np.broadcast_to(self.log_std, x.shape)], axis=-1)
 
 
 class CompiledModel:

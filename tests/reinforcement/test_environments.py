@@ -5,7 +5,7 @@ import sys
 import gymnasium as gym
 import numpy as np
 import pytest
-from toy_environments import Corridor
+from toy_environments import Aim, Corridor, Pair
 
 from dlcompanion.reinforcement.environments import Environments
 
@@ -172,26 +172,8 @@ def test_missing_gymnasium_names_the_extra(monkeypatch):
         Environments("CartPole-v1", 1)
 
 
-class Target(gym.Env):
-    """One step: the reward is minus the squared distance to (3, 5)."""
-
-    observation_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
-    action_space = gym.spaces.Box(
-        np.array([2.0, 4.0], "float32"), np.array([4.0, 10.0], "float32")
-    )
-
-    def reset(self, seed=None, options=None):
-        super().reset(seed=seed)
-        return np.zeros(1, "float32"), {}
-
-    def step(self, action):
-        assert self.action_space.contains(action)
-        reward = -float(((action - np.array([3.0, 5.0])) ** 2).sum())
-        return np.zeros(1, "float32"), reward, True, False, {}
-
-
 def test_real_actions_are_in_units_of_the_space():
-    environments = Environments(Target, 3, spaces=("Discrete", "Box"))
+    environments = Environments(Aim, 3, spaces=("Discrete", "Box"))
     units = np.array([[-1.0, 1.0], [0.0, 0.0], [-9.0, 0.5]])
     played = environments.to_environment(units)
     np.testing.assert_allclose(played, [[2, 10], [3, 7], [2, 8.5]])
@@ -203,9 +185,7 @@ def test_real_actions_are_in_units_of_the_space():
 
 
 def test_several_choices_count_from_zero():
-    space = gym.spaces.MultiDiscrete([2, 3], start=[1, 5])
-    environment = type("Two", (Target,), {"action_space": space})
-    environments = Environments(environment, 2, spaces=("MultiDiscrete",))
+    environments = Environments(Pair, 2, spaces=("MultiDiscrete",))
     got = environments.to_environment(np.array([[0, 0], [1, 2]]))
     assert got.tolist() == [[1, 5], [2, 7]]
     assert environments.distribution.sizes == [2, 3]
@@ -217,6 +197,6 @@ def test_refuses_spaces_without_ends_or_order():
         (gym.spaces.MultiDiscrete([[2, 3]]), "vector of choices"),
         (gym.spaces.MultiBinary(3), "must come from a Box or MultiDiscrete space"),
     ):
-        environment = type("Bad", (Target,), {"action_space": space})
+        environment = type("Bad", (Aim,), {"action_space": space})
         with pytest.raises(ValueError, match=f"{rule}.*Received: action_space="):
             Environments(environment, 1, spaces=("Box", "MultiDiscrete"))

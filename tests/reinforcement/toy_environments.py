@@ -59,3 +59,37 @@ class Choice(gym.Env):
 
     def observation(self):
         return self.np_random.uniform(-1, 1, 3).astype(np.float32)
+
+
+class Aim(gym.Env):
+    """One step an episode: the reward is minus the squared distance to (3, 5)."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = gym.spaces.Box(
+        np.array([2.0, 4.0], "float32"), np.array([4.0, 10.0], "float32")
+    )
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, "float32"), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        reward = -float(((action - np.array([3.0, 5.0])) ** 2).sum())
+        return np.zeros(1, "float32"), reward, True, False, {}
+
+
+class Pair(gym.Env):
+    """One step an episode: two choices, each worth 1 where it is right."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = gym.spaces.MultiDiscrete([2, 3], start=[1, 5])
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, "float32"), {}
+
+    def step(self, action):
+        assert self.action_space.contains(np.asarray(action))
+        reward = float(action[0] == 2) + float(action[1] == 6)
+        return np.zeros(1, "float32"), reward, True, False, {}

@@ -1,0 +1,216 @@
+"""Proximal policy optimisation: many steps on one rollout, none of them too far."""
+
+import keras
+import numpy as np
+
+from dlcompanion.checks import check_count, check_number
+from dlcompanion.reinforcement.agent import WEIGHTS
+from dlcompanion.reinforcement.environments import Environments
+from dlcompanion.reinforcement.numpy_policy import (
+    AppendLogStd,
+    dense_network,
+    in_numpy,
+)
+from dlcompanion.reinforcement.policy_gradient import _check_fits
+from dlcompanion.reinforcement.proximal_policy import ProximalPolicy
+from dlcompanion.reinforcement.segment_agent import (
+    SegmentAgent,
+    explained_variance,
+    judge,
+    rows_of,
+)
+
+
+class PPO(SegmentAgent):
+    r"""Proximal policy optimisation, with clipping.
+
+    A2C makes one step on a segment and throws it away, since after it the policy is
+    another. PPO goes over the same segment ``epochs`` times in batches, and gives up
+    what an action could still gain once its probability has changed by more than
+    ``clip_range``:
+
+    .. math:: \max_\theta \sum_t \min\bigl(\rho_t A_t,\;
+        \operatorname{clip}(\rho_t, 1 - \epsilon, 1 + \epsilon) A_t\bigr), \qquad
+        \rho_t = \frac{\pi_\theta(a_t \mid s_t)}{\pi_\text{old}(a_t \mid s_t)} .
+
+    All steps of an update phase are one compiled call. All environments are reset, and
+    play ``horizon`` steps each, with an update phase every ``rollout_length`` steps:
+    that is one *epoch* of ``fit``. An episode that *terminates* is worth nothing
+    afterwards; one that is *cut* is worth what the critic says.
+
+    What the literature calls the details are these: vector environments, generalized
+    advantages, shuffled batches, advantages standardised batch by batch, a last layer
+    of the policy that begins near 0, one Adam with an epsilon of 1e-5 for both
+    networks, gradients clipped by their global norm, rates that may fall with a Keras
+    schedule, separate networks, and for real actions a spread that no observation
+    changes. The value loss is not clipped.
+
+    A policy that is a chain of dense layers acts in NumPy, any other through a
+    compiled call. Networks are called with ``training=False``: dropout does nothing.
+
+    Args:
+        environment: Id of a gymnasium environment, function that makes an environment,
+            environment, or vector environment (``NEXT_STEP`` or ``SAME_STEP``
+            autoreset), with a Box of observations and Discrete, MultiDiscrete or
+            bounded Box actions.
+        policy: :class:`keras.Model` from observations to logits, one an action (of
+            several choices side by side), or to ``[mean, log_std]`` of real actions in
+            units of the space. By default two hidden layers of 64 tanh units, with
+            :class:`~dlcompanion.reinforcement.AppendLogStd` behind them for real
+            actions.
+        critic: :class:`keras.Model` from observations to one value. By default two
+            hidden layers of 64 tanh units. It must not share layers with the policy.
+        optimizer: Keras optimizer of both networks. By default Adam with learning rate
+            3e-4, an epsilon of 1e-5 and ``global_clipnorm=0.5``.
+        clip_range: Number above 0, or a Keras schedule, counted in optimizer steps.
+        rollout_length: Positive integer, the steps of each environment between two
+            update phases.
+        batch_size: Positive integer that divides ``num_envs * rollout_length``.
+        epochs: Positive integer, how often an update phase goes over the segment.
+        discount: Number :math:`\gamma` in [0, 1].
+        trace: Number :math:`\lambda` in [0, 1].
+        value_weight: Number of at least 0, of the critic's loss.
+        entropy_weight: Number of at least 0; the larger, the longer the policy stays
+            undecided.
+        num_envs: Positive integer. Of an environment or vector environment it is the
+            number that that one has.
+        horizon: Positive integer, the steps of an epoch and the most of an episode, or
+            None for the environment's own time limit (1000 if it has none).
+        seed: Integer of at least 0, or None for one that is drawn. Decides weights,
+            resets, actions and batches.
+
+    Raises:
+        ValueError: If an argument is none of the above, the environment is unknown or
+            has other spaces, or a network does not fit the spaces.
+
+    Example:
+        >>> agent = PPO("CartPole-v1", rollout_length=32, horizon=32, seed=0)
+        >>> history = agent.fit(steps=200, verbose=0)
+        >>> sorted(history.history)[:4]
+        ['clip_fraction', 'entropy', 'explained_variance', 'kl']
+        >>> agent.predict(np.zeros(4, "float32")) in (0, 1)
+        True
+
+    References:
+        Schulman, Wolski, Dhariwal, Radford and Klimov, *Proximal Policy Optimization
+        Algorithms*, 2017, eq. 7. https://arxiv.org/abs/1707.06347
+
+        Huang, Dossa, Raffin, Kanervisto and Wang, *The 37 Implementation Details of
+        Proximal Policy Optimization*, 2022.
+    """
+
+    def __init__(
+        self,
+        environment,
+        policy=None,
+        critic=None,
+        optimizer=None,
+        clip_range=0.2,
+        rollout_length=128,
+        batch_size=256,
+        epochs=10,
+        discount=0.99,
+        trace=0.95,
+        value_weight=0.5,
+        entropy_weight=0.0,
+        num_envs=8,
+        horizon=None,
+        seed=None,
+    ):
+        self.discount = check_number("discount", discount, 0, 1)
+        self.trace = check_number("trace", trace, 0, 1)
+        self.batch_size = check_count("batch_size", batch_size)
+        self.epochs = check_count("epochs", epochs)
+        spaces = ("Discrete", "MultiDiscrete", "Box")
+        environments = Environments(environment, num_envs, spaces)
+        config = {
+            "batch_size": self.batch_size,
+            "epochs": self.epochs,
+            "discount": discount,
+            "trace": trace,
+            "value_weight": value_weight,
+            "entropy_weight": entropy_weight,
+            "num_envs": num_envs,
+        }
+        super().__init__(environments, seed, horizon, rollout_length, config)
+        rows = environments.count * self.rollout_length
+        if rows % self.batch_size:
+            raise ValueError(
+                "batch_size must divide the steps of a rollout, num_envs * "
+                f"rollout_length = {rows}. Received: batch_size={batch_size}"
+            )
+        shape, distribution = environments.observation_shape, environments.distribution
+        if policy is None:
+            seed = self.number(WEIGHTS, 0)
+            real = environments.low is not None
+            outputs = distribution.outputs // (2 if real else 1)
+            policy = dense_network(shape, outputs, 0.01, seed, "policy")
+            if real:
+                policy.add(AppendLogStd(name="log_std"))
+        if critic is None:
+            critic = dense_network(shape, 1, 1.0, self.number(WEIGHTS, 1), "critic")
+        _check_fits("policy", policy, shape, distribution.outputs)
+        _check_fits("critic", critic, shape, 1)
+        if {id(v) for v in policy.variables} & {id(v) for v in critic.variables}:
+            raise ValueError(
+                "policy and critic must not share layers: loaded from a file, they "
+                f"would no longer. Received: policy={policy.name!r}, "
+                f"critic={critic.name!r} with common variables"
+            )
+        learner = ProximalPolicy(
+            policy,
+            critic,
+            distribution,
+            clip_range,
+            value_weight,
+            entropy_weight,
+            name="learner",
+        )
+        learner.build((None, *shape))
+        learner.compile(
+            optimizer or keras.optimizers.Adam(3e-4, epsilon=1e-5, global_clipnorm=0.5)
+        )
+        self.attach(learner)
+        self._values = in_numpy(critic)
+        self._judged = []
+
+    def digest(self, segment, random):
+        """An update phase: ``epochs`` times over the segment."""
+        self._values.refresh()
+        advantages, returns = judge(segment, self._values, self.discount, self.trace)
+        self._judged.append([x[segment.played] for x in (advantages, returns)])
+        observations, actions, advantages, returns, played = (
+            rows_of(x)
+            for x in (
+                segment.observations,
+                segment.actions,
+                advantages,
+                returns,
+                segment.played.astype("float32"),
+            )
+        )
+        behaviour = self._outputs(observations).astype("float32")
+        order = np.tile(np.arange(len(played), dtype="int32"), (self.epochs, 1))
+        order = random.permuted(order, axis=1).reshape(-1, self.batch_size)
+        data = (observations, (actions, behaviour, advantages, returns), played)
+        logs = self.learner.train_on_batches(data, order)
+        return {name: float(values.mean()) for name, values in logs.items()}
+
+    def summarise(self, logs):
+        """Means, and how much of the epoch's returns the critic explains."""
+        judged = [np.concatenate(x) for x in zip(*self._judged, strict=True)]
+        self._judged = []
+        return {
+            **super().summarise(logs),
+            "explained_variance": explained_variance(*judged),
+        }
+
+    @staticmethod
+    def parts_of(learner):
+        """The networks, optimizer and schedule of a loaded learner."""
+        return {
+            "policy": learner.policy,
+            "critic": learner.critic,
+            "optimizer": learner.optimizer,
+            "clip_range": learner.clip_range,
+        }
