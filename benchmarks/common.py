@@ -197,7 +197,7 @@ def command(topic):
     return " ".join(["python", "-m", f"benchmarks.{topic}", *arguments])
 
 
-def save(topic, rows, sources, peers=None):
+def save(topic, rows, sources, peers=None, runs=None):
     """Write ``benchmarks/results/<topic>.json`` and print where.
 
     Args:
@@ -206,6 +206,7 @@ def save(topic, rows, sources, peers=None):
         sources: Paths relative to the repository whose content was measured; the
             site marks the result when one of them has changed since.
         peers: Dict of name to versions, of the peers that ran in other processes.
+        runs: List of dicts, each run that the rows sum up, or None.
     """
     record = {
         "command": command(topic),
@@ -218,6 +219,7 @@ def save(topic, rows, sources, peers=None):
             for path in sources
         },
         "rows": rows,
+        **({} if runs is None else {"runs": runs}),
     }
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{topic}.json"

@@ -5,6 +5,7 @@ from dlcompanion.reinforcement.action_distributions import (
     DiagonalGaussian,
     MultiCategorical,
 )
+from dlcompanion.reinforcement.action_mask import ActionMask
 from dlcompanion.reinforcement.actor_critic import A2C, ActorCritic, mean_entropy
 from dlcompanion.reinforcement.agent import Agent
 from dlcompanion.reinforcement.bandits import (
@@ -64,6 +65,7 @@ __all__ = [
     "REINFORCE",
     "SARSA",
     "UCB1",
+    "ActionMask",
     "ActorCritic",
     "Agent",
     "AppendLogStd",

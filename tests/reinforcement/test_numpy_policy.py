@@ -7,11 +7,13 @@ from keras import layers, ops
 
 from dlcompanion.reinforcement.numpy_policy import (
     ACTIVATIONS,
+    AppendLogStd,
     CompiledModel,
     DenseChain,
     dense_network,
     in_numpy,
 )
+from dlcompanion.testing import check_layer
 
 X = np.random.default_rng(0).normal(size=(6, 4)).astype("float32") * 3
 
@@ -115,3 +117,19 @@ def test_default_network():
     assert np.abs(in_numpy(a)(X)).max() < 0.1  # nearly equal probabilities
     image = dense_network((2, 3, 1), 2, 1.0, 0, "policy")
     assert image.output_shape == (None, 2)
+
+
+def test_append_log_std_keeps_the_contract():
+    check_layer(AppendLogStd, {"initial": -0.5}, X, output_shape=(6, 8))
+
+
+def test_a_gaussian_policy_is_a_chain():
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(5, "tanh"), layers.Dense(2), AppendLogStd(0.3)]
+    )
+    chain = DenseChain.of(model)
+    assert_equal(chain, model)
+    model.layers[-1].log_std.assign([0.1, -0.7])
+    chain.refresh()
+    assert_equal(chain, model)
+    np.testing.assert_allclose(chain(X)[:, 2:], [[0.1, -0.7]] * 6, rtol=1e-6)

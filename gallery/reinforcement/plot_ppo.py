@@ -1,0 +1,210 @@
+r"""
+Twenty passes over a rollout, and none of them too far
+======================================================
+
+What an agent has played is dear, and A2C throws it away after one step: the policy has
+changed, and the rollout is that of another. To go over it again is to ask what the
+*new* policy would have earned, from what the *old* one did, and the answer is worth
+less the further they are apart. :class:`~dlcompanion.reinforcement.PPO` goes over each
+rollout twenty times, and stops listening wherever the two have come apart. This page
+lets it balance the pole, then takes the stop away, then the repetition, and looks at
+what each was good for.
+
+Prerequisites: :doc:`/gallery/reinforcement/plot_actor_critic`. Notation:
+:doc:`/notation`.
+"""
+
+# %%
+# The idea
+# --------
+#
+# Let :math:`\rho_t = \pi_\theta(a_t \mid s_t) / \pi_\text{old}(a_t \mid s_t)` be how
+# much more probable the action has become since it was played. On average over what the
+# old policy does, :math:`\rho_t A_t` is what the new one gains, and before the first
+# step its gradient is the policy gradient. Proximal policy optimisation
+# :cite:p:`schulman2017proximal` maximises
+#
+# .. math::
+#
+#    \frac1n \sum_t \min\bigl(\rho_t A_t,\;
+#      \operatorname{clip}(\rho_t, 1 - \epsilon, 1 + \epsilon)\, A_t\bigr) .
+#
+# A good action (:math:`A_t > 0`) earns up to :math:`1 + \epsilon`, a bad one is pushed
+# down to :math:`1 - \epsilon`; beyond that the objective is flat and there is no
+# gradient. But it is flat on one side only: an action that has gone the wrong way is
+# pulled back from wherever it is.
+
+import keras
+import matplotlib.pyplot as plt
+import numpy as np
+
+from dlcompanion.claims import claim
+from dlcompanion.reinforcement import PPO, Environments, clipped_surrogate_loss
+
+keras.utils.set_random_seed(0)
+
+ratios, one = np.linspace(0.5, 1.5, 101), np.ones(1)
+
+
+def objective(advantage, clip_range):
+    losses = [
+        clipped_surrogate_loss(np.log([ratio]), advantage * one, clip_range, one)
+        for ratio in ratios
+    ]
+    return -np.array([float(x) for x in losses])
+
+
+# %%
+# Eight carts play 32 steps each, and twenty times the 256 steps make one batch. The
+# settings are those that are usual for this pole
+# (the tuned ones of :cite:t:`raffin2020zoo`): the rate falls from 0.001 to zero. Two
+# variants play as many steps: one without the clip, and one that uses each rollout
+# once, at twenty times the rate, so that it may move as far.
+
+seeds, budget, passes = 5, 40_960, 20
+schedule = keras.optimizers.schedules.PolynomialDecay
+
+
+def train(seed, clip_range=0.2, epochs=passes, rate=0.001):
+    updates = budget // 256 * epochs
+    agent = PPO(
+        "CartPole-v1",
+        optimizer=keras.optimizers.Adam(
+            schedule(rate, updates, 0.0), epsilon=1e-5, global_clipnorm=0.5
+        ),
+        clip_range=clip_range,
+        rollout_length=32,
+        epochs=epochs,
+        discount=0.98,
+        trace=0.8,
+        horizon=512,
+        seed=seed,
+    )
+    history = agent.fit(budget, verbose=0).history
+    return agent.evaluate(episodes=20)["return_mean"], history
+
+
+variants = {
+    "PPO": [train(seed) for seed in range(seeds)],
+    "no clip": [train(seed, clip_range=1e6) for seed in range(3)],
+    "one pass, rate x 20": [train(seed, epochs=1, rate=0.02) for seed in range(3)],
+}
+greedy = {
+    name: np.array([value for value, _ in runs]) for name, runs in variants.items()
+}
+played, apart = (
+    {name: np.array([h[key] for _, h in runs]) for name, runs in variants.items()}
+    for key in ("return_mean", "kl")
+)
+
+rng = np.random.default_rng(0)
+
+
+def by_coin(observations):
+    return rng.integers(2, size=len(observations))
+
+
+coin = Environments("CartPole-v1", 200).play(by_coin, seed=0, horizon=500).returns
+
+# %%
+# Left, what there is to earn from one step, by the ratio, dotted without the clip. In
+# the middle the returns while learning, seed by seed and in the median; right how far
+# the policy was from the one that played, on average over the passes.
+
+figure, (left, middle, right) = plt.subplots(
+    1, 3, figsize=(10, 3.4), layout="constrained"
+)
+for advantage, color in ((1.0, "C0"), (-1.0, "C3")):
+    left.plot(
+        ratios, objective(advantage, 0.2), color=color, label=f"$A = {advantage:g}$"
+    )
+    left.plot(ratios, objective(advantage, 1e6), color=color, ls=":", lw=1)
+left.axvspan(0.8, 1.2, color="0.5", alpha=0.15)
+left.set(xlabel=r"$\rho$", ylabel="objective")
+left.legend(fontsize="small")
+steps = np.array(variants["PPO"][0][1]["steps"])
+for n, name in enumerate(variants):
+    for axis, values in ((middle, played[name]), (right, apart[name])):
+        if axis is right and "one pass" in name:  # it is never away from itself
+            continue
+        for run in values:
+            axis.plot(steps, run, color=f"C{n}", alpha=0.35, lw=1)
+        axis.plot(steps, np.median(values, axis=0), color=f"C{n}", lw=2, label=name)
+middle.axhline(coin.mean(), color="0.4", ls=":", label="coin")
+middle.set(xlabel="environment steps", ylabel="mean return")
+right.set(xlabel="environment steps", ylabel="divergence (nats)", yscale="log")
+right.set_ylim(1e-4, 1)
+figure.legend(*middle.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+plt.show()
+
+for name, values in greedy.items():
+    print(f"{name:20s}", " ".join(f"{value:6.1f}" for value in values))
+print(f"{'coin':20s} {coin.mean():6.1f}")
+
+# %%
+# What to notice
+# --------------
+#
+# - The same rollouts, used twenty times, carry the pole; used once they do not, though
+#   the rate is twenty times as high. Twenty small steps, each in the direction that is
+#   right where the last one ended, are not one large step.
+# - Without the clip the policy moves an order of magnitude further from the one that
+#   played. That can go well, and one seed is the first of all to hold the pole. It can
+#   also end a run for good: what so distant a policy would have earned is a guess.
+# - The clip is no wall. The ratio of some actions leaves the grey band, because actions
+#   share their weights, and because the gradient is cut off only after the step that
+#   crosses the border. It is enough that nothing pushes on.
+# - The curves still dip. What bounds the change of the policy does not bound what it
+#   earns, and a pole that drifts to the edge after four hundred steps is a small
+#   difference in the actions.
+
+# %%
+# The claims.
+
+claim(
+    "greedy return of PPO after 40,960 steps, median, of 500 at most",
+    np.median(greedy["PPO"]),
+    ">=",
+    400,
+    seeds=seeds,
+)
+claim(
+    "worst of the seeds, in multiples of the coin's return",
+    greedy["PPO"].min() / coin.mean(),
+    ">",
+    6,
+    seeds=seeds,
+)
+claim(
+    "largest divergence: the steadiest run without clip over the worst of PPO",
+    apart["no clip"].max(axis=1).min() / apart["PPO"].max(),
+    ">",
+    2,
+    seeds=3,
+)
+claim(
+    "greedy return over that of one pass at twenty times the rate, medians",
+    np.median(greedy["PPO"]) / np.median(greedy["one pass, rate x 20"]),
+    ">",
+    1.5,
+    seeds=3,
+)
+
+# %%
+# Try it
+# ------
+#
+# 1. What is the gradient of the objective in the very first of the twenty steps, and
+#    why does the clip not matter there?
+# 2. Print ``history["clip_fraction"]``. Halve the rate and double the passes: does it
+#    change?
+# 3. Let ``clip_range`` fall to zero with a schedule, as many do. What does it do that
+#    the falling rate does not?
+# 4. Play ``"Acrobot-v1"`` with the same settings and ``trace=0.94``.
+#
+# References
+# ----------
+# :cite:t:`schulman2017proximal`, eq. 7; the details that make it work are collected in
+# :cite:t:`huang2022details`.
+
+# sphinx_gallery_tags = ["agent", "all backends", "intermediate"]
