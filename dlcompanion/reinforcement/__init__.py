@@ -39,6 +39,7 @@ from dlcompanion.reinforcement.proximal_policy import (
 )
 from dlcompanion.reinforcement.replay_buffer import ReplayBuffer, n_step_transitions
 from dlcompanion.reinforcement.returns import reward_to_go
+from dlcompanion.reinforcement.sac import SAC
 from dlcompanion.reinforcement.segment_agent import (
     Epoch,
     SegmentAgent,
@@ -46,12 +47,20 @@ from dlcompanion.reinforcement.segment_agent import (
     judge,
 )
 from dlcompanion.reinforcement.segments import Segment, Stream
+from dlcompanion.reinforcement.soft_actor_critic import (
+    SoftActorCritic,
+    entropy_temperature_loss,
+    soft_critic_loss,
+    soft_policy_loss,
+    soft_targets,
+)
 from dlcompanion.reinforcement.tabular import (
     SARSA,
     ExpectedSARSA,
     QLearning,
     TabularAgent,
 )
+from dlcompanion.reinforcement.tanh_gaussian import TanhGaussian
 from dlcompanion.reinforcement.value_iteration import (
     Solution,
     policy_values,
@@ -63,6 +72,7 @@ __all__ = [
     "A2C",
     "PPO",
     "REINFORCE",
+    "SAC",
     "SARSA",
     "UCB1",
     "ActionMask",
@@ -88,13 +98,16 @@ __all__ = [
     "ReplayBuffer",
     "Segment",
     "SegmentAgent",
+    "SoftActorCritic",
     "Solution",
     "Stream",
     "TabularAgent",
+    "TanhGaussian",
     "ThompsonSampling",
     "VTrace",
     "baseline_loss",
     "clipped_surrogate_loss",
+    "entropy_temperature_loss",
     "explained_variance",
     "generalized_advantages",
     "judge",
@@ -105,6 +118,9 @@ __all__ = [
     "policy_gradient_loss",
     "policy_values",
     "reward_to_go",
+    "soft_critic_loss",
+    "soft_policy_loss",
+    "soft_targets",
     "standardised",
     "value_iteration",
     "vtrace",

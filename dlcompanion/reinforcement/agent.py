@@ -335,6 +335,7 @@ class Agent:
                 "load(path, environment=...). Received: environment=None"
             )
         agent = cls(environment, **cls.parts_of(learner), **state["config"])
+        agent.attach(learner)  # with what is not one of the parts: target networks
         agent.steps, agent.rollouts = state["steps"], state["rollouts"]
         agent._overshoot = state["overshoot"]
         agent.restore(arrays)

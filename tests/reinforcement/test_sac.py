@@ -1,0 +1,255 @@
+"""Tests of dlcompanion.reinforcement.sac."""
+
+import os
+import subprocess
+import sys
+
+import gymnasium as gym
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from dlcompanion.reinforcement import SAC
+from dlcompanion.reinforcement import soft_actor_critic as module
+
+numpy = ops.convert_to_numpy
+
+
+class Aim(gym.Env):
+    """One step an episode: minus four times the squared distance to 2.8.
+
+    Actions are between 2 and 4, so that 2.8 is -0.2 in units of the space. Where
+    ``steps`` is given the episode is that long, and cut, not over, if ``cut``.
+    """
+
+    action_space = gym.spaces.Box(2.0, 4.0, (1,), np.float32)
+
+    def __init__(self, steps=1, cut=False, shape=(1,)):
+        self.steps, self.cut = steps, cut
+        self.observation_space = gym.spaces.Box(-99.0, 99.0, shape, np.float32)
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time = 0
+        return self.observation(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        self.time += 1
+        reward = -4.0 * float((action[0] - 2.8) ** 2)
+        over = self.time >= self.steps
+        return self.observation(), reward, over and not self.cut, over, {}
+
+    def observation(self):
+        return np.full(self.observation_space.shape, self.time, np.float32)
+
+
+def policy_net(inputs=1):
+    return keras.Sequential([keras.Input((inputs,)), keras.layers.Dense(2)])
+
+
+def critic_net(inputs=1):
+    """Quadratic, so that it can be right, and is so soon."""
+    x = [keras.Input((inputs,)), keras.Input((1,))]
+    joined = keras.layers.Concatenate()(x)
+    twice = [keras.layers.Dense(8)(joined) for _ in range(2)]
+    return keras.Model(x, keras.layers.Dense(1)(keras.layers.Multiply()(twice)))
+
+
+def small(environment=Aim, **kwargs):
+    """An agent whose update compiles quickly."""
+    settings = {
+        "policy": policy_net(),
+        "critics": [critic_net(), critic_net()],
+        "seed": 0,
+        "num_envs": 16,
+        "rollout_length": 2,
+        "updates": 4,
+        "batch_size": 64,
+        "horizon": 20,
+        "learning_starts": 32,
+    }
+    return SAC(environment, **{**settings, **kwargs})
+
+
+LOSSES = ["soft_critic_loss", "soft_policy_loss", "entropy_temperature_loss"]
+
+
+@pytest.mark.parametrize("turned", [None, *LOSSES])
+def test_learns_and_each_sign_matters(turned, monkeypatch):
+    if turned:
+        right = getattr(module, turned)
+        monkeypatch.setattr(module, turned, lambda *args: -right(*args))
+    agent = small(
+        target_entropy=0.0,
+        updates=10,
+        optimizer=keras.optimizers.Adam(0.02),
+        critic_optimizer=keras.optimizers.Adam(0.02),
+        temperature_optimizer=keras.optimizers.Adam(0.04),
+    )
+    if turned:
+        agent._finite_outputs = lambda x: np.nan_to_num(agent._outputs(x))
+    history = agent.fit(16 * 20 * 3, verbose=0).history
+    x = np.zeros((1, 1), "float32")
+    median = agent.predict(x[0])[0]
+    value = float(numpy(agent.learner(x)[1])[0])
+    learned = {
+        "soft_critic_loss": abs(value) < 0.2,
+        "soft_policy_loss": abs(median - 2.8) < 0.15,
+        "entropy_temperature_loss": abs(history["entropy"][-1]) < 0.2,
+    }
+    if turned:
+        assert not learned[turned]
+        return
+    assert all(learned.values()), (median, value, history)
+    # of a parabola -4 (a - m)^2 the soft policy is a normal of variance alpha / 8
+    # and one of entropy 0 has a variance of 1 / (2 pi e)
+    assert history["temperature"][-1] == pytest.approx(8 / (2 * np.pi * np.e), rel=0.3)
+    assert agent.evaluate(episodes=20)["return_mean"] > -0.1
+    assert agent.evaluate(20, deterministic=False)["return_mean"] < -0.1
+    drawn = [agent.predict(x[0], deterministic=False)[0] for _ in range(3)]
+    assert len(set(drawn)) == 3 and all(2 < a < 4 for a in drawn)
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_only_what_terminates_is_worth_nothing_afterwards(cut):
+    agent = small(
+        lambda: Aim(steps=3, cut=cut), num_envs=2, horizon=8, learning_starts=99
+    )
+    agent.fit(1, verbose=0)
+    columns = agent.replay.take(np.arange(len(agent.replay)))
+    # of nine rows one is a reset: it is not remembered
+    assert len(agent.replay) == agent.replay.added == 2 * 6
+    last = columns["following"][:, 0] == 3
+    assert last.sum() == 4
+    np.testing.assert_allclose(
+        columns["discount"], np.where(last & (not cut), 0.0, 0.99)
+    )
+    np.testing.assert_allclose(  # actions are remembered in units of the space
+        columns["reward"], -4.0 * (columns["action"][:, 0] + 0.2) ** 2, atol=1e-5
+    )
+
+
+def test_the_beginning_is_random():
+    agent = small(num_envs=4, learning_starts=400, horizon=100)
+    agent.policy.set_weights([np.zeros((1, 2)), np.array([3.0, -3.0])])
+    history = agent.fit(400, verbose=0).history
+    actions = agent.replay.columns["action"][: len(agent.replay), 0]
+    assert np.abs(actions).max() < 1 and abs(actions.mean()) < 0.15
+    assert actions.std() == pytest.approx(1 / np.sqrt(3), abs=0.06)
+    # the last of the segments is the first to learn
+    assert int(agent.learner.optimizer["critics"].iterations) == 4
+    agent.fit(400, verbose=0)
+    actions = agent.replay.columns["action"][len(actions) : len(agent.replay), 0]
+    assert (actions[:8] > 0.9).all()
+    assert "critic_loss" in history
+
+
+def test_as_many_updates_as_steps():
+    agent = small(num_envs=3, updates=None, rollout_length=4, horizon=8)
+    agent.fit(48, verbose=0)
+    # segments of 12 steps; the third is the first after 32 steps
+    assert agent.updates == 12
+    assert int(agent.learner.optimizer["policy"].iterations) == 2 * 12
+
+
+def test_the_default_networks_take_any_observation():
+    agent = SAC(lambda: Aim(steps=9, shape=(2, 3)), horizon=8, seed=0)
+    agent.fit(8, verbose=0)
+    assert agent.learner.critics[0].count_params() == 7 * 64 + 64 + 64 * 65 + 65
+    assert agent.predict(np.zeros((2, 3))).shape == (1,)
+    first, second = (critic.get_weights()[0] for critic in agent.learner.critics)
+    assert (first != second).any()  # twins, but not the same
+
+
+RESUME = """
+import sys
+import keras, numpy as np
+from dlcompanion.reinforcement import SAC
+agent = SAC.load(sys.argv[1])
+agent.fit(int(sys.argv[2]), verbose=0)
+state = agent.learner.variables + agent.learner.optimizer.variables
+replay = agent.replay.columns.values()
+state = [keras.ops.convert_to_numpy(v) for v in state]
+np.savez(sys.argv[3], agent.steps, *state, *replay)
+"""
+
+
+@pytest.mark.slow  # the new process imports Keras and its backend
+def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
+    settings = {"num_envs": 2, "horizon": 40, "capacity": 90, "target_rate": 0.1}
+    settings |= {"updates": 2, "rollout_length": 10, "learning_starts": 60}
+    networks = [
+        {"policy": policy_net(3), "critics": [critic_net(3), critic_net(3)]}
+        for _ in range(2)
+    ]
+    whole, part = (small("Pendulum-v1", **settings, **n) for n in networks)
+    part.learner.set_weights(whole.learner.get_weights())
+    whole.fit(320, verbose=0)
+    part.fit(130, verbose=0)  # the memory is full by now
+    part.save(tmp_path / "agent")
+    subprocess.run(
+        [sys.executable, "-c", RESUME]
+        + [str(tmp_path / "agent"), "190", str(tmp_path / "end.npz")],
+        check=True,
+        env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},
+    )
+    with np.load(tmp_path / "end.npz") as file:
+        end = [file[f"arr_{n}"] for n in range(len(file.files))]
+    state = whole.learner.variables + whole.learner.optimizer.variables
+    replay = whole.replay.columns.values()
+    expected = [np.array(whole.steps), *map(numpy, state), *replay]
+    for got, want in zip(end, expected, strict=True):
+        np.testing.assert_array_equal(got, want)
+    assert whole.rollouts == 4 > part.rollouts
+    slow, quick = whole.learner.targets[0], whole.learner.critics[0]
+    assert (slow.get_weights()[0] != quick.get_weights()[0]).any()
+
+
+def test_a_given_temperature_and_any_policy_go_on_from_a_file(tmp_path):
+    inputs = keras.Input((1,))
+    hidden = keras.layers.LayerNormalization()(keras.layers.Dense(8, "relu")(inputs))
+    policy = keras.Model(inputs, keras.layers.Dense(2)(hidden))
+    agent = small(policy=policy, temperature=0.5)
+    agent.fit(320, verbose=0)
+    agent.save(tmp_path / "agent")
+    again = SAC.load(tmp_path / "agent", Aim)
+    assert again.learner.temperature == 0.5
+    for each in (agent, again):
+        history = each.fit(320, verbose=0).history
+    assert history["temperature"] == [0.5]
+    for a, b in zip(agent.learner.weights, again.learner.weights, strict=True):
+        np.testing.assert_array_equal(numpy(a), numpy(b))
+    critic = critic_net()
+    with pytest.raises(ValueError, match="must not share layers.*Received"):
+        small(critics=[critic, critic])
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"environment": "CartPole-v1"}, "Box space.*PPO and DQN choose.*Received: ac"),
+        ({"policy": "mlp"}, "must be a keras.Model. Received: policy='mlp'"),
+        ({"policy": policy_net(3)}, "policy must take.*Received"),
+        ({"policy": critic_net()}, "policy must take.*Received"),
+        ({"critics": [policy_net(), policy_net()]}, r"take \[observations, actions\]"),
+        ({"critics": [critic_net(2), critic_net()]}, "Received: critic="),
+        ({"critics": ["a", "b"]}, "two models, keras.Model.*Received: critics="),
+        ({"critics": critic_net()}, "list of two models"),
+        ({"temperature": -1.0}, "Received: temperature=-1"),
+        ({"target_rate": 2}, "Received: target_rate=2"),
+        ({"target_entropy": "auto"}, "Received: target_entropy='auto'"),
+        ({"batch_size": 0}, "Received: batch_size=0"),
+        ({"capacity": 0}, "Received: capacity=0"),
+        ({"learning_starts": -1}, "Received: learning_starts=-1"),
+        ({"rollout_length": 0}, "Received: rollout_length=0"),
+        ({"updates": 0}, "Received: updates=0"),
+        ({"discount": 1.5}, "Received: discount=1.5"),
+        ({"num_envs": 0}, "Received: 0"),
+        ({"seed": -1}, "Received: seed=-1"),
+    ],
+)
+def test_rejects(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SAC(**{"environment": Aim, **arguments})
