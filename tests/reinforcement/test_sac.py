@@ -16,7 +16,7 @@ from dlcompanion.reinforcement import soft_actor_critic as module
 numpy = ops.convert_to_numpy
 
 
-class Aim(gym.Env):
+class Dart(gym.Env):
     """One step an episode: minus four times the squared distance to 2.8.
 
     Actions are between 2 and 4, so that 2.8 is -0.2 in units of the space. Where
@@ -57,7 +57,7 @@ def critic_net(inputs=1):
     return keras.Model(x, keras.layers.Dense(1)(keras.layers.Multiply()(twice)))
 
 
-def small(environment=Aim, **kwargs):
+def small(environment=Dart, **kwargs):
     """An agent whose update compiles quickly."""
     settings = {
         "policy": policy_net(),
@@ -115,7 +115,7 @@ def test_learns_and_each_sign_matters(turned, monkeypatch):
 @pytest.mark.parametrize("cut", [True, False])
 def test_only_what_terminates_is_worth_nothing_afterwards(cut):
     agent = small(
-        lambda: Aim(steps=3, cut=cut), num_envs=2, horizon=8, learning_starts=99
+        lambda: Dart(steps=3, cut=cut), num_envs=2, horizon=8, learning_starts=99
     )
     agent.fit(1, verbose=0)
     columns = agent.replay.take(np.arange(len(agent.replay)))
@@ -155,7 +155,7 @@ def test_as_many_updates_as_steps():
 
 
 def test_the_default_networks_take_any_observation():
-    agent = SAC(lambda: Aim(steps=9, shape=(2, 3)), horizon=8, seed=0)
+    agent = SAC(lambda: Dart(steps=9, shape=(2, 3)), horizon=8, seed=0)
     agent.fit(8, verbose=0)
     assert agent.learner.critics[0].count_params() == 7 * 64 + 64 + 64 * 65 + 65
     assert agent.predict(np.zeros((2, 3))).shape == (1,)
@@ -214,7 +214,7 @@ def test_a_given_temperature_and_any_policy_go_on_from_a_file(tmp_path):
     agent = small(policy=policy, temperature=0.5)
     agent.fit(320, verbose=0)
     agent.save(tmp_path / "agent")
-    again = SAC.load(tmp_path / "agent", Aim)
+    again = SAC.load(tmp_path / "agent", Dart)
     assert again.learner.temperature == 0.5
     for each in (agent, again):
         history = each.fit(320, verbose=0).history
@@ -252,4 +252,4 @@ def test_a_given_temperature_and_any_policy_go_on_from_a_file(tmp_path):
 )
 def test_rejects(arguments, message):
     with pytest.raises(ValueError, match=message):
-        SAC(**{"environment": Aim, **arguments})
+        SAC(**{"environment": Dart, **arguments})
