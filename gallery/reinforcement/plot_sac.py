@@ -10,7 +10,7 @@ tries anything, it is paid for being undecided, at a price that it finds itself.
 page it swings up a pendulum whose motor is too weak to lift it, beside an agent that
 throws its steps away, and beside no agent at all.
 
-Prerequisites: :doc:`/gallery/reinforcement/plot_actor_critic`. Notation:
+Prerequisites: :doc:`/gallery/reinforcement/plot_ppo`. Notation:
 :doc:`/notation`.
 """
 
