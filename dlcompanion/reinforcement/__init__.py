@@ -8,6 +8,7 @@ from dlcompanion.reinforcement.action_distributions import (
 from dlcompanion.reinforcement.action_mask import ActionMask
 from dlcompanion.reinforcement.actor_critic import A2C, ActorCritic, mean_entropy
 from dlcompanion.reinforcement.agent import Agent
+from dlcompanion.reinforcement.alphazero import AlphaZero
 from dlcompanion.reinforcement.bandits import (
     UCB1,
     BernoulliBandits,
@@ -18,18 +19,27 @@ from dlcompanion.reinforcement.bandits import (
 )
 from dlcompanion.reinforcement.environments import Environments, Episodes
 from dlcompanion.reinforcement.finite_mdp import FiniteMDP
+from dlcompanion.reinforcement.games import ConnectFour, LineGame, TicTacToe
 from dlcompanion.reinforcement.generalized_advantage import (
     generalized_advantages,
     lambda_returns,
     n_step_returns,
 )
 from dlcompanion.reinforcement.grid_world import GridWorld
+from dlcompanion.reinforcement.matches import SearchPlayer, play_match
+from dlcompanion.reinforcement.minimax import Examination, Minimax
 from dlcompanion.reinforcement.numpy_policy import AppendLogStd
 from dlcompanion.reinforcement.policy_gradient import (
     REINFORCE,
     PolicyWithBaseline,
     baseline_loss,
     policy_gradient_loss,
+)
+from dlcompanion.reinforcement.policy_value import (
+    PolicyValue,
+    outcome_loss,
+    policy_value_network,
+    search_policy_loss,
 )
 from dlcompanion.reinforcement.ppo import PPO
 from dlcompanion.reinforcement.proximal_policy import (
@@ -47,6 +57,7 @@ from dlcompanion.reinforcement.segment_agent import (
     judge,
 )
 from dlcompanion.reinforcement.segments import Segment, Stream
+from dlcompanion.reinforcement.self_play import PositionMemory, SelfPlay, self_play
 from dlcompanion.reinforcement.soft_actor_critic import (
     SoftActorCritic,
     entropy_temperature_loss,
@@ -61,6 +72,14 @@ from dlcompanion.reinforcement.tabular import (
     TabularAgent,
 )
 from dlcompanion.reinforcement.tanh_gaussian import TanhGaussian
+from dlcompanion.reinforcement.tree_search import (
+    RandomRollouts,
+    SearchResult,
+    draw_actions,
+    legal_softmax,
+    tree_search,
+    with_noise,
+)
 from dlcompanion.reinforcement.value_iteration import (
     Solution,
     policy_values,
@@ -78,50 +97,71 @@ __all__ = [
     "ActionMask",
     "ActorCritic",
     "Agent",
+    "AlphaZero",
     "AppendLogStd",
     "BernoulliBandits",
     "Categorical",
+    "ConnectFour",
     "DiagonalGaussian",
     "Environments",
-    "Epoch",
     "Episodes",
+    "Epoch",
     "EpsilonGreedy",
+    "Examination",
     "ExpectedSARSA",
     "FiniteMDP",
     "Greedy",
     "GridWorld",
+    "LineGame",
+    "Minimax",
     "MultiCategorical",
+    "PolicyValue",
     "PolicyWithBaseline",
+    "PositionMemory",
     "ProximalPolicy",
     "Pulls",
     "QLearning",
+    "RandomRollouts",
     "ReplayBuffer",
+    "SearchPlayer",
+    "SearchResult",
     "Segment",
     "SegmentAgent",
+    "SelfPlay",
     "SoftActorCritic",
     "Solution",
     "Stream",
     "TabularAgent",
     "TanhGaussian",
     "ThompsonSampling",
+    "TicTacToe",
     "VTrace",
     "baseline_loss",
     "clipped_surrogate_loss",
+    "draw_actions",
     "entropy_temperature_loss",
     "explained_variance",
     "generalized_advantages",
     "judge",
     "lambda_returns",
+    "legal_softmax",
     "mean_entropy",
     "n_step_returns",
     "n_step_transitions",
+    "outcome_loss",
+    "play_match",
     "policy_gradient_loss",
+    "policy_value_network",
     "policy_values",
     "reward_to_go",
+    "search_policy_loss",
+    "self_play",
     "soft_critic_loss",
     "soft_policy_loss",
     "soft_targets",
     "standardised",
+    "tree_search",
     "value_iteration",
     "vtrace",
+    "with_noise",
 ]

@@ -143,10 +143,7 @@ class DenseChain:
     def refresh(self):
         """Copy the weights of the Keras layers anew."""
         to_numpy = keras.ops.convert_to_numpy
-        self.weights = [
-            (to_numpy(d.kernel), to_numpy(d.bias) if d.use_bias else 0.0)
-            for d in self.layers
-        ]
+        self.weights = _copied(self.layers)
         self.log_std = None if self.spread is None else to_numpy(self.spread.log_std)
 
     def __call__(self, x):
@@ -157,33 +154,119 @@ class DenseChain:
         return np.concatenate([x, np.broadcast_to(self.log_std, x.shape)], axis=-1)
 
 
+class DenseTree:
+    """A NumPy copy of a functional model of float32 dense layers that may branch.
+
+    A trunk with a head for the policy and one for the value is such a tree. One
+    Flatten may stand before all else.
+
+    Args:
+        model: A model of which :meth:`of` made sure that it is such a tree.
+
+    Example:
+        >>> inputs = keras.Input((2, 2))
+        >>> trunk = keras.layers.Dense(4, "relu")(keras.layers.Flatten()(inputs))
+        >>> heads = [keras.layers.Dense(n)(trunk) for n in (3, 1)]
+        >>> tree = DenseTree.of(keras.Model(inputs, heads))
+        >>> [output.shape for output in tree(np.zeros((5, 2, 2), "float32"))]
+        [(5, 3), (5, 1)]
+    """
+
+    def __init__(self, model):
+        self.layers = [x for x in model.layers if type(x) is keras.layers.Dense]
+        self.functions = [ACTIVATIONS[d.activation.__name__] for d in self.layers]
+        # the place of a tensor: 0 for the (flat) input, n for the n-th dense layer
+        places = {id(model.inputs[0]): 0}
+        for layer in model.layers:
+            if type(layer) is keras.layers.Flatten:
+                places[id(layer.output)] = 0
+        for number, layer in enumerate(self.layers, 1):
+            places[id(layer.output)] = number
+        self.sources = [places[id(layer.input)] for layer in self.layers]
+        self.ends = [places[id(output)] for output in model.outputs]
+        self.refresh()
+
+    @classmethod
+    def of(cls, model):
+        """The tree that equals ``model``, or None where there is none."""
+        if len(getattr(model, "inputs", None) or ()) != 1 or len(model.outputs) < 2:
+            return None  # one input, and several outputs in a list
+        if not isinstance(model.output, (list, tuple)):
+            return None
+        known = {id(model.inputs[0])}
+        for layer in model.layers:
+            if type(layer) is keras.layers.InputLayer:
+                continue
+            flatten = type(layer) is keras.layers.Flatten
+            try:
+                source, output = layer.input, layer.output
+            except (AttributeError, ValueError):  # never or twice called
+                return None
+            first = source is model.inputs[0]
+            if id(source) not in known or not (first or not flatten):
+                return None
+            if not flatten and not (_is_plain_dense(layer) and len(source.shape) == 2):
+                return None
+            known.add(id(output))
+        return cls(model) if {id(x) for x in model.outputs} <= known else None
+
+    def refresh(self):
+        """Copy the weights of the Keras layers anew."""
+        self.weights = _copied(self.layers)
+
+    def __call__(self, x):
+        values = [x.reshape(len(x), -1)]
+        parts = zip(self.functions, self.sources, self.weights, strict=True)
+        for function, source, (kernel, bias) in parts:
+            values.append(function(values[source] @ kernel + bias))
+        return [values[end] for end in self.ends]
+
+
 class CompiledModel:
     """Any other model, behind the same two methods: a compiled call.
 
     Args:
-        model: :class:`keras.Model` with one input and one output.
+        model: :class:`keras.Model` with one input.
+        padded: Boolean, for batches of ever other sizes: each is filled up with zeros
+            to the next power of 2, so that few programs are compiled.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, padded=False):
+        self.padded = padded
         self.function = backend.compile(lambda x: model(x, training=False), jit=False)
 
     def refresh(self):
         """Nothing to do: the call reads the weights themselves."""
 
     def __call__(self, x):
-        return keras.ops.convert_to_numpy(self.function(x))
+        count = len(x)
+        if self.padded:
+            size = 1 << (count - 1).bit_length()
+            x = np.concatenate([x, np.zeros((size - count, *x.shape[1:]), x.dtype)])
+        to_numpy = keras.ops.convert_to_numpy
+        outputs = keras.tree.map_structure(to_numpy, self.function(x))
+        return keras.tree.map_structure(lambda y: y[:count], outputs)
 
 
-def in_numpy(model):
-    """How to call ``model`` on NumPy arrays cheaply: its chain, or a compiled call.
+def in_numpy(model, padded=False):
+    """How to call ``model`` on NumPy arrays cheaply: a copy, or a compiled call.
 
     Args:
         model: Built :class:`keras.Model`, called with ``training=False``.
+        padded: Boolean, as of :class:`CompiledModel`.
 
     Returns:
-        :class:`DenseChain` or :class:`CompiledModel`.
+        :class:`DenseChain`, :class:`DenseTree` or :class:`CompiledModel`.
     """
-    return DenseChain.of(model) or CompiledModel(model)
+    copy = DenseChain.of(model) or DenseTree.of(model)
+    return copy or CompiledModel(model, padded)
+
+
+def _copied(layers):
+    to_numpy = keras.ops.convert_to_numpy
+    return [
+        (to_numpy(d.kernel), to_numpy(d.bias) if d.use_bias else 0.0) for d in layers
+    ]
 
 
 def _is_line(model):

@@ -10,6 +10,7 @@ from dlcompanion.reinforcement.numpy_policy import (
     AppendLogStd,
     CompiledModel,
     DenseChain,
+    DenseTree,
     dense_network,
     in_numpy,
 )
@@ -98,6 +99,61 @@ def test_what_is_no_chain_is_not_taken_for_one(make):
     assert DenseChain.of(make()) is None
 
 
+def two_heads(trunk=None, shape=(4,)):
+    """A trunk with two heads, one of them with a hidden layer and a branch of it."""
+    inputs = keras.Input(shape)
+    hidden = layers.Flatten()(inputs) if len(shape) > 1 else inputs
+    hidden = layers.Dense(6, "tanh", bias_initializer="normal")(hidden)
+    hidden = trunk(hidden) if trunk else hidden
+    side = layers.Dense(3, "relu")(hidden)
+    heads = [layers.Dense(2)(side), layers.Dense(1, "tanh", use_bias=False)(hidden)]
+    return keras.Model(inputs, heads)
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 2)])
+def test_tree_equals_keras(shape):
+    model = two_heads(shape=shape)
+    tree = in_numpy(model)
+    assert type(tree) is DenseTree
+    x = X.reshape(-1, *shape)
+    for turn in range(2):
+        expected = model(x, training=False)
+        for got, want in zip(tree(x), expected, strict=True):
+            want = ops.convert_to_numpy(want)
+            np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+        model.set_weights([w + 0.1 * (turn + 1) for w in model.get_weights()])
+        tree.refresh()
+
+
+def crossing():
+    """Two dense layers that meet again."""
+    inputs = keras.Input((4,))
+    both = layers.Dense(2)(inputs) + layers.Dense(2)(inputs)
+    return keras.Model(inputs, [layers.Dense(1)(both), both])
+
+
+def flat_late():
+    inputs = keras.Input((4, 1))
+    hidden = layers.Flatten()(layers.Dense(2)(inputs))
+    return keras.Model(inputs, [layers.Dense(1)(hidden), hidden])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        branching,
+        twice,
+        crossing,
+        flat_late,
+        lambda: two_heads(layers.LayerNormalization()),
+        lambda: two_heads(layers.Dense(3, "softmax")),
+        lambda: two_heads(Doubled(3)),
+    ],
+)
+def test_what_is_no_tree_is_not_taken_for_one(make):
+    assert DenseTree.of(make()) is None
+
+
 def test_any_other_model_is_compiled():
     model = sequence(layers.Dense(3), layers.LayerNormalization(), layers.Dropout(0.9))
     call = in_numpy(model)
@@ -107,6 +163,31 @@ def test_any_other_model_is_compiled():
     call.refresh()
     assert_equal(call, model)
     assert type(call(X)) is np.ndarray
+
+
+def test_a_compiled_model_may_have_several_outputs():
+    model = two_heads(layers.LayerNormalization())
+    call = in_numpy(model)
+    assert type(call) is CompiledModel
+    for got, want in zip(call(X), model(X, training=False), strict=True):
+        assert type(got) is np.ndarray
+        np.testing.assert_allclose(got, ops.convert_to_numpy(want), rtol=1e-5)
+
+
+def test_padding_compiles_few_sizes_and_changes_nothing():
+    model = two_heads(layers.LayerNormalization())
+    call, sizes = in_numpy(model, padded=True), []
+    inner = call.function
+
+    def counted(x):
+        sizes.append(len(x))
+        return inner(x)
+
+    call.function = counted
+    for count in (1, 2, 3, 5, 6):
+        for got, want in zip(call(X[:count]), model(X[:count]), strict=True):
+            np.testing.assert_allclose(got, ops.convert_to_numpy(want), rtol=1e-5)
+    assert sizes == [1, 2, 4, 8, 8]
 
 
 def test_default_network():

@@ -1,0 +1,337 @@
+"""Tests of dlcompanion.reinforcement.alphazero."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from dlcompanion.reinforcement import (
+    A2C,
+    AlphaZero,
+    LineGame,
+    Minimax,
+    TicTacToe,
+    policy_value,
+    policy_value_network,
+)
+
+# Three in a row on three by four fields, where stones fall: 1 or 2 moves decide.
+SMALL = LineGame(3, 4, 3, gravity=True)
+
+
+def small(game=SMALL, **kwargs):
+    """An agent whose iteration takes some milliseconds."""
+    settings = {"games": 16, "simulations": 12, "updates": 4, "batch_size": 32}
+    return AlphaZero(game, **{**settings, "seed": 0, "window": 2, **kwargs})
+
+
+def state_of(agent):
+    variables = agent.learner.variables + agent.learner.optimizer.variables
+    kept = [x for one in agent.memory.rounds for x in one]
+    return [*map(ops.convert_to_numpy, variables), *kept, agent.iterations]
+
+
+def assert_same(a, b):
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+# -- learning -----------------------------------------------------------------------
+
+
+def test_never_loses_tic_tac_toe_again_and_again():
+    game = TicTacToe()
+    solution = Minimax(game)
+    agent = AlphaZero(game, noise=0.5, games=96, seed=0)
+    before = solution.examine(lambda p: agent.move(p, simulations=0))
+    assert before.lost > 50
+    passes = 0
+    while passes < 3 and agent.iterations < 60:
+        agent.fit(5, verbose=0)
+        passes = passes + 1 if solution.examine(agent.move).lost == 0 else 0
+    assert passes == 3
+    alone = solution.examine(lambda p: agent.move(p, simulations=0))
+    assert alone.errors.mean() < 0.05 < before.errors.mean()
+    assert agent.evaluate(games=100)["loss"] == 0.0
+    against_perfect = agent.evaluate(solution.best, games=100)
+    assert against_perfect == {"win": 0.0, "draw": 1.0, "loss": 0.0, "games": 100}
+
+
+@pytest.mark.parametrize("turned", [None, "search_policy_loss", "outcome_loss"])
+def test_learns_and_each_sign_matters(turned, monkeypatch):
+    if turned:
+        right = getattr(policy_value, turned)
+        monkeypatch.setattr(policy_value, turned, lambda *args: -right(*args))
+    agent = small(games=32, updates=16, window=4)
+    agent.fit(12, verbose=0)
+    solution = Minimax(SMALL)
+    positions = np.concatenate([one[0] for one in agent.memory.rounds])
+    q = solution.action_values(positions)
+    policies, values = agent.judge(positions)
+    # what the moves are worth that the network alone would draw, of the best
+    worth = (policies * np.nan_to_num(q)).sum(axis=1)
+    uniform = (SMALL.legal(positions) * np.nan_to_num(q)).sum(axis=1)
+    uniform /= SMALL.legal(positions).sum(axis=1)
+    best = np.nanmax(q, axis=1)
+    learned = {
+        "search_policy_loss": np.mean(best - worth) < 0.6 * np.mean(best - uniform),
+        "outcome_loss": np.mean((values - best) ** 2) < 0.7 * np.mean(best**2),
+    }
+    if turned:
+        assert not learned[turned]
+    else:
+        assert all(learned.values())
+
+
+def test_symmetric_positions_come_to_look_alike():
+    agent = small(games=32, updates=16, window=4)
+    agent.fit(10, verbose=0)
+    positions = agent.memory.rounds[-1][0]
+    zeros = np.zeros((len(positions), SMALL.actions))
+    mirrored, _ = SMALL.turn(positions, zeros, np.ones(len(positions), int))
+    policies, values = agent.judge(positions)
+    other, same = agent.judge(mirrored)
+    _, turned = SMALL.turn(mirrored, other, np.ones(len(positions), int))
+    assert np.corrcoef(values, same)[0, 1] > 0.8
+    assert np.corrcoef(policies.ravel(), turned.ravel())[0, 1] > 0.8
+
+
+def test_what_fit_says():
+    agent = small()
+    history = agent.fit(3, verbose=0)
+    assert history.epoch == [0, 1, 2]
+    assert agent.fit(2, verbose=0).epoch == [3, 4]
+    logs = history.history
+    assert set(logs) == {
+        *("loss", "policy_loss", "value_loss", "game_length", "draws", "games"),
+        "simulations_per_second",
+    }
+    assert logs["games"] == [16, 32, 48] and agent.played == 80
+    assert all(5 <= n <= 12 for n in logs["game_length"])
+    # the loss is the mean over the updates, regularizers included
+    parts = np.array(logs["policy_loss"]) + np.array(logs["value_loss"])
+    assert (np.array(logs["loss"]) > parts).all()
+
+
+def test_callbacks_stop_and_see(capsys):
+    seen = []
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append((epoch, sorted(logs), self.model))
+            self.model.stop_training = epoch == 1
+
+    agent = small()
+    agent.fit(5, callbacks=[Stop()], verbose=2)
+    assert [epoch for epoch, *_ in seen] == [0, 1] and agent.iterations == 2
+    assert seen[0][2] is agent.learner
+    assert capsys.readouterr().out.count("Iteration ") == 2
+
+
+# -- the same seed, and going on ----------------------------------------------------
+
+
+def test_the_seed_decides_all():
+    a, b, c = small(), small(), small(seed=1)
+    for each in (a, b, c):
+        each.fit(2, verbose=0)
+    assert_same(state_of(a), state_of(b))
+    assert (a.network.get_weights()[0] != c.network.get_weights()[0]).any()
+
+
+RESUME = """
+import sys
+import keras, numpy as np
+from dlcompanion.reinforcement import AlphaZero
+agent = AlphaZero.load(sys.argv[1])
+agent.fit(int(sys.argv[2]), verbose=0)
+state = agent.learner.variables + agent.learner.optimizer.variables
+kept = [x for one in agent.memory.rounds for x in one]
+state = [keras.ops.convert_to_numpy(v) for v in state]
+np.savez(sys.argv[3], *state, *kept, agent.iterations)
+"""
+
+
+@pytest.mark.slow  # the new process imports Keras and its backend
+def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
+    whole, part = small(window=3), small(window=3)
+    whole.fit(5, verbose=0)
+    part.fit(2, verbose=0)
+    part.save(tmp_path / "agent")
+    subprocess.run(
+        [sys.executable, "-c", RESUME]
+        + [str(tmp_path / "agent"), "3", str(tmp_path / "end.npz")],
+        check=True,
+        env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},
+    )
+    with np.load(tmp_path / "end.npz") as file:
+        end = [file[f"arr_{n}"] for n in range(len(file.files))]
+    assert_same(end, state_of(whole))
+
+
+def test_goes_on_from_a_file_as_it_was(tmp_path):
+    whole, part = small(), small()
+    whole.fit(4, verbose=0)
+    part.save(tmp_path / "fresh")  # before the first iteration, too
+    part = AlphaZero.load(tmp_path / "fresh")
+    part.fit(3, verbose=0)
+    part.save(tmp_path / "agent")
+    again = AlphaZero.load(tmp_path / "agent")
+    assert again.played == 48 and again.config == part.config
+    assert again.game.config == SMALL.config
+    again.fit(1, verbose=0)
+    assert_same(state_of(again), state_of(whole))
+
+
+def test_refuses_broken_and_foreign_files(tmp_path):
+    agent = small()
+    agent.fit(1, verbose=0)
+    path = tmp_path / "agent"
+    agent.save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    with pytest.raises(ValueError, match="not a whole file.*Received: "):
+        AlphaZero.load(path)
+    agent.save(path)
+    with pytest.raises(ValueError, match="holds another agent. Received: AlphaZero"):
+        A2C.load(path)
+
+
+class Wrapped:
+    """A game that is no LineGame."""
+
+    def __init__(self, game):
+        self.game = game
+
+    def __getattr__(self, name):
+        return getattr(self.game, name)
+
+
+def test_a_game_of_ones_own_is_passed_to_load(tmp_path):
+    agent = small(Wrapped(SMALL))
+    agent.fit(1, verbose=0)
+    agent.save(tmp_path / "agent")
+    with pytest.raises(ValueError, match="load.path, game=.*Received: game=None"):
+        AlphaZero.load(tmp_path / "agent")
+    again = AlphaZero.load(tmp_path / "agent", Wrapped(SMALL))
+    assert_same(state_of(again), state_of(agent))
+
+
+# -- networks -----------------------------------------------------------------------
+
+
+def convolutional():
+    inputs = keras.Input(SMALL.observation_shape)
+    hidden = layers.Conv2D(8, 3, padding="same", activation="relu")(inputs)
+    hidden = layers.Flatten()(hidden)
+    return keras.Model(
+        inputs, [layers.Dense(4)(hidden), layers.Dense(1, "tanh")(hidden)]
+    )
+
+
+def test_takes_any_network_with_two_heads(tmp_path):
+    keras.utils.set_random_seed(0)
+    agent = small(network=convolutional(), simulations=6, games=6)
+    assert agent.fit(2, verbose=0).history["loss"][-1] > 0
+    agent.save(tmp_path / "agent")
+    again = AlphaZero.load(tmp_path / "agent")
+    for each in (agent, again):
+        each.fit(1, verbose=0)
+    assert_same(state_of(agent), state_of(again))
+
+
+def test_numpy_plays_as_keras_does():
+    agent = small()
+    agent.fit(1, verbose=0)
+    positions = agent.memory.rounds[0][0][:20]
+    logits, values = agent.network(SMALL.observe(positions))
+    logits = np.where(SMALL.legal(positions), ops.convert_to_numpy(logits), -np.inf)
+    e = np.exp(logits)
+    policies, judged = agent.judge(positions)
+    np.testing.assert_allclose(policies, e / e.sum(axis=1, keepdims=True), rtol=1e-4)
+    values = ops.convert_to_numpy(values)[:, 0]
+    np.testing.assert_allclose(judged, values, rtol=1e-4, atol=1e-6)
+
+
+# -- playing ------------------------------------------------------------------------
+
+
+def test_predicts_for_one_position_and_for_many():
+    agent = small()
+    # X has two on the floor; the third wins, and O would take the same field
+    position = np.zeros((3, 4), "int8")
+    position[2, :2], position[1, :2] = 1, -1
+    action = agent.predict(position, simulations=60)
+    assert isinstance(action, int) and action == 2
+    many = agent.predict(np.stack([position] * 3), simulations=60)
+    assert many.tolist() == [2, 2, 2]
+    result = agent.search(position, simulations=60)
+    assert result.visits.sum() == 60 and result.visits[0].argmax() == 2
+    np.testing.assert_array_equal(agent.search(position).visits.sum(), 12)
+
+
+def test_draws_in_proportion_to_the_visits():
+    agent = small()
+    start = SMALL.start(4_000)
+    shares = agent.search(SMALL.start(1)).policies[0]
+    drawn = np.bincount(agent.predict(start, deterministic=False), minlength=4) / 4_000
+    np.testing.assert_allclose(drawn, shares, atol=0.03)
+    best = agent.move(start, np.random.default_rng(0), simulations=6)
+    ties = agent.search(SMALL.start(1), simulations=6).visits[0]
+    assert set(best) == set(np.flatnonzero(ties == ties.max()))
+    policies, _ = agent.judge(SMALL.start(1))
+    drawn = agent.predict(start, deterministic=False, simulations=0)
+    drawn = np.bincount(drawn, minlength=4) / 4_000
+    np.testing.assert_allclose(drawn, policies[0], atol=0.03)
+
+
+def test_evaluates_in_both_seats_the_same_way_twice():
+    agent = small()
+    one, two = (agent.evaluate(games=40) for _ in range(2))
+    assert one == two and one["games"] == 40
+    assert agent.evaluate(games=40, seed=5) != one
+    assert one["win"] + one["draw"] + one["loss"] == pytest.approx(1.0)
+    itself = agent.evaluate(lambda p, random: agent.move(p), games=40, opening=2)
+    assert itself["win"] == itself["loss"]  # every opening, once in each seat
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"games": 0}, "Received: games=0"),
+        ({"simulations": 0}, "Received: simulations=0"),
+        ({"exploration": 0}, "Received: exploration=0"),
+        ({"noise": 1.5}, "Received: noise=1.5"),
+        ({"exploring_moves": -1}, "Received: exploring_moves=-1"),
+        ({"window": 0}, "Received: window=0"),
+        ({"updates": 0}, "Received: updates=0"),
+        ({"batch_size": 0}, "Received: batch_size=0"),
+        ({"seed": -1}, "Received: seed=-1"),
+        ({"network": policy_value_network((3, 4, 2), 5, 0)}, r"logits \(batch, 4\)"),
+    ],
+)
+def test_rejects(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        AlphaZero(SMALL, **arguments)
+
+
+def test_refuses_positions_and_arguments_of_fit():
+    agent = small()
+    with pytest.raises(ValueError, match="every stone lies on another"):
+        agent.predict(np.array([[0, 0, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 0]]))
+    with pytest.raises(ValueError, match="Received: iterations=0"):
+        agent.fit(0)
+    with pytest.raises(ValueError, match="Received: verbose=3"):
+        agent.fit(1, verbose=3)
+    with pytest.raises(ValueError, match="Received: games=0"):
+        agent.evaluate(games=0)
+
+
+def test_says_when_it_diverged():
+    agent = small(optimizer=keras.optimizers.SGD(1e30))
+    with pytest.raises(ValueError, match="smaller learning rate. Received"):
+        agent.fit(5, verbose=0)
