@@ -59,8 +59,7 @@ class PPO(SegmentAgent):
             :class:`~dlcompanion.reinforcement.AppendLogStd` behind them for real
             actions.
         critic: :class:`keras.Model` from observations to one value. By default two
-            hidden layers of 64 rectified units, as A2C's, for the same reason. It must
-            not share layers with the policy.
+            hidden layers of 64 tanh units. It must not share layers with the policy.
         optimizer: Keras optimizer of both networks. By default Adam with learning rate
             3e-4, an epsilon of 1e-5 and ``global_clipnorm=0.5``.
         clip_range: Number above 0, or a Keras schedule, counted in optimizer steps.
@@ -150,7 +149,7 @@ class PPO(SegmentAgent):
                 policy.add(AppendLogStd(name="log_std"))
         if critic is None:
             seed = self.number(WEIGHTS, 1)
-            critic = dense_network(shape, 1, 1.0, seed, "critic", "relu")
+            critic = dense_network(shape, 1, 1.0, seed, "critic")
         _check_fits("policy", policy, shape, distribution.outputs)
         _check_fits("critic", critic, shape, 1)
         if {id(v) for v in policy.variables} & {id(v) for v in critic.variables}:
