@@ -1,10 +1,11 @@
 """Agents beside Stable-Baselines3: steps and CPU seconds to a target, seed by seed.
 
-    python -m benchmarks.reinforcement --tensorflow PY --jax PY --sb3 PY [--seeds 5]
-        [--only "PPO CartPole-v1" ...]
+    python -m benchmarks.reinforcement --tensorflow PY --jax PY --sb3 PY --sbx PY
+        [--seeds 5] [--only "PPO CartPole-v1" ...]
 
-The arguments are interpreters of environments with Keras on TensorFlow, on JAX, and
-with Stable-Baselines3 on PyTorch; each contender is one process with one thread, and
+The arguments are interpreters of environments with Keras on TensorFlow, on JAX, with
+Stable-Baselines3 on PyTorch, and with SBX, its JAX twin, which is asked for SAC alone;
+what is not given is left out. Each contender is one process with one thread, and
 they are asked in turn, seed by seed. Hyper-parameters are the same on both sides, those
 of rl-zoo3. A run trains until two greedy evaluations in a row, of 20 episodes each and
 with learning between them, reach the target, or until its steps are used up. CPU
@@ -36,12 +37,17 @@ SOURCES = [
     for name in (
         "actor_critic",
         "agent",
+        "deep_q",
+        "dqn",
         "environments",
         "numpy_policy",
         "ppo",
         "proximal_policy",
+        "replay_buffer",
+        "sac",
         "segment_agent",
         "segments",
+        "soft_actor_critic",
     )
 ] + [
     "dlcompanion/backend/phases.py",
@@ -53,11 +59,16 @@ TASKS = {
     "PPO CartPole-v1": ("CartPole-v1", 475, 4_096, 100_000),
     "PPO Acrobot-v1": ("Acrobot-v1", -100, 8_192, 300_000),
     "PPO Pendulum-v1": ("Pendulum-v1", -200, 8_192, 300_000),
+    "DQN CartPole-v1": ("CartPole-v1", 475, 4_096, 100_000),
+    "SAC Pendulum-v1": ("Pendulum-v1", -200, 600, 12_000),
+    "A2C CartPole-v1": ("CartPole-v1", 475, 8_192, 300_000),
 }
+NO_PEER = ("A2C CartPole-v1",)  # no hyper-parameters that both are known to learn with
 
 
 def make(task, seed):
     """Our agent for a task."""
+
     def adam(rate, **kwargs):
         return keras.optimizers.Adam(rate, epsilon=1e-5, global_clipnorm=0.5, **kwargs)
 
@@ -89,6 +100,35 @@ def make(task, seed):
             horizon=512,
             seed=seed,
         )
+    if task == "DQN CartPole-v1":
+        return DQN(
+            "CartPole-v1",
+            network=relu_network(4, 2, seed),
+            batch_size=64,
+            rollout_length=32,
+            gradient_steps=128,
+            num_envs=8,
+            horizon=512,
+            seed=seed,
+        )
+    if task == "SAC Pendulum-v1":
+        return SAC(
+            "Pendulum-v1",
+            policy=relu_network(3, 2, seed),
+            critics=[relu_critic(3, 1, 2 * seed + n) for n in range(2)],
+            batch_size=256,
+            rollout_length=8,
+            seed=seed,
+        )
+    if task == "A2C CartPole-v1":
+        falls = keras.optimizers.schedules.PolynomialDecay
+        return A2C(
+            "CartPole-v1",
+            optimizer=keras.optimizers.Adam(falls(5e-3, 300_000 // 256, 0.0)),
+            discount=0.98,
+            horizon=512,
+            seed=seed,
+        )
     return PPO(
         "Pendulum-v1",
         optimizer=adam(1e-3),
@@ -101,6 +141,25 @@ def make(task, seed):
         horizon=1024,
         seed=seed,
     )
+
+
+def relu_network(inputs, outputs, seed):
+    """Two hidden layers of 256, as the peer's."""
+    seeds = iter(range(1000 * seed, 1000 * seed + 3))
+
+    def dense(units, activation=None):
+        start = keras.initializers.GlorotUniform(seed=next(seeds))
+        return keras.layers.Dense(units, activation, kernel_initializer=start)
+
+    return keras.Sequential(
+        [keras.Input((inputs,)), dense(256, "relu"), dense(256, "relu"), dense(outputs)]
+    )
+
+
+def relu_critic(observations, actions, seed):
+    inputs = [keras.Input((observations,)), keras.Input((actions,))]
+    network = relu_network(observations + actions, 1, 100 + seed)
+    return keras.Model(inputs, network(keras.layers.Concatenate()(inputs)))
 
 
 def run(task, seed):
@@ -200,7 +259,7 @@ def summary(runs):
     rows = []
     for task in TASKS:
         of_peer = [r for r in runs if (r["task"], r["contender"]) == (task, "SB3")]
-        for contender in ("SB3", "TensorFlow", "JAX"):
+        for contender in ("SB3", "SBX", "TensorFlow", "JAX"):
             mine = [r for r in runs if (r["task"], r["contender"]) == (task, contender)]
             if not mine:
                 continue
@@ -228,7 +287,7 @@ def summary(runs):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("tensorflow", "jax", "sb3"):
+    for name in ("tensorflow", "jax", "sb3", "sbx"):
         parser.add_argument(f"--{name}", metavar="PY")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", nargs="+", default=list(TASKS), choices=list(TASKS))
@@ -237,7 +296,8 @@ def main():
     workers = {
         name: Worker(python, script, backend)
         for name, python, script, backend in (
-            ("SB3", options.sb3, peer, ""),
+            ("SB3", options.sb3, peer, "sb3"),
+            ("SBX", options.sbx, peer, "sbx"),
             ("TensorFlow", options.tensorflow, __file__, "tensorflow"),
             ("JAX", options.jax, __file__, "jax"),
         )
@@ -248,6 +308,10 @@ def main():
         for seed in range(options.seeds):
             for name, worker in workers.items():
                 key = (task, seed, name)
+                if name == "SBX" and task != "SAC Pendulum-v1":
+                    continue
+                if name in ("SB3", "SBX") and task in NO_PEER:
+                    continue
                 if key in [(r["task"], r["seed"], r["contender"]) for r in runs]:
                     continue
                 runs.append({"contender": name, **worker.ask(task, seed)})
@@ -262,7 +326,7 @@ if __name__ == "__main__" and "--serve" in sys.argv:
     common.one_thread()
     import keras
 
-    from dlcompanion.reinforcement import PPO
+    from dlcompanion.reinforcement import A2C, DQN, PPO, SAC
 
     keras.ops.ones(()) + 1  # starts the backend, off the clock
     serve(run)

@@ -1,5 +1,6 @@
-"""The other side of benchmarks.reinforcement: the same tasks in Stable-Baselines3."""
+"""The other side of benchmarks.reinforcement: Stable-Baselines3, or SBX, on JAX."""
 
+import os
 import sys
 import time
 
@@ -10,11 +11,14 @@ common.one_thread()
 import gymnasium as gym  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from stable_baselines3 import PPO  # noqa: E402
+from stable_baselines3 import DQN, PPO, SAC  # noqa: E402
 from stable_baselines3.common.callbacks import BaseCallback  # noqa: E402
 from stable_baselines3.common.env_util import make_vec_env  # noqa: E402
 
 from benchmarks.reinforcement import TASKS, outcome, serve  # noqa: E402
+
+if os.environ.get("KERAS_BACKEND") == "sbx":  # which twin was asked for
+    from sbx import SAC
 
 torch.set_num_threads(1)  # two are slower for networks of this size
 
@@ -52,6 +56,28 @@ def make(task, seed):
             seed=seed,
             device="cpu",
         )
+    if task == "DQN CartPole-v1":
+        return DQN(
+            "MlpPolicy",
+            make_vec_env("CartPole-v1", 1, seed=seed),
+            learning_rate=2.3e-3,
+            batch_size=64,
+            buffer_size=100_000,
+            learning_starts=1000,
+            gamma=0.99,
+            target_update_interval=10,
+            train_freq=256,
+            gradient_steps=128,
+            exploration_fraction=8_000 / TASKS[task][3],
+            exploration_final_eps=0.04,
+            policy_kwargs={"net_arch": [256, 256]},
+            seed=seed,
+            device="cpu",
+        )
+    if task == "SAC Pendulum-v1":
+        kwargs = {} if SAC.__module__.startswith("sbx") else {"device": "cpu"}
+        environment = make_vec_env("Pendulum-v1", 1, seed=seed)
+        return SAC("MlpPolicy", environment, learning_rate=1e-3, seed=seed, **kwargs)
     return PPO(
         "MlpPolicy",
         make_vec_env("Pendulum-v1", 4, seed=seed),
