@@ -85,6 +85,10 @@ from dlcompanion.reinforcement.value_iteration import (
     policy_values,
     value_iteration,
 )
+from dlcompanion.reinforcement.vector_environments import (
+    vector_acrobot,
+    vector_pendulum,
+)
 from dlcompanion.reinforcement.vtrace import VTrace, vtrace
 
 __all__ = [
@@ -162,6 +166,8 @@ __all__ = [
     "standardised",
     "tree_search",
     "value_iteration",
+    "vector_acrobot",
+    "vector_pendulum",
     "vtrace",
     "with_noise",
 ]

@@ -11,6 +11,7 @@ from dlcompanion.reinforcement.action_distributions import (
     DiagonalGaussian,
     MultiCategorical,
 )
+from dlcompanion.reinforcement.vector_environments import NATIVE
 
 
 class Episodes(NamedTuple):
@@ -262,6 +263,8 @@ def _vectorised(gym, environment, count):
     if isinstance(environment, gym.Env):
         return gym.vector.SyncVectorEnv([lambda: environment])
     if isinstance(environment, str):
+        if environment in NATIVE and count > 1:
+            return NATIVE[environment](count)
         try:
             return gym.make_vec(environment, num_envs=count)
         except gym.error.Error as error:
