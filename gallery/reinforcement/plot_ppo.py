@@ -89,13 +89,11 @@ variants = {
     "no clip": [train(seed, clip_range=1e6) for seed in range(3)],
     "one pass, rate x 20": [train(seed, epochs=1, rate=0.02) for seed in range(3)],
 }
-greedy = {
-    name: np.array([value for value, _ in runs]) for name, runs in variants.items()
-}
-played, apart = (
-    {name: np.array([h[key] for _, h in runs]) for name, runs in variants.items()}
-    for key in ("return_mean", "kl")
-)
+greedy, played, apart = {}, {}, {}
+for name, runs in variants.items():
+    greedy[name] = np.array([value for value, _ in runs])
+    played[name] = np.array([history["return_mean"] for _, history in runs])
+    apart[name] = np.array([history["kl"] for _, history in runs])
 
 rng = np.random.default_rng(0)
 
@@ -115,10 +113,9 @@ figure, (left, middle, right) = plt.subplots(
     1, 3, figsize=(10, 3.4), layout="constrained"
 )
 for advantage, color in ((1.0, "C0"), (-1.0, "C3")):
-    left.plot(
-        ratios, objective(advantage, 0.2), color=color, label=f"$A = {advantage:g}$"
-    )
-    left.plot(ratios, objective(advantage, 1e6), color=color, ls=":", lw=1)
+    clipped, free = objective(advantage, 0.2), objective(advantage, 1e6)
+    left.plot(ratios, clipped, color=color, label=f"$A = {advantage:g}$")
+    left.plot(ratios, free, color=color, ls=":", lw=1)
 left.axvspan(0.8, 1.2, color="0.5", alpha=0.15)
 left.set(xlabel=r"$\rho$", ylabel="objective")
 left.legend(fontsize="small")
@@ -145,8 +142,8 @@ print(f"{'coin':20s} {coin.mean():6.1f}")
 # What to notice
 # --------------
 #
-# - The same rollouts, used twenty times, carry the pole for nearly every seed; used once
-#   they do so for one in three, though the rate is twenty times as high. Twenty small
+# - The same rollouts, used twenty times, hold the pole for nearly every seed; used once
+#   they do for one in three, though the rate is twenty times as high. Twenty small
 #   steps, each in the direction that is right where the last one ended, are not one
 #   large step.
 # - Without the clip the policy moves an order of magnitude further from the one that
