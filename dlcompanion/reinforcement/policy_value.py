@@ -26,6 +26,7 @@ def search_policy_loss(logits, policies):
         1.3863
     """
     logs = ops.log_softmax(ops.convert_to_tensor(logits))
+    policies = ops.convert_to_tensor(policies, dtype=logs.dtype)
     return -ops.mean(ops.sum(policies * logs, axis=-1))
 
 
@@ -46,7 +47,8 @@ def outcome_loss(values, outcomes):
         >>> float(outcome_loss(np.float32([0.5, 0.0]), np.float32([1.0, 0.0])))
         0.125
     """
-    return ops.mean(ops.square(ops.convert_to_tensor(values) - outcomes))
+    values = ops.convert_to_tensor(values)
+    return ops.mean(ops.square(values - ops.convert_to_tensor(outcomes, values.dtype)))
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")

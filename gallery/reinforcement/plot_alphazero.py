@@ -65,7 +65,7 @@ solution = Minimax(game)
 # all replies; and the network alone moves in all positions of the game, also in those
 # to which its own moves would never lead.
 
-seeds, iterations, every = 3, 28, 4
+seeds, iterations, every = 3, 24, 4
 
 
 def exam(agent):
@@ -177,16 +177,17 @@ plt.show()
 # - The network alone, which looks at a position once, comes to play nearly as well.
 #   What the search found has become a habit.
 # - Without noise the two sides agree on drawn games and play little else. Self-play
-#   looks perfect, and the search makes up for what the network does not know. But the
-#   network alone stays behind, and in some runs becomes worse again: it no longer sees
-#   the positions to which an opponent leads who plays otherwise.
+#   looks perfect, and the search makes up for most of what the network does not know.
+#   But the network alone stays behind, and in some runs becomes worse again: it no
+#   longer sees the positions to which an opponent leads who plays otherwise.
 # - The search without learning, with as many simulations, errs in some positions, and
 #   is beaten there.
 # - In the game above the agent is O, knows after its first moves that the best is a
 #   draw, and says so: the values go to 0.
 
-results = [agent.evaluate(games=200) for agent, *_ in curious]
-perfect = [agent.evaluate(solution.best, games=200) for agent, *_ in curious]
+match = {"games": 200, "simulations": 64}
+results = [agent.evaluate(**match) for agent, *_ in curious]
+perfect = [agent.evaluate(solution.best, **match) for agent, *_ in curious]
 chance = play_match(game, game.random_move, solution.best, games=200)
 for name, runs in (("noise", curious), ("no noise", certain)):
     for _, lost, wrong, alone, draws in runs:
