@@ -26,8 +26,16 @@ from dlcompanion.reinforcement.generalized_advantage import (
     n_step_returns,
 )
 from dlcompanion.reinforcement.grid_world import GridWorld
+from dlcompanion.reinforcement.interquartile import (
+    bootstrap_interval,
+    interquartile_mean,
+)
 from dlcompanion.reinforcement.matches import SearchPlayer, play_match
 from dlcompanion.reinforcement.minimax import Examination, Minimax
+from dlcompanion.reinforcement.normalized_environments import (
+    Normalizer,
+    RunningStatistics,
+)
 from dlcompanion.reinforcement.numpy_policy import AppendLogStd
 from dlcompanion.reinforcement.policy_gradient import (
     REINFORCE,
@@ -119,6 +127,7 @@ __all__ = [
     "LineGame",
     "Minimax",
     "MultiCategorical",
+    "Normalizer",
     "PolicyValue",
     "PolicyWithBaseline",
     "PositionMemory",
@@ -127,6 +136,7 @@ __all__ = [
     "QLearning",
     "RandomRollouts",
     "ReplayBuffer",
+    "RunningStatistics",
     "SearchPlayer",
     "SearchResult",
     "Segment",
@@ -141,11 +151,13 @@ __all__ = [
     "TicTacToe",
     "VTrace",
     "baseline_loss",
+    "bootstrap_interval",
     "clipped_surrogate_loss",
     "draw_actions",
     "entropy_temperature_loss",
     "explained_variance",
     "generalized_advantages",
+    "interquartile_mean",
     "judge",
     "lambda_returns",
     "legal_softmax",

@@ -202,6 +202,8 @@ class A2C(SegmentAgent):
             None for the environment's own time limit (1000 if it has none).
         seed: Integer of at least 0, or None for one that is drawn. Decides weights,
             resets and actions.
+        normalizer: :class:`~dlcompanion.reinforcement.Normalizer` of observations and
+            rewards, for this agent alone, or None.
 
     Raises:
         ValueError: If an argument is none of the above, the environment is unknown or
@@ -239,6 +241,7 @@ class A2C(SegmentAgent):
         num_envs=8,
         horizon=None,
         seed=None,
+        normalizer=None,
     ):
         self.discount = check_number("discount", discount, 0, 1)
         self.trace = check_number("trace", trace, 0, 1)
@@ -250,7 +253,9 @@ class A2C(SegmentAgent):
             "critic_steps": critic_steps,
             "num_envs": num_envs,
         }
-        super().__init__(environments, seed, horizon, rollout_length, config)
+        super().__init__(
+            environments, seed, horizon, rollout_length, config, normalizer
+        )
         shape, actions = environments.observation_shape, environments.actions
         seeds = [self.number(WEIGHTS, n) for n in range(2)]
         if policy is None:

@@ -78,6 +78,8 @@ class PPO(SegmentAgent):
             None for the environment's own time limit (1000 if it has none).
         seed: Integer of at least 0, or None for one that is drawn. Decides weights,
             resets, actions and batches.
+        normalizer: :class:`~dlcompanion.reinforcement.Normalizer` of observations and
+            rewards, for this agent alone, or None.
 
     Raises:
         ValueError: If an argument is none of the above, the environment is unknown or
@@ -116,6 +118,7 @@ class PPO(SegmentAgent):
         num_envs=8,
         horizon=None,
         seed=None,
+        normalizer=None,
     ):
         self.discount = check_number("discount", discount, 0, 1)
         self.trace = check_number("trace", trace, 0, 1)
@@ -132,7 +135,9 @@ class PPO(SegmentAgent):
             "entropy_weight": entropy_weight,
             "num_envs": num_envs,
         }
-        super().__init__(environments, seed, horizon, rollout_length, config)
+        super().__init__(
+            environments, seed, horizon, rollout_length, config, normalizer
+        )
         rows = environments.count * self.rollout_length
         if rows % self.batch_size:
             raise ValueError(
@@ -190,7 +195,7 @@ class PPO(SegmentAgent):
                 segment.played.astype("float32"),
             )
         )
-        behaviour = self._outputs(observations).astype("float32")
+        behaviour = self._in_numpy(observations).astype("float32")
         order = np.tile(np.arange(len(played), dtype="int32"), (self.epochs, 1))
         order = random.permuted(order, axis=1).reshape(-1, self.batch_size)
         data = (observations, (actions, behaviour, advantages, returns), played)

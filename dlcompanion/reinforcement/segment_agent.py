@@ -7,6 +7,7 @@ import numpy as np
 from dlcompanion.checks import check_count
 from dlcompanion.reinforcement.agent import ACTIONS, RESETS, Agent
 from dlcompanion.reinforcement.generalized_advantage import generalized_advantages
+from dlcompanion.reinforcement.normalized_environments import Normalizer
 from dlcompanion.reinforcement.segments import Stream
 
 
@@ -43,10 +44,14 @@ class SegmentAgent(Agent):
         seed: As in :class:`~dlcompanion.reinforcement.Agent`.
         horizon: As in :class:`~dlcompanion.reinforcement.Agent`.
         rollout_length: Positive integer.
-        config: As in :class:`~dlcompanion.reinforcement.Agent`.
+        config: As in :class:`~dlcompanion.reinforcement.Agent`; with a normalizer its
+            ``"discount"`` is read.
+        normalizer: :class:`~dlcompanion.reinforcement.Normalizer`, the dict of its
+            arguments that a file holds, or None.
 
     Raises:
-        ValueError: If ``rollout_length``, ``seed`` or ``horizon`` is none of the above.
+        ValueError: If ``rollout_length``, ``seed``, ``horizon`` or ``normalizer`` is
+            none of the above.
 
     Example:
         >>> from dlcompanion.reinforcement import A2C
@@ -54,9 +59,22 @@ class SegmentAgent(Agent):
         True
     """
 
-    def __init__(self, environments, seed, horizon, rollout_length, config):
+    def __init__(
+        self, environments, seed, horizon, rollout_length, config, normalizer=None
+    ):
         self.rollout_length = check_count("rollout_length", rollout_length)
         config = {**config, "rollout_length": self.rollout_length}
+        if isinstance(normalizer, dict):
+            normalizer = Normalizer(**normalizer)
+        self.normalizer = normalizer
+        if normalizer is not None:
+            if not isinstance(normalizer, Normalizer):
+                raise ValueError(
+                    "normalizer must be a Normalizer or None. "
+                    f"Received: normalizer={normalizer!r}"
+                )
+            normalizer.build(environments.observation_shape, config["discount"])
+            config["normalizer"] = normalizer.get_config()
         super().__init__(environments, seed, horizon, config)
         self.played = 0  # steps, those of the epoch under way included
 
@@ -76,7 +94,8 @@ class SegmentAgent(Agent):
         """Learn from a segment.
 
         Args:
-            segment: :class:`~dlcompanion.reinforcement.Segment`.
+            segment: :class:`~dlcompanion.reinforcement.Segment`, normalised if the
+                agent has a normalizer.
             random: ``numpy.random.Generator`` of this epoch.
 
         Returns:
@@ -108,7 +127,11 @@ class SegmentAgent(Agent):
         stream = Stream(self.environments, self.number(RESETS, self.rollouts))
         playing, logs = [], []
         self.played = self.steps
-        for _ in range(-(-self.horizon // self.rollout_length)):
+        pieces = -(-self.horizon // self.rollout_length)
+        if self.normalizer is not None:
+            self.normalizer.begin(self.environments.count)
+            pieces += not self.normalizer.ready  # one to look at
+        for _ in range(pieces):
             self._in_numpy.refresh()
             segment = stream.play(
                 lambda observations: self.explore(observations, random),
@@ -116,7 +139,7 @@ class SegmentAgent(Agent):
             )
             playing.append(segment.played)
             self.played += segment.played.size
-            logs.append(self.digest(segment, random))
+            logs.append(self._take_in(segment, random))
         returns, lengths = stream.returns, stream.lengths
         if not returns:  # the horizon is shorter than any episode
             returns, lengths = stream.unfinished()
@@ -124,6 +147,31 @@ class SegmentAgent(Agent):
         return Epoch(
             np.array(returns), np.array(lengths), np.concatenate(playing), logs
         )
+
+    def _take_in(self, segment, random):
+        """Learn from a segment, through the normalizer if there is one."""
+        if self.normalizer is None:
+            return self.digest(segment, random)
+        ready = self.normalizer.ready
+        self.normalizer.see_rewards(segment)
+        scaled = self.normalizer.scaled(segment)
+        logs = self.digest(scaled, random) if ready else {}
+        self.normalizer.see_observations(segment)  # the policy that played has learned
+        return logs
+
+    def _outputs(self, observations):
+        if self.normalizer is not None:
+            observations = self.normalizer.scaled_observations(observations)
+        return super()._outputs(observations)
+
+    def arrays(self):
+        """The statistics of the normalizer."""
+        return {} if self.normalizer is None else self.normalizer.arrays()
+
+    def restore(self, arrays):
+        """Take back what :meth:`arrays` gave."""
+        if self.normalizer is not None:
+            self.normalizer.restore(arrays)
 
 
 def judge(segment, critic, discount, trace):
