@@ -17,6 +17,16 @@ from dlcompanion.reinforcement.bandits import (
     Pulls,
     ThompsonSampling,
 )
+from dlcompanion.reinforcement.categorical_q import CategoricalQ
+from dlcompanion.reinforcement.categorical_returns import categorical_projection
+from dlcompanion.reinforcement.deep_q import (
+    DeepQ,
+    q_learning_loss,
+    q_learning_targets,
+    values_taken,
+)
+from dlcompanion.reinforcement.dqn import DQN
+from dlcompanion.reinforcement.dueling_head import DuelingHead
 from dlcompanion.reinforcement.environments import Environments, Episodes
 from dlcompanion.reinforcement.finite_mdp import FiniteMDP
 from dlcompanion.reinforcement.games import ConnectFour, LineGame, TicTacToe
@@ -32,6 +42,7 @@ from dlcompanion.reinforcement.interquartile import (
 )
 from dlcompanion.reinforcement.matches import SearchPlayer, play_match
 from dlcompanion.reinforcement.minimax import Examination, Minimax
+from dlcompanion.reinforcement.noisy_dense import NoisyDense
 from dlcompanion.reinforcement.normalized_environments import (
     Normalizer,
     RunningStatistics,
@@ -50,11 +61,13 @@ from dlcompanion.reinforcement.policy_value import (
     search_policy_loss,
 )
 from dlcompanion.reinforcement.ppo import PPO
+from dlcompanion.reinforcement.prioritized_replay import PrioritizedReplay
 from dlcompanion.reinforcement.proximal_policy import (
     ProximalPolicy,
     clipped_surrogate_loss,
     standardised,
 )
+from dlcompanion.reinforcement.rainbow import Rainbow
 from dlcompanion.reinforcement.replay_buffer import ReplayBuffer, n_step_transitions
 from dlcompanion.reinforcement.returns import reward_to_go
 from dlcompanion.reinforcement.sac import SAC
@@ -101,6 +114,7 @@ from dlcompanion.reinforcement.vtrace import VTrace, vtrace
 
 __all__ = [
     "A2C",
+    "DQN",
     "PPO",
     "REINFORCE",
     "SAC",
@@ -113,8 +127,11 @@ __all__ = [
     "AppendLogStd",
     "BernoulliBandits",
     "Categorical",
+    "CategoricalQ",
     "ConnectFour",
+    "DeepQ",
     "DiagonalGaussian",
+    "DuelingHead",
     "Environments",
     "Episodes",
     "Epoch",
@@ -127,13 +144,16 @@ __all__ = [
     "LineGame",
     "Minimax",
     "MultiCategorical",
+    "NoisyDense",
     "Normalizer",
     "PolicyValue",
     "PolicyWithBaseline",
     "PositionMemory",
+    "PrioritizedReplay",
     "ProximalPolicy",
     "Pulls",
     "QLearning",
+    "Rainbow",
     "RandomRollouts",
     "ReplayBuffer",
     "RunningStatistics",
@@ -152,6 +172,7 @@ __all__ = [
     "VTrace",
     "baseline_loss",
     "bootstrap_interval",
+    "categorical_projection",
     "clipped_surrogate_loss",
     "draw_actions",
     "entropy_temperature_loss",
@@ -169,6 +190,8 @@ __all__ = [
     "policy_gradient_loss",
     "policy_value_network",
     "policy_values",
+    "q_learning_loss",
+    "q_learning_targets",
     "reward_to_go",
     "search_policy_loss",
     "self_play",
@@ -178,6 +201,7 @@ __all__ = [
     "standardised",
     "tree_search",
     "value_iteration",
+    "values_taken",
     "vector_acrobot",
     "vector_pendulum",
     "vtrace",

@@ -93,3 +93,27 @@ class Pair(gym.Env):
         assert self.action_space.contains(np.asarray(action))
         reward = float(action[0] == 2) + float(action[1] == 6)
         return np.zeros(1, "float32"), reward, True, False, {}
+
+
+class Later(gym.Env):
+    """Two steps: action 1 pays 1 and ends, action 0 pays nothing and leads on, to 2.
+
+    Seen are where one is, and 1.
+    """
+
+    observation_space = gym.spaces.Box(0.0, 1.0, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place = 0
+        return self.seen(), {}
+
+    def seen(self):
+        return np.array([self.place, 1], np.float32)
+
+    def step(self, action):
+        if self.place == 0 and action == 0:
+            self.place = 1
+            return self.seen(), 0.0, False, False, {}
+        return self.seen(), 1.0 + self.place, True, False, {}

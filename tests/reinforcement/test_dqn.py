@@ -1,0 +1,238 @@
+"""Tests of dlcompanion.reinforcement.dqn."""
+
+import os
+import subprocess
+import sys
+
+import gymnasium as gym
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from toy_environments import Choice, Corridor, Later
+
+from dlcompanion.reinforcement import DQN
+from dlcompanion.reinforcement import deep_q as module
+
+
+def net(inputs, outputs, units=()):
+    dense = [keras.layers.Dense(n, "relu") for n in units]
+    return keras.Sequential(
+        [keras.Input((inputs,)), *dense, keras.layers.Dense(outputs)]
+    )
+
+
+def small(environment=Choice, **kwargs):
+    """An agent whose update compiles quickly."""
+    settings = {
+        "seed": 0,
+        "num_envs": 8,
+        "rollout_length": 4,
+        "horizon": 8,
+        "batch_size": 16,
+        "gradient_steps": 8,
+        "target_every": 8,
+        "learning_starts": 32,
+        "exploration_steps": 1_000,
+    }
+    return DQN(environment, **{**settings, **kwargs})
+
+
+def turn(function, sign):
+    """The same function with one term turned round."""
+    if sign == "loss":
+        return lambda *args: -function(*args)
+    return lambda rewards, discounts, *rest: function(rewards, -discounts, *rest)
+
+
+FAULTS = {"loss": "q_learning_loss", "bootstrap": "q_learning_targets"}
+
+
+@pytest.mark.parametrize(
+    "fault, double", [(None, False), (None, True), *((name, False) for name in FAULTS)]
+)
+def test_learns_to_wait_and_each_sign_matters(fault, double, monkeypatch):
+    if fault:
+        name = FAULTS[fault]
+        monkeypatch.setattr(module, name, turn(getattr(module, name), fault))
+    agent = small(
+        Later,
+        network=net(2, 2),
+        optimizer=keras.optimizers.Adam(0.05),
+        discount=0.9,
+        double=double,
+        rollout_length=8,
+        horizon=32,
+    )
+    agent.fit(2_000, verbose=0)
+    values = ops.convert_to_numpy(agent.policy(np.array([[0, 1], [1, 1]], "float32")))
+    right = np.allclose(values[0], [0.9 * 2.0, 1.0], atol=0.1)
+    right &= np.allclose(values[1], 2.0, atol=0.1)
+    if fault:
+        assert not right
+    else:
+        assert right, values
+        assert agent.evaluate(episodes=5)["return_mean"] == 2.0
+
+
+def test_learns_the_choice():
+    agent = small(network=net(3, 3), optimizer=keras.optimizers.Adam(0.02))
+    agent.fit(2_000, verbose=0)
+    assert agent.evaluate(episodes=20)["return_mean"] == 1.0
+    # while exploring it takes another one of the three now and then
+    agent.final_exploration = 0.6
+    found = agent.evaluate(episodes=200, deterministic=False)["return_mean"]
+    assert found == pytest.approx(1 - 0.6 * 2 / 3, abs=0.12)
+
+
+def test_what_is_cut_goes_on_and_what_terminates_does_not():
+    agent = small(Corridor, network=net(2, 2), discount=0.5)
+    agent.fit(60, verbose=0)
+    columns = agent.replay.columns
+    many = len(agent.replay)
+    ended = columns["following"][:many, 0] >= columns["following"][:many, 1]
+    cut = columns["following"][:many, 0] >= 6
+    assert ended.any() and (cut & ~ended).any()
+    discounts = columns["discount"][:many]
+    assert (discounts[ended] == 0).all() and (discounts[~ended] == 0.5).all()
+    np.testing.assert_array_equal(
+        columns["reward"][:many], columns["following"][:many, 0]
+    )
+
+
+def test_exploration_falls_with_the_steps_played():
+    agent = small(
+        num_envs=2,
+        horizon=8,
+        rollout_length=4,
+        exploration_steps=32,
+        final_exploration=0.1,
+        network=net(3, 3),
+    )
+    assert agent.epsilon == 1.0
+    history = agent.fit(48, verbose=0).history
+    # at 8 and 16, at 24 and 32, and later: what an epoch logs is the mean of two
+    want = [1 - 0.9 * np.mean([0.25, 0.5]), 1 - 0.9 * np.mean([0.75, 1.0]), 0.1]
+    np.testing.assert_allclose(history["epsilon"], want, rtol=1e-6)
+    assert agent.epsilon == pytest.approx(0.1)
+
+
+def test_learning_starts_when_it_is_told_to():
+    agent = small(network=net(3, 3), learning_starts=200, horizon=16)
+    agent.fit(1, verbose=0)  # Choice resets after each step: half of 128 count
+    assert int(agent.learner.updates) == 0 < len(agent.replay) < 200
+    agent.fit(600, verbose=0)
+    assert int(agent.learner.updates) > 0
+    assert int(agent.learner.updates) % agent.gradient_steps == 0
+
+
+def test_learns_cartpole():
+    agent = DQN(
+        "CartPole-v1",
+        optimizer=keras.optimizers.Adam(0.001, global_clipnorm=10.0),
+        rollout_length=8,
+        gradient_steps=16,
+        target_every=64,
+        delta=10.0,
+        exploration_steps=4_000,
+        seed=0,
+    )
+    before, best = agent.evaluate(episodes=20)["return_mean"], 0
+    while best < 150 and agent.steps < 20_000:
+        history = agent.fit(4_000, verbose=0).history
+        best = agent.evaluate(episodes=20)["return_mean"]
+    assert before < 110 and best >= 150
+    assert {"loss", "value_mean", "epsilon", "return_mean"} < set(history)
+
+
+RESUME = """
+import sys
+import keras, numpy as np
+from dlcompanion.reinforcement import DQN
+agent = DQN.load(sys.argv[1])
+agent.fit(int(sys.argv[2]), verbose=0)
+state = agent.learner.variables + agent.learner.optimizer.variables
+state = [keras.ops.convert_to_numpy(v) for v in state]
+np.savez(sys.argv[3], agent.steps, *state, *agent.arrays().values())
+"""
+
+
+@pytest.mark.slow  # the new process imports Keras and its backend
+def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
+    settings = {
+        "num_envs": 4,
+        "rollout_length": 10,
+        "horizon": 50,
+        "target_every": 37,  # saved in the middle of a target's life
+        "buffer_size": 300,  # and of a ring
+        "network": net(4, 2, [8]),
+    }
+    whole = small("CartPole-v1", **settings)
+    start = whole.learner.get_weights()
+    part = small("CartPole-v1", **{**settings, "network": net(4, 2, [8])})
+    part.learner.set_weights(start)
+    whole.fit(1_000, verbose=0)
+    part.fit(450, verbose=0)
+    part.save(tmp_path / "agent")
+    subprocess.run(
+        [sys.executable, "-c", RESUME]
+        + [str(tmp_path / "agent"), "550", str(tmp_path / "end.npz")],
+        check=True,
+        env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},
+    )
+    with np.load(tmp_path / "end.npz") as file:
+        end = [file[f"arr_{n}"] for n in range(len(file.files))]
+    state = whole.learner.variables + whole.learner.optimizer.variables
+    expected = [np.array(whole.steps), *map(ops.convert_to_numpy, state)]
+    expected += whole.arrays().values()
+    for got, want in zip(end, expected, strict=True):
+        np.testing.assert_array_equal(got, want)
+    assert whole.rollouts == 5 > part.rollouts
+
+
+def test_takes_any_network_and_goes_on_from_a_file(tmp_path):
+    inputs = keras.Input((3,))
+    trunk = keras.layers.LayerNormalization()(keras.layers.Dense(8, "relu")(inputs))
+    agent = small(network=keras.Model(inputs, keras.layers.Dense(3)(trunk)))
+    agent.fit(100, verbose=0)
+    agent.save(tmp_path / "agent")
+    again = DQN.load(tmp_path / "agent", Choice)
+    assert again.epsilon == agent.epsilon < 1
+    for each in (agent, again):
+        each.fit(300, verbose=0)
+    for a, b in zip(agent.learner.weights, again.learner.weights, strict=True):
+        np.testing.assert_array_equal(*map(ops.convert_to_numpy, (a, b)))
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"network": net(4, 3)}, r"give \(batch, 2\).*output shape \(batch, 3\)"),
+        ({"network": "mlp"}, "must be a keras.Model. Received: network='mlp'"),
+        ({"discount": 1.1}, "Received: discount=1.1"),
+        ({"batch_size": 0}, "Received: batch_size=0"),
+        ({"buffer_size": 10}, "at least batch_size.*: buffer_size=10, batch_size=64"),
+        ({"learning_starts": 63}, "Received: learning_starts=63, batch_size=64"),
+        ({"learning_starts": 100.0}, "Received: learning_starts=100.0"),
+        ({"rollout_length": 0}, "Received: rollout_length=0"),
+        ({"gradient_steps": 0}, "Received: gradient_steps=0"),
+        ({"target_every": 0}, "Received: target_every=0"),
+        ({"delta": -1.0}, "Received: delta=-1.0"),
+        ({"jit_compile": "yes"}, "Received: jit_compile='yes'"),
+        ({"exploration_steps": 0}, "Received: exploration_steps=0"),
+        ({"final_exploration": 1.5}, "Received: final_exploration=1.5"),
+        ({"num_envs": 0}, "Received: 0"),
+        ({"environment": "Pendulum-v1"}, "Received: action_space="),
+        ({"horizon": 0}, "Received: horizon=0"),
+        ({"seed": "0"}, "Received: seed='0'"),
+    ],
+)
+def test_rejects(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        DQN(**{"environment": "CartPole-v1", **arguments})
+
+
+def test_names_the_environment_that_gives_nan():
+    faulty = gym.vector.SyncVectorEnv([Corridor, lambda: Corridor(fault="reward")])
+    with pytest.raises(ValueError, match="reward=nan at step 1 of environment 1"):
+        small(faulty).fit(10, verbose=0)
