@@ -40,8 +40,8 @@ Prerequisites: :doc:`/gallery/reinforcement/plot_ppo`. Notation:
 #
 # *through* its own action: the critic says in which direction it would have been
 # better. The temperature :math:`\alpha` rises while the entropy is below a target,
-# minus one nat an action, and falls while it is above :cite:p:`haarnoja2018soft,
-# haarnoja2018applications`.
+# minus one nat an action, and falls while it is above
+# :cite:p:`haarnoja2018soft,haarnoja2018applications`.
 
 import gymnasium as gym
 import keras
