@@ -96,7 +96,7 @@ class RunningStatistics:
 
     @property
     def scale(self):
-        """Standard deviation, or 1 where nothing varies: what one may divide by."""
+        """Standard deviation, or 1 where nothing varies, to divide by."""
         deviation = np.sqrt(self.variance)
         varies = deviation > RESOLUTION * np.abs(self.mean)
         return np.where(varies, deviation, 1.0)
