@@ -181,7 +181,7 @@ class Rainbow(DQN):
 
     @property
     def epsilon(self):
-        """The share of actions that are played at random: none with noisy layers."""
+        """The share of actions played at random, none with noisy layers."""
         return 0.0 if self.noisy else super().epsilon
 
     def _outputs(self, observations):

@@ -36,7 +36,7 @@ class SearchResult(NamedTuple):
 
     @property
     def policies(self):
-        """Share of the visits, ``(batch, actions)``: the policy that was found."""
+        """Share of the visits, ``(batch, actions)``, the policy that was found."""
         return self.visits / self.visits.sum(axis=1, keepdims=True)
 
     @property
