@@ -296,6 +296,8 @@ class Agent:
             path: String or path of the file.
         """
         source = self.environments.source
+        if not self.learner.optimizer.built:  # before the first fit: it begins from 0
+            self.learner.optimizer.build(self.learner.trainable_variables)
         state = {
             "agent": type(self).__name__,
             "environment": source if isinstance(source, str) else None,

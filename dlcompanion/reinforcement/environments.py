@@ -183,6 +183,12 @@ class Environments:
         gym = require("gymnasium", "reinforcement")
         if isinstance(self.source, str) or callable(self.source):
             return Environments(self.source, count, self.spaces)
+        if isinstance(self.source, gym.vector.VectorWrapper):
+            raise ValueError(
+                "This needs second environments, and the wrappers of a vector "
+                "environment would be lost. Give a function that makes one wrapped "
+                f"environment. Received: environment={self.source!r}"
+            )
         if getattr(self.source, "spec", None) is None:
             raise ValueError(
                 "This needs a second environment, and one without spec cannot be made "

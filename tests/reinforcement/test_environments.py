@@ -200,3 +200,10 @@ def test_refuses_spaces_without_ends_or_order():
         environment = type("Bad", (Aim,), {"action_space": space})
         with pytest.raises(ValueError, match=f"{rule}.*Received: action_space="):
             Environments(environment, 1, spaces=("Box", "MultiDiscrete"))
+
+
+def test_wrappers_of_a_vector_are_not_dropped_in_silence():
+    vector = gym.make_vec("CartPole-v1", num_envs=2)
+    wrapped = gym.wrappers.vector.TransformReward(vector, lambda r: 2 * r)
+    with pytest.raises(ValueError, match="wrappers.*would be lost.*Received: env"):
+        Environments(wrapped, 1).another(3)

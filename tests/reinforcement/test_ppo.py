@@ -173,6 +173,16 @@ def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
     assert whole.rollouts == 5 > part.rollouts
 
 
+def test_an_agent_that_never_learned_is_saved_whole(tmp_path):
+    agent = small(Choice)
+    agent.save(tmp_path / "agent")
+    again = PPO.load(tmp_path / "agent", Choice)  # without a warning
+    for each in (agent, again):
+        each.fit(200, verbose=0)
+    for a, b in zip(agent.learner.weights, again.learner.weights, strict=True):
+        np.testing.assert_array_equal(*map(ops.convert_to_numpy, (a, b)))
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
