@@ -1,5 +1,6 @@
 """What every test gets: one seed, one thread, warnings as errors."""
 
+import importlib.util
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -18,12 +19,21 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if "tfp" in item.keywords or _example_with_tfp(item):
                 item.add_marker(skip)
+    if importlib.util.find_spec("ray") is None:
+        skip = pytest.mark.skip(reason="needs Ray")
+        for item in items:
+            if item.get_closest_marker("ray") or _example_with_ray(item):
+                item.add_marker(skip)
 
 
 def _example_with_tfp(item):
     """Whether it is a docstring's example in a module that needs TFP."""
     example = getattr(item, "dtest", None)
     return example is not None and "probability" in example.globs
+
+
+def _example_with_ray(item):
+    return item.name == "dlcompanion.reinforcement.ray_environments.ray_environments"
 
 
 @pytest.fixture(autouse=True)

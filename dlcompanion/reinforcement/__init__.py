@@ -68,6 +68,7 @@ from dlcompanion.reinforcement.proximal_policy import (
     standardised,
 )
 from dlcompanion.reinforcement.rainbow import Rainbow
+from dlcompanion.reinforcement.ray_environments import ray_environments
 from dlcompanion.reinforcement.replay_buffer import ReplayBuffer, n_step_transitions
 from dlcompanion.reinforcement.returns import reward_to_go
 from dlcompanion.reinforcement.sac import SAC
@@ -192,6 +193,7 @@ __all__ = [
     "policy_values",
     "q_learning_loss",
     "q_learning_targets",
+    "ray_environments",
     "reward_to_go",
     "search_policy_loss",
     "self_play",

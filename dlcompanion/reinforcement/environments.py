@@ -171,6 +171,9 @@ class Environments:
     def another(self, count):
         """New environments of the same kind, that share nothing with these.
 
+        A vector environment with a method ``another(count)`` is asked; of others the
+        ``spec`` is used.
+
         Args:
             count: Positive integer, how many.
 
@@ -189,6 +192,8 @@ class Environments:
                 "environment would be lost. Give a function that makes one wrapped "
                 f"environment. Received: environment={self.source!r}"
             )
+        if hasattr(self.source, "another"):
+            return Environments(self.source.another(count), count, self.spaces)
         if getattr(self.source, "spec", None) is None:
             raise ValueError(
                 "This needs a second environment, and one without spec cannot be made "

@@ -1,5 +1,8 @@
 """Small environments whose every episode is known in advance."""
 
+import os
+from pathlib import Path
+
 import gymnasium as gym
 import numpy as np
 
@@ -117,3 +120,54 @@ class Later(gym.Env):
             self.place = 1
             return self.seen(), 0.0, False, False, {}
         return self.seen(), 1.0 + self.place, True, False, {}
+
+
+class Informed(Corridor):
+    """A corridor that tells where it is, now and then, and writes to its action."""
+
+    action_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+    def step(self, action):
+        action += self.np_random.normal(size=2)
+        _, reward, terminated, truncated, _ = super().step(3)
+        infos = {"place": self.time, "action": action}
+        infos |= {"odd": {"text": "yes"}} if self.time % 2 else {}
+        return self.observation(), reward, terminated, truncated, infos
+
+
+class Mortal(Corridor):
+    """Ends its process in an episode of length 9: once, or always without a file."""
+
+    def __init__(self, file=None):
+        super().__init__(limit=20)
+        self.file = None if file is None else Path(file)
+
+    def step(self, action):
+        if self.length == 9 and self.time == 4:
+            if self.file is None or not self.file.exists():
+                if self.file is not None:
+                    self.file.touch()
+                os._exit(3)
+        return super().step(action)
+
+
+class Faulty(Corridor):
+    """Raises in the third step, or when it is made."""
+
+    def __init__(self, late=True):
+        super().__init__()
+        if not late:
+            raise ValueError("no licence for the simulator. Received: 0 seats")
+
+    def step(self, action):
+        if self.time == 2:
+            raise KeyError("a bug of the user")
+        return super().step(action)
+
+
+class Careless(Corridor):
+    """Draws from a generator that nobody seeded."""
+
+    def step(self, action):
+        _, *others = super().step(action)
+        return np.random.default_rng().random(2, "float32"), *others
