@@ -180,7 +180,7 @@ def versions():
     return found
 
 
-def machine():
+def machine(used="one thread used"):
     """One line about the processor."""
     model = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
@@ -188,7 +188,7 @@ def machine():
             if line.startswith("model name"):
                 model = line.split(":", 1)[1].strip()
                 break
-    return f"{model}, {os.cpu_count()} cores, one thread used"
+    return f"{model}, {os.cpu_count()} cores, {used}"
 
 
 def command(topic):
@@ -197,7 +197,7 @@ def command(topic):
     return " ".join(["python", "-m", f"benchmarks.{topic}", *arguments])
 
 
-def save(topic, rows, sources, peers=None, runs=None):
+def save(topic, rows, sources, peers=None, runs=None, used="one thread used"):
     """Write ``benchmarks/results/<topic>.json`` and print where.
 
     Args:
@@ -207,12 +207,14 @@ def save(topic, rows, sources, peers=None, runs=None):
             site marks the result when one of them has changed since.
         peers: Dict of name to versions, of the peers that ran in other processes.
         runs: List of dicts, each run that the rows sum up, or None.
+        used: String, what of the machine was used, and by what it was timed if not in
+            CPU seconds.
     """
     record = {
         "command": command(topic),
         "versions": versions(),
         "peers": peers or {},
-        "machine": machine(),
+        "machine": machine(used),
         "date": datetime.now(UTC).date().isoformat(),
         "sources": {
             str(path): hashlib.sha256((ROOT / path).read_bytes()).hexdigest()
