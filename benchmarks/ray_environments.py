@@ -3,11 +3,12 @@
     python -m benchmarks.ray_environments [--repeats 5]
 
 The environment burns the CPU for a given time in every step, as a simulator does, or
-waits as long, as for a simulator elsewhere. The same environments are stepped by gymnasium's ``SyncVectorEnv`` in this process and by
-``ray_environments`` on two workers, in turn. Unlike the other benchmarks this one
-counts *wall* seconds, for it is about doing two things at once: where CPU is burned it
-needs two cores that have nothing else to do, and it says how busy the machine was.
-Starting the workers is off the clock and printed apart. The times are medians.
+waits as long, as for a simulator elsewhere. The same environments are stepped by
+gymnasium's ``SyncVectorEnv`` in this process and by ``ray_environments`` on two workers,
+in turn. Unlike the other benchmarks this one counts *wall* seconds, for it is about
+doing two things at once: where CPU is burned it needs two cores that have nothing else
+to do, and it says how busy the machine was. Starting the workers is off the clock and
+printed apart. The times are medians.
 """
 
 import argparse

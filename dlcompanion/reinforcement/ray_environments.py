@@ -26,8 +26,8 @@ def ray_environments(environment, num_envs, workers):
     A vector environment of gymnasium like any other, for every agent of this chapter,
     ``PPO(ray_environments("MyEnv-v0", num_envs=16, workers=4))``. In each step every
     worker gets its share of the actions, all work at once, and the step is over when
-    the last of them is. It pays where a step of the environment takes milliseconds: a
-    call of a worker costs about one.
+    the last of them is. That costs a few milliseconds a step, so it pays where a
+    worker's share of the environments takes many: simulators, and not CartPole.
 
     - *The same results.* Environment number ``i`` is reset with ``seed + i``, as
       ``gymnasium.vector.SyncVectorEnv`` does, and resets itself in the step after the
