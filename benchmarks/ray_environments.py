@@ -3,18 +3,19 @@
     python -m benchmarks.ray_environments [--repeats 5]
 
 The environment burns the CPU for a given time in every step, as a simulator does, or
-waits as long, as for a simulator elsewhere. The same environments are stepped by
-gymnasium's ``SyncVectorEnv`` in this process and by ``ray_environments`` on two workers,
-in turn. Unlike the other benchmarks this one counts *wall* seconds, for it is about
-doing two things at once: where CPU is burned it needs two cores that have nothing else
-to do, and it says how busy the machine was. Starting the workers is off the clock and
-printed apart. The times are medians.
+waits as long, as for a simulator elsewhere. The same environments are stepped by the
+``SyncVectorEnv`` of gymnasium in this process and by ``ray_environments`` on two
+workers, in turn. Unlike the other benchmarks this one counts *wall* seconds, for it is
+about doing two things at once: where CPU is burned it needs two cores that have nothing
+else to do, and it says how busy the machine was. Starting the workers is off the clock
+and printed apart. The times are medians.
 """
 
 import argparse
 import functools
 import os
 import time
+from importlib import metadata
 
 from benchmarks import common
 
@@ -105,7 +106,8 @@ def main():
     for vector in opened:
         vector.close()
     common.table(rows)
-    common.save("ray_environments", rows, SOURCES, used="two cores used, wall time")
+    ray = {"ray": {"ray": metadata.version("ray")}}
+    common.save("ray_environments", rows, SOURCES, ray, used="two used, wall time")
 
 
 if __name__ == "__main__":
