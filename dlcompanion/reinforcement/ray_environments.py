@@ -36,8 +36,8 @@ def ray_environments(environment, num_envs, workers):
     - *Workers that die* are replaced. The new one makes the environments again, resets
       them with the last seed, repeats all actions since, and must come to what its
       predecessor had answered; training goes on as if nothing had happened. For that
-      the actions since the last seeded reset are kept, and resets without any seed
-      are given one. An exception of an environment is no death: it is raised here.
+      the actions since the last seeded reset are kept, and a first reset without a
+      seed is given one. An exception of an environment is no death: it is raised here.
     - *Workers are light.* They import gymnasium and what makes the environment, and
       neither Keras nor a backend.
 
@@ -277,8 +277,8 @@ def _vector_class():
             call = self._log[-1][0] if self._log else "making"
             return (
                 f"The worker of the environments {first} to {last} and its "
-                f"{REPLACEMENTS} replacements died of the same call ({call}): an "
-                f"environment ends its process. Received: {error}"
+                f"{REPLACEMENTS} replacements died of the same call ({call}): it "
+                f"seems that an environment ends its process. Received: {error}"
             )
 
         def close_extras(self, **kwargs):
