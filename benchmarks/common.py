@@ -197,6 +197,33 @@ def command(topic):
     return " ".join(["python", "-m", f"benchmarks.{topic}", *arguments])
 
 
+def kept(topic, sources, part="rows"):
+    """What an earlier run measured, if the sources are still those.
+
+    Args:
+        topic: String, the name of the benchmark.
+        sources: As of :func:`save`.
+        part: String, ``"rows"`` or ``"runs"``.
+
+    Returns:
+        List of dicts, empty where there is nothing to keep.
+    """
+    path = RESULTS / f"{topic}.json"
+    if not path.exists():
+        return []
+    record = json.loads(path.read_text(encoding="utf-8"))
+    for source in sources:
+        if record["sources"].get(str(source)) != digest(source):
+            print(f"{source} has changed: beginning anew")
+            return []
+    return record[part]
+
+
+def digest(path):
+    """Hash of a source, a path relative to the repository."""
+    return hashlib.sha256((ROOT / path).read_bytes()).hexdigest()
+
+
 def save(topic, rows, sources, peers=None, runs=None, used="one thread used"):
     """Write ``benchmarks/results/<topic>.json`` and print where.
 
@@ -216,10 +243,7 @@ def save(topic, rows, sources, peers=None, runs=None, used="one thread used"):
         "peers": peers or {},
         "machine": machine(used),
         "date": datetime.now(UTC).date().isoformat(),
-        "sources": {
-            str(path): hashlib.sha256((ROOT / path).read_bytes()).hexdigest()
-            for path in sources
-        },
+        "sources": {str(path): digest(path) for path in sources},
         "rows": rows,
         **({} if runs is None else {"runs": runs}),
     }

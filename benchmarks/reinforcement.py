@@ -1,27 +1,26 @@
 """Agents beside Stable-Baselines3: steps and CPU seconds to a target, seed by seed.
 
-    python -m benchmarks.reinforcement --tensorflow PY --jax PY --sb3 PY --sbx PY
-        [--seeds 5] [--only "PPO CartPole-v1" ...]
+    python -m benchmarks.reinforcement --tensorflow PY --jax PY --pytorch PY --sb3 PY
+        --sbx PY [--seeds 5] [--only "PPO CartPole-v1" ...]
 
-The arguments are interpreters of environments with Keras on TensorFlow, on JAX, with
-Stable-Baselines3 on PyTorch, and with SBX, its JAX twin, which is asked for SAC alone;
-what is not given is left out. Each contender is one process with one thread, and
-they are asked in turn, seed by seed. Hyper-parameters are the same on both sides, those
-of rl-zoo3. A run trains until two greedy evaluations in a row, of 20 episodes each and
-with learning between them, reach the target, or until its steps are used up. CPU
-seconds are of training alone: compiling counts, evaluating does not. "Warm" is the
-time of one environment step in the second half of the run. Because a run stops at its
-first two passes and may have been lucky, one column is from 100 other episodes.
+The arguments are interpreters of environments with Keras on TensorFlow, on JAX, on
+PyTorch (asked for the first seed alone), with Stable-Baselines3, and with SBX, its JAX
+twin, which is asked for SAC alone; what is not given is left out. Each contender is one
+process with one thread, and they are asked in turn, seed by seed. PPO, DQN and SAC have
+the same hyper-parameters on both sides: those of rl-zoo3, but for what ``make`` says.
+A run trains until two greedy evaluations in a row, of 20 episodes each and with
+learning between them, reach the target, or until its steps are used up. CPU seconds
+are of training alone: compiling counts, evaluating does not. "Warm" is the time of one
+environment step in the second half of the run. Because a run stops at its first two
+passes and may have been lucky, one column is from 100 other episodes.
 
 Results are kept run by run: a second start goes on where the first ended, unless the
 sources have changed.
 """
 
 import argparse
-import hashlib
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -37,12 +36,15 @@ SOURCES = [
     for name in (
         "actor_critic",
         "agent",
+        "categorical_q",
         "deep_q",
         "dqn",
         "environments",
         "numpy_policy",
+        "policy_gradient",
         "ppo",
         "proximal_policy",
+        "rainbow",
         "replay_buffer",
         "sac",
         "segment_agent",
@@ -61,86 +63,108 @@ TASKS = {
     "PPO Pendulum-v1": ("Pendulum-v1", -200, 8_192, 300_000),
     "DQN CartPole-v1": ("CartPole-v1", 475, 4_096, 100_000),
     "SAC Pendulum-v1": ("Pendulum-v1", -200, 600, 12_000),
+    "Rainbow CartPole-v1": ("CartPole-v1", 475, 4_096, 100_000),
     "A2C CartPole-v1": ("CartPole-v1", 475, 8_192, 300_000),
+    "REINFORCE CartPole-v1": ("CartPole-v1", 400, 2_000, 200_000),
 }
-NO_PEER = ("A2C CartPole-v1",)  # no hyper-parameters that both are known to learn with
+CONTENDERS = ("SB3", "SBX", "TensorFlow", "JAX", "PyTorch")
+# hyper-parameters with which both sides are known to learn
+WITH_PEER = [task for task in TASKS if task.startswith(("PPO", "DQN", "SAC"))]
 
 
 def make(task, seed):
     """Our agent for a task."""
+    algorithm, environment = task.split()
+    agent = {
+        "PPO": PPO,
+        "DQN": DQN,
+        "SAC": SAC,
+        "Rainbow": Rainbow,
+        "A2C": A2C,
+        "REINFORCE": REINFORCE,
+    }[algorithm]
+    return agent(environment, seed=seed, **hyper_parameters(task, seed))
 
-    def adam(rate, **kwargs):
-        return keras.optimizers.Adam(rate, epsilon=1e-5, global_clipnorm=0.5, **kwargs)
 
+def hyper_parameters(task, seed):
+    def adam(rate):
+        return keras.optimizers.Adam(rate, epsilon=1e-5, global_clipnorm=0.5)
+
+    def falling(rate, updates):
+        return keras.optimizers.schedules.PolynomialDecay(rate, updates, 0.0)
+
+    most = TASKS[task][3]
     if task == "PPO CartPole-v1":
-        falls, phases = keras.optimizers.schedules.PolynomialDecay, 100_000 // 256
-        return PPO(
-            "CartPole-v1",
-            optimizer=adam(falls(1e-3, phases * 20, 0.0)),
-            clip_range=falls(0.2, phases * 20, 0.0),
-            rollout_length=32,
-            batch_size=256,
-            epochs=20,
-            discount=0.98,
-            trace=0.8,
-            num_envs=8,
-            horizon=512,
-            seed=seed,
-        )
+        updates = most // 256 * 20
+        return {
+            "optimizer": adam(falling(1e-3, updates)),
+            "clip_range": falling(0.2, updates),
+            "rollout_length": 32,
+            "batch_size": 256,
+            "epochs": 20,
+            "discount": 0.98,
+            "trace": 0.8,
+            "num_envs": 8,
+            "horizon": 512,
+        }
     if task == "PPO Acrobot-v1":
-        return PPO(
-            "Acrobot-v1",
-            optimizer=adam(3e-4),
-            rollout_length=256,
-            batch_size=64,
-            epochs=4,
-            discount=0.99,
-            trace=0.94,
-            num_envs=16,
-            horizon=512,
-            seed=seed,
-        )
+        return {
+            "optimizer": adam(3e-4),
+            "rollout_length": 256,
+            "batch_size": 64,
+            "epochs": 4,
+            "discount": 0.99,
+            "trace": 0.94,
+            "num_envs": 16,
+            "horizon": 512,
+        }
+    if task == "PPO Pendulum-v1":
+        return {
+            "optimizer": adam(1e-3),
+            "rollout_length": 1024,
+            "batch_size": 64,
+            "epochs": 10,
+            "discount": 0.9,
+            "trace": 0.95,
+            "num_envs": 4,
+            "horizon": 1024,
+        }
     if task == "DQN CartPole-v1":
-        return DQN(
-            "CartPole-v1",
-            network=relu_network(4, 2, seed),
-            batch_size=64,
-            rollout_length=32,
-            gradient_steps=128,
-            num_envs=8,
-            horizon=512,
-            seed=seed,
-        )
+        # the rate falls on both sides; delta is 1 in Stable-Baselines3, and fixed
+        rate = falling(2.3e-3, most // 2)
+        return {
+            "network": relu_network(4, 2, seed),
+            "optimizer": keras.optimizers.Adam(rate, global_clipnorm=10.0),
+            "delta": 10.0,
+            "batch_size": 64,
+            "rollout_length": 32,
+            "gradient_steps": 128,
+            "num_envs": 8,
+            "horizon": 512,
+        }
     if task == "SAC Pendulum-v1":
-        return SAC(
-            "Pendulum-v1",
-            policy=relu_network(3, 2, seed),
-            critics=[relu_critic(3, 1, 2 * seed + n) for n in range(2)],
-            batch_size=256,
-            rollout_length=8,
-            seed=seed,
-        )
+        return {
+            "policy": relu_network(3, 2, seed),
+            "critics": [relu_critic(3, 1, 2 * seed + n) for n in range(2)],
+            "batch_size": 256,
+            "rollout_length": 8,
+        }
+    if task == "Rainbow CartPole-v1":
+        rate = falling(1e-3, most // 2)
+        return {
+            "optimizer": keras.optimizers.Adam(rate, global_clipnorm=10.0),
+            "value_range": (0.0, 100.0),
+            "horizon": 512,
+        }
     if task == "A2C CartPole-v1":
-        falls = keras.optimizers.schedules.PolynomialDecay
-        return A2C(
-            "CartPole-v1",
-            optimizer=keras.optimizers.Adam(falls(5e-3, 300_000 // 256, 0.0)),
-            discount=0.98,
-            horizon=512,
-            seed=seed,
-        )
-    return PPO(
-        "Pendulum-v1",
-        optimizer=adam(1e-3),
-        rollout_length=1024,
-        batch_size=64,
-        epochs=10,
-        discount=0.9,
-        trace=0.95,
-        num_envs=4,
-        horizon=1024,
-        seed=seed,
-    )
+        updates = most // 256
+        return {
+            "optimizer": keras.optimizers.Adam(falling(3e-3, updates)),
+            "critic_optimizer": keras.optimizers.Adam(falling(1e-2, 5 * updates)),
+            "entropy_weight": 0.0,
+            "horizon": 512,
+        }
+    return {}  # REINFORCE as it is
 
 
 def relu_network(inputs, outputs, seed):
@@ -171,7 +195,9 @@ def run(task, seed):
     passes, curve = 0, []
     while passes < 2 and agent.steps < most:
         start = time.process_time()
-        agent.fit(every, verbose=0)
+        rollouts = agent.rollouts
+        while agent.rollouts == rollouts:  # one may be longer than ``every``
+            agent.fit(every, verbose=0)
         seconds += time.process_time() - start
         value = agent.evaluate(episodes=20)["return_mean"]
         curve.append([agent.steps, value, seconds])
@@ -233,33 +259,14 @@ class Worker:
         return json.loads(line)
 
 
-def kept():
-    """Rows of earlier runs, if they measured the sources as they are now."""
-    path = common.RESULTS / "reinforcement.json"
-    if not path.exists():
-        return []
-    record = json.loads(path.read_text(encoding="utf-8"))
-    for source in SOURCES:
-        now = hashlib.sha256((common.ROOT / source).read_bytes()).hexdigest()
-        if record["sources"].get(source) != now:
-            print(f"{source} has changed: beginning anew")
-            return []
-    return record["runs"]
-
-
-def interquartile_mean(values):
-    """Mean of the middle half."""
-    ordered = sorted(values)
-    cut = len(ordered) // 4
-    return statistics.mean(ordered[cut : len(ordered) - cut])
-
-
 def summary(runs):
     """One row for each task and contender, with ratios to the peer's."""
+    from dlcompanion.reinforcement import bootstrap_interval, interquartile_mean
+
     rows = []
     for task in TASKS:
         of_peer = [r for r in runs if (r["task"], r["contender"]) == (task, "SB3")]
-        for contender in ("SB3", "SBX", "TensorFlow", "JAX"):
+        for contender in CONTENDERS:
             mine = [r for r in runs if (r["task"], r["contender"]) == (task, contender)]
             if not mine:
                 continue
@@ -276,43 +283,48 @@ def summary(runs):
             ):
                 values = [r[key] for r in mine if r[key] is not None]
                 theirs = [r[key] for r in of_peer if r[key] is not None]
-                mean = interquartile_mean(values) if values else float("nan")
-                row[name] = mean
-                row[f"{name} / SB3"] = (
-                    mean / interquartile_mean(theirs) if theirs else "-"
-                )
+                row[name] = mean = interquartile_mean(values)
+                low, high = bootstrap_interval(values)
+                row[f"{name}, 95 %"] = f"{low:.3g} to {high:.3g}"
+                ratio = mean / interquartile_mean(theirs) if theirs else "-"
+                row[f"{name} / SB3"] = ratio
             rows.append(row)
     return rows
 
 
+def wanted(task, seed, contender):
+    """Whether a contender is asked for this run."""
+    if contender == "PyTorch":
+        return seed == 0
+    if contender == "SBX":
+        return task == "SAC Pendulum-v1"
+    return contender != "SB3" or task in WITH_PEER
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("tensorflow", "jax", "sb3", "sbx"):
-        parser.add_argument(f"--{name}", metavar="PY")
+    for name in CONTENDERS:
+        parser.add_argument(f"--{name.lower()}", dest=name, metavar="PY")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", nargs="+", default=list(TASKS), choices=list(TASKS))
-    options = parser.parse_args()
+    options = vars(parser.parse_args())
     peer = str(Path(__file__).with_name("reinforcement_peer.py"))
+    backends = {"PyTorch": "torch"}
     workers = {
-        name: Worker(python, script, backend)
-        for name, python, script, backend in (
-            ("SB3", options.sb3, peer, "sb3"),
-            ("SBX", options.sbx, peer, "sbx"),
-            ("TensorFlow", options.tensorflow, __file__, "tensorflow"),
-            ("JAX", options.jax, __file__, "jax"),
+        name: Worker(
+            options[name],
+            peer if name in ("SB3", "SBX") else __file__,
+            backends.get(name, name.lower()),
         )
-        if python
+        for name in CONTENDERS
+        if options[name]
     }
-    runs = kept()
-    for task in options.only:
-        for seed in range(options.seeds):
+    runs = common.kept("reinforcement", SOURCES, "runs")
+    done = {(r["task"], r["seed"], r["contender"]) for r in runs}
+    for task in options["only"]:
+        for seed in range(options["seeds"]):
             for name, worker in workers.items():
-                key = (task, seed, name)
-                if name == "SBX" and task != "SAC Pendulum-v1":
-                    continue
-                if name in ("SB3", "SBX") and task in NO_PEER:
-                    continue
-                if key in [(r["task"], r["seed"], r["contender"]) for r in runs]:
+                if (task, seed, name) in done or not wanted(task, seed, name):
                     continue
                 runs.append({"contender": name, **worker.ask(task, seed)})
                 shown = {k: v for k, v in runs[-1].items() if k != "versions"}
@@ -326,7 +338,7 @@ if __name__ == "__main__" and "--serve" in sys.argv:
     common.one_thread()
     import keras
 
-    from dlcompanion.reinforcement import A2C, DQN, PPO, SAC
+    from dlcompanion.reinforcement import A2C, DQN, PPO, REINFORCE, SAC, Rainbow
 
     keras.ops.ones(()) + 1  # starts the backend, off the clock
     serve(run)

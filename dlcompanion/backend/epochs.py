@@ -3,6 +3,17 @@
 import keras
 import numpy as np
 
+from dlcompanion.backend.programs import (
+    assign,
+    cached_program,
+    eager_step,
+    jax_variables,
+    signature,
+    take,
+    typed_like,
+    values_of,
+)
+
 
 def random_state():
     """Random states outside of the model: Keras's own seed, and the backend's.
@@ -123,23 +134,15 @@ def epoch_program(model, data, batch_size, shuffle, training):
         that updates the model and returns its metrics, or what the last step returned
         where that is something else.
     """
-    settings = (batch_size, shuffle, training, model.jit_compile, model.run_eagerly)
-    settings += (len(model.trainable_variables),)
-    settings += (repr(keras.tree.map_structure(lambda a: (a.shape, a.dtype), data)),)
-    compiled, programs = getattr(model, "_epoch_programs", (None, None))
-    if compiled is not model._compile_config:
-        programs = {}
-        object.__setattr__(model, "_epoch_programs", (model._compile_config, programs))
-    if settings not in programs:
-        name = keras.backend.backend()
-        if name == "tensorflow" and not model.run_eagerly:
-            make = _tf_epoch
-        elif name == "jax" and not model.run_eagerly:
-            make = _jax_epoch
-        else:
-            make = _plain_epoch
-        programs[settings] = make(model, data, batch_size, shuffle, training)
-    return programs[settings]
+    make = {"tensorflow": _tf_epoch, "jax": _jax_epoch}.get(keras.backend.backend())
+    if make is None or model.run_eagerly:
+        make = _plain_epoch
+    return cached_program(
+        model,
+        "epoch",
+        (batch_size, shuffle, training, signature(data)),
+        lambda: make(model, data, batch_size, shuffle, training),
+    )
 
 
 def _tf_epoch(model, data, batch_size, shuffle, training):
@@ -189,13 +192,6 @@ def _tf_epoch(model, data, batch_size, shuffle, training):
     return lambda data, seed: program(data, tf.constant(seed or [0, 0], "int32"))
 
 
-def _jax_state(model, training):
-    groups = [model.trainable_variables, model.non_trainable_variables]
-    if training:
-        groups.append(model.optimizer.variables)
-    return [*groups, model.metrics_variables]
-
-
 def _jax_epoch(model, data, batch_size, shuffle, training):
     import jax
 
@@ -207,11 +203,7 @@ def _jax_epoch(model, data, batch_size, shuffle, training):
         def on_rows(state, rows):
             batch = jax.tree.map(lambda a: a[rows], data)
             logs, new = step(tuple(state), batch)
-            new = [  # a carry must keep its types
-                [jax.numpy.asarray(x, old.dtype) for x, old in zip(n, o, strict=True)]
-                for n, o in zip(new, state, strict=True)
-            ]
-            return new, logs
+            return typed_like(new, state), logs
 
         order = shuffled(size, seed) if shuffle else jax.numpy.arange(size)
         logs = {}
@@ -226,11 +218,9 @@ def _jax_epoch(model, data, batch_size, shuffle, training):
     compiled = jax.jit(epoch)
 
     def run(data, seed):
-        groups = _jax_state(model, training)
-        logs, state = compiled([[v.value for v in g] for g in groups], data, seed)
-        for variables, values in zip(groups, state, strict=True):
-            for variable, value in zip(variables, values, strict=True):
-                variable.assign(value)
+        groups = jax_variables(model, training)
+        logs, state = compiled(values_of(groups), data, seed)
+        assign(groups, state)
         return model._get_metrics_result_or_logs(logs)
 
     return run
@@ -245,7 +235,7 @@ def _plain_epoch(model, data, batch_size, shuffle, training):
         logs = {}
         for start in range(0, size, batch_size):
             rows = order[start : start + batch_size]
-            batch = keras.tree.map_structure(lambda a, r=rows: _take(a, r), data)
+            batch = keras.tree.map_structure(lambda a, r=rows: take(a, r), data)
             logs = step(batch)
         return model._get_metrics_result_or_logs(logs)
 
@@ -262,12 +252,6 @@ def _plain_epoch(model, data, batch_size, shuffle, training):
     return run_in_mode
 
 
-def _take(array, rows):
-    if keras.backend.backend() == "torch":
-        return array.index_select(0, rows)
-    return keras.ops.take(array, rows, axis=0)
-
-
 def _plain_step(model, training):
     name = keras.backend.backend()
     step = model.train_step if training else model.test_step
@@ -278,12 +262,4 @@ def _plain_step(model, training):
         function = model.train_function if training else model.test_function
         return lambda batch: function([batch])
 
-    def stateful(batch):
-        groups = _jax_state(model, training)
-        logs, state = step(tuple([v.value for v in g] for g in groups), batch)
-        for variables, values in zip(groups, state, strict=True):
-            for variable, value in zip(variables, values, strict=True):
-                variable.assign(value)
-        return logs
-
-    return stateful
+    return eager_step(model, step, training)

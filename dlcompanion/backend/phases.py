@@ -2,7 +2,16 @@
 
 import keras
 
-from dlcompanion.backend.epochs import _jax_state, _take
+from dlcompanion.backend.programs import (
+    assign,
+    cached_program,
+    eager_step,
+    jax_variables,
+    signature,
+    take,
+    typed_like,
+    values_of,
+)
 
 
 def phase_program(model, batches, rows):
@@ -22,20 +31,16 @@ def phase_program(model, batches, rows):
         A function of ``batches`` and ``rows`` that updates the model and returns the
         logs of all steps, a dict from name to tensor ``(steps, ...)``.
     """
-    settings = (model.jit_compile, model.run_eagerly, len(model.trainable_variables))
-    shapes = keras.tree.map_structure(lambda a: (a.shape, a.dtype), batches)
-    settings += (repr(shapes), None if rows is None else rows.shape)
-    compiled, programs = getattr(model, "_phase_programs", (None, None))
-    if compiled is not model._compile_config:
-        programs = {}
-        object.__setattr__(model, "_phase_programs", (model._compile_config, programs))
-    if settings not in programs:
-        make = {"tensorflow": _tf_phase, "jax": _jax_phase}.get(keras.backend.backend())
-        if make is None or model.run_eagerly:
-            make = _plain_phase
-        steps = len(keras.tree.flatten(batches)[0]) if rows is None else len(rows)
-        programs[settings] = make(model, steps, rows)
-    return programs[settings]
+    make = {"tensorflow": _tf_phase, "jax": _jax_phase}.get(keras.backend.backend())
+    if make is None or model.run_eagerly:
+        make = _plain_phase
+    steps = len(keras.tree.flatten(batches)[0]) if rows is None else len(rows)
+    return cached_program(
+        model,
+        "phase",
+        (signature(batches), None if rows is None else rows.shape),
+        lambda: make(model, steps, rows),
+    )
 
 
 def _tf_phase(model, count, rows):
@@ -82,38 +87,26 @@ def _jax_phase(model, count, rows):
             if rows is not None:
                 batch = jax.tree.map(lambda a: a[batch], batches)
             logs, new = model.phase_step(tuple(state), batch)
-            new = [  # a carry must keep its types
-                [jax.numpy.asarray(x, old.dtype) for x, old in zip(n, o, strict=True)]
-                for n, o in zip(new, state, strict=True)
-            ]
-            return new, logs
+            return typed_like(new, state), logs
 
         return jax.lax.scan(one, state, batches if rows is None else rows)
 
     compiled = jax.jit(phase)
 
     def run(batches, rows):
-        groups = _jax_state(model, training=True)
-        state, logs = compiled([[v.value for v in g] for g in groups], batches, rows)
-        _assign(groups, state)
+        groups = jax_variables(model, training=True)
+        state, logs = compiled(values_of(groups), batches, rows)
+        assign(groups, state)
         return logs
 
     return run
 
 
 def _plain_phase(model, count, rows):
-    on_jax = keras.backend.backend() == "jax"
-
-    def one(batch):
-        if not on_jax:
-            return model.phase_step(batch)
-        groups = _jax_state(model, training=True)
-        state = tuple([v.value for v in g] for g in groups)
-        logs, state = model.phase_step(state, batch)
-        _assign(groups, state)
-        return logs
-
-    pick = (lambda a, n: a[n]) if rows is None else _take
+    one = model.phase_step
+    if keras.backend.backend() == "jax":
+        one = eager_step(model, one, training=True)
+    pick = (lambda a, n: a[n]) if rows is None else take
 
     def run(batches, rows):
         batches = keras.tree.map_structure(keras.ops.convert_to_tensor, batches)
@@ -127,9 +120,3 @@ def _plain_phase(model, count, rows):
         return {name: keras.ops.stack([r[name] for r in logs]) for name in logs[0]}
 
     return run
-
-
-def _assign(groups, state):
-    for variables, values in zip(groups, state, strict=True):
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)

@@ -40,6 +40,7 @@ from dlcompanion.reinforcement.interquartile import (
     bootstrap_interval,
     interquartile_mean,
 )
+from dlcompanion.reinforcement.judgement import explained_variance, judge
 from dlcompanion.reinforcement.matches import SearchPlayer, play_match
 from dlcompanion.reinforcement.minimax import Examination, Minimax
 from dlcompanion.reinforcement.noisy_dense import NoisyDense
@@ -72,12 +73,7 @@ from dlcompanion.reinforcement.ray_environments import ray_environments
 from dlcompanion.reinforcement.replay_buffer import ReplayBuffer, n_step_transitions
 from dlcompanion.reinforcement.returns import reward_to_go
 from dlcompanion.reinforcement.sac import SAC
-from dlcompanion.reinforcement.segment_agent import (
-    Epoch,
-    SegmentAgent,
-    explained_variance,
-    judge,
-)
+from dlcompanion.reinforcement.segment_agent import Epoch, SegmentAgent
 from dlcompanion.reinforcement.segments import Segment, Stream
 from dlcompanion.reinforcement.self_play import PositionMemory, SelfPlay, self_play
 from dlcompanion.reinforcement.soft_actor_critic import (

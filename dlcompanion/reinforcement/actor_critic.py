@@ -1,24 +1,20 @@
 """Advantage actor-critic: a critic that speaks before the episode is over."""
 
 import keras
-import numpy as np
 from keras import ops
 
 from dlcompanion.checks import check_count, check_number
 from dlcompanion.reinforcement.agent import WEIGHTS
 from dlcompanion.reinforcement.environments import Environments
+from dlcompanion.reinforcement.judgement import Explained, judge
+from dlcompanion.reinforcement.network_checks import check_network, check_separate
 from dlcompanion.reinforcement.numpy_policy import dense_network, in_numpy
 from dlcompanion.reinforcement.policy_gradient import (
-    _check_fits,
     baseline_loss,
     policy_gradient_loss,
 )
-from dlcompanion.reinforcement.segment_agent import (
-    SegmentAgent,
-    explained_variance,
-    judge,
-    rows_of,
-)
+from dlcompanion.reinforcement.segment_agent import SegmentAgent
+from dlcompanion.reinforcement.segments import rows_of
 from dlcompanion.training import CompositeOptimizer, StepModel
 
 
@@ -36,7 +32,7 @@ def mean_entropy(logits, weights):
         Scalar tensor, in nats.
 
     Example:
-        >>> print(f"{float(mean_entropy(np.zeros((3, 2), 'float32'), np.ones(3))):.4f}")
+        >>> print(f"{float(mean_entropy(ops.zeros((3, 2)), ops.ones(3))):.4f}")
         0.6931
     """
     logs = ops.log_softmax(ops.convert_to_tensor(logits))
@@ -81,7 +77,7 @@ class ActorCritic(StepModel):
     Example:
         >>> policy = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
         >>> critic = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
-        >>> logits, values = ActorCritic(policy, critic)(np.ones((5, 3)))
+        >>> logits, values = ActorCritic(policy, critic)(ops.ones((5, 3)))
         >>> tuple(logits.shape), tuple(values.shape)
         ((5, 2), (5,))
     """
@@ -97,9 +93,15 @@ class ActorCritic(StepModel):
         """The networks were built by whoever made them."""
 
     def call(self, inputs):
-        logits = ops.cast(self.policy(inputs, training=False), "float32")
-        values = self.critic(inputs, training=False)[:, 0]
-        return logits, ops.cast(values, "float32")  # whatever the networks compute in
+        return self._logits(inputs), self._values(inputs)
+
+    def _logits(self, observations):
+        logits = self.policy(observations, training=False)
+        return ops.cast(logits, "float32")  # whatever the network computes in
+
+    def _values(self, observations):
+        values = self.critic(observations, training=False)
+        return ops.cast(values[:, 0], "float32")
 
     def update(self, data):
         data = keras.tree.map_structure(ops.convert_to_tensor, data, none_is_leaf=False)
@@ -108,32 +110,26 @@ class ActorCritic(StepModel):
         weights = ops.ones_like(returns) if weights is None else weights
 
         def on_policy():
-            logits, _ = self(observations)
+            logits = self._logits(observations)
             loss = policy_gradient_loss(logits, actions, advantages, weights)
             entropy = mean_entropy(logits, weights)
             return loss - self.entropy_weight * entropy, (loss, entropy)
 
         def on_critic():
-            _, values = self(observations)
-            return baseline_loss(values, returns, weights), ()
+            return baseline_loss(self._values(observations), returns, weights)
 
-        _, (policy_loss, entropy) = self._descend(on_policy, self.policy)
-        value_loss, _ = self._descend(on_critic, self.critic)
-        for _ in range(self.critic_steps - 1):
-            self._descend(on_critic, self.critic)
+        _, (policy_loss, entropy) = self.descend(
+            on_policy, self.policy.trainable_variables, has_aux=True
+        )
+        steps = [
+            self.descend(on_critic, self.critic.trainable_variables)
+            for _ in range(self.critic_steps)
+        ]
         return {
             "policy_loss": policy_loss,
-            "value_loss": value_loss,
+            "value_loss": steps[0],
             "entropy": entropy,
         }
-
-    def _descend(self, loss, network):
-        variables = network.trainable_variables
-        if not variables:  # it is frozen
-            return loss()
-        value, gradients = self.value_and_grad(loss, variables, has_aux=True)
-        self.optimizer.apply(gradients, variables)
-        return value
 
     def get_config(self):
         return {
@@ -143,16 +139,6 @@ class ActorCritic(StepModel):
             "entropy_weight": self.entropy_weight,
             "critic_steps": self.critic_steps,
         }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        parts = {
-            name: keras.saving.deserialize_keras_object(
-                config[name], custom_objects=custom_objects
-            )
-            for name in ("policy", "critic")
-        }
-        return cls(**{**config, **parts})
 
 
 class A2C(SegmentAgent):
@@ -214,7 +200,7 @@ class A2C(SegmentAgent):
         >>> history = agent.fit(steps=200, verbose=0)
         >>> sorted(history.history)[:3]
         ['entropy', 'explained_variance', 'length_mean']
-        >>> agent.predict(np.zeros(4, "float32")) in (0, 1)
+        >>> agent.predict([0.0, 0.0, 0.0, 0.0]) in (0, 1)
         True
 
     References:
@@ -262,14 +248,10 @@ class A2C(SegmentAgent):
             policy = dense_network(shape, actions, 0.01, seeds[0], "policy")
         if critic is None:
             critic = dense_network(shape, 1, 1.0, seeds[1], "critic", "relu")
-        _check_fits("policy", policy, shape, actions)
-        _check_fits("critic", critic, shape, 1)
-        if {id(v) for v in policy.variables} & {id(v) for v in critic.variables}:
-            raise ValueError(
-                "policy and critic must not share layers: loaded from a file, they "
-                f"would no longer. Received: policy={policy.name!r}, "
-                f"critic={critic.name!r} with common variables"
-            )
+        seen = {"observations": shape}
+        check_network("policy", policy, seen, (actions,))
+        check_network("critic", critic, seen, (1,))
+        check_separate(policy=policy, critic=critic)
         learner = ActorCritic(
             policy, critic, entropy_weight, critic_steps, name="learner"
         )
@@ -284,23 +266,17 @@ class A2C(SegmentAgent):
         )
         self.attach(learner)
         self._values = in_numpy(critic)
-        self._judged = []
+        self._explained = Explained()
 
     def digest(self, segment, random):
         """One update from a segment."""
         advantages, expected = self.judge(segment)
-        self._judged.append([x[segment.played] for x in (advantages, expected)])
+        self._explained.add(advantages, expected, segment.played)
         return self.learn_from(segment, advantages, expected)
 
     def summarise(self, logs):
         """Means, and how much of the epoch's returns the critic explains."""
-        # of the epoch: in a segment where nobody fell, all targets are nearly the same
-        judged = [np.concatenate(x) for x in zip(*self._judged, strict=True)]
-        self._judged = []
-        return {
-            **super().summarise(logs),
-            "explained_variance": explained_variance(*judged),
-        }
+        return super().summarise(logs) | {"explained_variance": self._explained.take()}
 
     def judge(self, segment):
         """Advantages, and the returns that the critic should have expected.

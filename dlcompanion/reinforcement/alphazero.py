@@ -9,10 +9,10 @@ from dlcompanion.checks import check_count, check_number
 from dlcompanion.reinforcement import agent_file
 from dlcompanion.reinforcement.games import LineGame
 from dlcompanion.reinforcement.matches import play_match
+from dlcompanion.reinforcement.network_checks import check_network
 from dlcompanion.reinforcement.numpy_policy import in_numpy
 from dlcompanion.reinforcement.policy_value import (
     PolicyValue,
-    check_network,
     policy_value_network,
 )
 from dlcompanion.reinforcement.self_play import PositionMemory, self_play
@@ -122,7 +122,8 @@ class AlphaZero:
         if network is None:
             weights = int(self._random(WEIGHTS, 0).integers(2**31))
             network = policy_value_network(shape, game.actions, weights)
-        check_network(network, shape, game.actions)
+        heads = {"logits": (game.actions,), "values": (1,)}
+        check_network("network", network, {"observations": shape}, heads)
         self.network = network
         self.learner = PolicyValue(network, name="learner")
         self.learner.build((None, *shape))

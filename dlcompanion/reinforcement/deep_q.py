@@ -4,7 +4,11 @@ import keras
 from keras import ops
 
 from dlcompanion.checks import check_count, check_number
-from dlcompanion.training import StepModel
+from dlcompanion.reinforcement.target_networks import (
+    TargetedModel,
+    freeze,
+    frozen_copy,
+)
 
 
 def q_learning_targets(rewards, discounts, following, choice=None):
@@ -96,7 +100,7 @@ def q_learning_loss(values, actions, targets, weights=None, delta=1.0):
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
-class DeepQ(StepModel):
+class DeepQ(TargetedModel):
     r"""A network of action values, and its older copy that says what to learn.
 
     One step of training, on observations with
@@ -156,27 +160,14 @@ class DeepQ(StepModel):
         self.target_every = check_count("target_every", target_every)
         self.double = bool(double)
         self.network = self.policy = network
-        self.target_network = target_network or _copy(network)
-        self._freeze_target()
+        self.target_network = target_network or frozen_copy(network)
 
     @property
-    def trainable(self):
-        """Whether the network learns; the target network never does."""
-        return keras.Model.trainable.fget(self)
-
-    @trainable.setter
-    def trainable(self, value):
-        keras.Model.trainable.fset(self, value)
-        if hasattr(self, "target_network"):
-            self._freeze_target()
-
-    def _freeze_target(self):
-        self.target_network.trainable = False
-        for weight in self.target_network.weights:  # of layers made in layers, too
-            weight.trainable = False
+    def target_networks(self):
+        return [self.target_network]
 
     def build(self, input_shape):
-        self._freeze_target()  # what it has built since, too
+        freeze(self.target_network)  # what it has built since, too
         self.updates = self.add_weight(
             name="updates", shape=(), dtype="int", initializer="zeros", trainable=False
         )
@@ -239,15 +230,9 @@ class DeepQ(StepModel):
         def loss():
             return self.judge(observations, actions, targets, weights)
 
-        variables = self.network.trainable_variables
-        if variables:  # else it is frozen
-            (value, about), gradients = self.value_and_grad(
-                loss, variables, has_aux=True
-            )
-            self.optimizer.apply(gradients, variables)
-        else:
-            value, about = loss()
-        taken, errors = about
+        value, (taken, errors) = self.descend(
+            loss, self.network.trainable_variables, has_aux=True
+        )
         return {"loss": value, "value_mean": ops.mean(taken), "errors": errors}
 
     def _renew_target(self):
@@ -266,21 +251,3 @@ class DeepQ(StepModel):
             "target_every": self.target_every,
             "delta": self.delta,
         }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        parts = {
-            name: keras.saving.deserialize_keras_object(
-                config[name], custom_objects=custom_objects
-            )
-            for name in ("network", "target_network")
-        }
-        return cls(**{**config, **parts})
-
-
-def _copy(network):
-    """Another network with the same weights."""
-    config = keras.saving.serialize_keras_object(network)
-    copy = keras.saving.deserialize_keras_object(config)
-    copy.set_weights(network.get_weights())
-    return copy

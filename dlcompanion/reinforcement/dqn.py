@@ -8,8 +8,8 @@ from dlcompanion.checks import check_count, check_number
 from dlcompanion.reinforcement.agent import WEIGHTS
 from dlcompanion.reinforcement.deep_q import DeepQ
 from dlcompanion.reinforcement.environments import Environments
+from dlcompanion.reinforcement.network_checks import check_network
 from dlcompanion.reinforcement.numpy_policy import dense_network
-from dlcompanion.reinforcement.policy_gradient import _check_fits
 from dlcompanion.reinforcement.replay_buffer import ReplayBuffer, n_step_transitions
 from dlcompanion.reinforcement.segment_agent import SegmentAgent
 
@@ -175,7 +175,7 @@ class DQN(SegmentAgent):
 
     def check_network(self, network, shape, actions):
         """Refuse a network that does not fit the spaces."""
-        _check_fits("network", network, shape, actions)
+        check_network("network", network, {"observations": shape}, (actions,))
 
     def make_learner(self, network, double, target_every, delta):
         """What learns."""

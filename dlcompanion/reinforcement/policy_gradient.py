@@ -7,6 +7,7 @@ from keras import ops
 from dlcompanion.checks import check_count, check_number
 from dlcompanion.reinforcement.agent import WEIGHTS, Agent
 from dlcompanion.reinforcement.environments import Environments
+from dlcompanion.reinforcement.network_checks import check_network
 from dlcompanion.reinforcement.numpy_policy import dense_network, in_numpy
 from dlcompanion.reinforcement.returns import reward_to_go
 from dlcompanion.training import CompositeOptimizer, StepModel
@@ -139,15 +140,11 @@ class PolicyWithBaseline(StepModel):
         def on_baseline():
             return baseline_loss(self._values(observations), returns, weights)
 
-        variables = self.policy.trainable_variables
-        (policy_loss, (logits, values)), gradients = self.value_and_grad(
-            on_policy, variables, has_aux=True
+        policy_loss, (logits, values) = self.descend(
+            on_policy, self.policy.trainable_variables, has_aux=True
         )
-        self.optimizer.apply(gradients, variables)
-        variables = self.baseline.trainable_variables
         for _ in range(self.baseline_steps):
-            _, gradients = self.value_and_grad(on_baseline, variables)
-            self.optimizer.apply(gradients, variables)
+            self.descend(on_baseline, self.baseline.trainable_variables)
 
         logs = ops.log_softmax(logits)
         spread = _mean(ops.square(returns - _mean(returns, weights)), weights)
@@ -166,16 +163,6 @@ class PolicyWithBaseline(StepModel):
             "baseline": keras.saving.serialize_keras_object(self.baseline),
             "baseline_steps": self.baseline_steps,
         }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        parts = {
-            name: keras.saving.deserialize_keras_object(
-                config[name], custom_objects=custom_objects
-            )
-            for name in ("policy", "baseline")
-        }
-        return cls(**{**config, **parts})
 
 
 class REINFORCE(Agent):
@@ -275,8 +262,8 @@ class REINFORCE(Agent):
             policy = dense_network(shape, actions, 0.01, seeds[0], "policy")
         if baseline is None:
             baseline = dense_network(shape, 1, 1.0, seeds[1], "baseline")
-        _check_fits("policy", policy, shape, actions)
-        _check_fits("baseline", baseline, shape, 1)
+        check_network("policy", policy, {"observations": shape}, (actions,))
+        check_network("baseline", baseline, {"observations": shape}, (1,))
         learner = PolicyWithBaseline(policy, baseline, baseline_steps, name="learner")
         learner.build((None, *shape))
         learner.compile(
@@ -323,22 +310,3 @@ class REINFORCE(Agent):
             "optimizer": learner.optimizer["policy"],
             "baseline_optimizer": learner.optimizer["baseline"],
         }
-
-
-def _check_fits(name, model, observation_shape, outputs):
-    if not isinstance(model, keras.Model):
-        raise ValueError(f"{name} must be a keras.Model. Received: {name}={model!r}")
-    observations = np.zeros((1, *observation_shape), "float32")
-    try:
-        shape = tuple(model(observations, training=False).shape)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f"The {name} must take observations of shape {observation_shape}. "
-            f"Received: {name}={model.name!r}, which raised {error}"
-        ) from error
-    if shape != (1, outputs):
-        raise ValueError(
-            f"The {name} must give (batch, {outputs}) for this environment. "
-            f"Received: {name}={model.name!r} with output shape (batch, "
-            f"{', '.join(map(str, shape[1:]))})"
-        )

@@ -100,26 +100,14 @@ class PolicyValue(StepModel):
             parts = search_policy_loss(logits, policies), outcome_loss(values, outcomes)
             return parts[0] + parts[1], parts
 
-        variables = self.network.trainable_variables
-        if variables:
-            (total, parts), gradients = self.value_and_grad(
-                loss, variables, has_aux=True
-            )
-            self.optimizer.apply(gradients, variables)
-        else:  # it is frozen
-            total, parts = loss()
+        total, parts = self.descend(
+            loss, self.network.trainable_variables, has_aux=True
+        )
         return {"loss": total, "policy_loss": parts[0], "value_loss": parts[1]}
 
     def get_config(self):
         network = keras.saving.serialize_keras_object(self.network)
         return {**super().get_config(), "network": network}
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        network = keras.saving.deserialize_keras_object(
-            config["network"], custom_objects=custom_objects
-        )
-        return cls(**{**config, "network": network})
 
 
 def policy_value_network(observation_shape, actions, seed, units=128):
@@ -161,39 +149,3 @@ def policy_value_network(observation_shape, actions, seed, units=128):
     logits = dense(actions, "linear", "logits", 0.01)(hidden)
     value = dense(1, "tanh", "value", 0.01)(hidden)
     return keras.Model(inputs, [logits, value], name="network")
-
-
-def check_network(network, observation_shape, actions):
-    """Refuse what is no network with two heads for a game.
-
-    Args:
-        network: What was given.
-        observation_shape: Tuple, the shape of one observation.
-        actions: Integer, the number of logits.
-
-    Raises:
-        ValueError: If it is no model, or its inputs or outputs have other shapes.
-
-    Example:
-        >>> check_network(policy_value_network((3, 3, 2), 9, 0), (3, 3, 2), 9)
-    """
-    if not isinstance(network, keras.Model):
-        raise ValueError(
-            f"network must be a keras.Model. Received: network={network!r}"
-        )
-    try:
-        outputs = network(np.zeros((1, *observation_shape), "float32"), training=False)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f"The network must take observations of shape {observation_shape}. "
-            f"Received: network={network.name!r}, which raised {error}"
-        ) from error
-    shapes = None
-    if isinstance(outputs, (list, tuple)):
-        shapes = [tuple(x.shape)[1:] for x in outputs]
-    if shapes != [(actions,), (1,)]:
-        raise ValueError(
-            f"The network must give a list of logits (batch, {actions}) and values "
-            f"(batch, 1). Received: network={network.name!r} with outputs "
-            f"{shapes if shapes else type(outputs).__name__}"
-        )

@@ -6,19 +6,16 @@ import numpy as np
 from dlcompanion.checks import check_count, check_number
 from dlcompanion.reinforcement.agent import WEIGHTS
 from dlcompanion.reinforcement.environments import Environments
+from dlcompanion.reinforcement.judgement import Explained, judge
+from dlcompanion.reinforcement.network_checks import check_network, check_separate
 from dlcompanion.reinforcement.numpy_policy import (
     AppendLogStd,
     dense_network,
     in_numpy,
 )
-from dlcompanion.reinforcement.policy_gradient import _check_fits
 from dlcompanion.reinforcement.proximal_policy import ProximalPolicy
-from dlcompanion.reinforcement.segment_agent import (
-    SegmentAgent,
-    explained_variance,
-    judge,
-    rows_of,
-)
+from dlcompanion.reinforcement.segment_agent import SegmentAgent
+from dlcompanion.reinforcement.segments import rows_of
 
 
 class PPO(SegmentAgent):
@@ -155,14 +152,10 @@ class PPO(SegmentAgent):
         if critic is None:
             seed = self.number(WEIGHTS, 1)
             critic = dense_network(shape, 1, 1.0, seed, "critic")
-        _check_fits("policy", policy, shape, distribution.outputs)
-        _check_fits("critic", critic, shape, 1)
-        if {id(v) for v in policy.variables} & {id(v) for v in critic.variables}:
-            raise ValueError(
-                "policy and critic must not share layers: loaded from a file, they "
-                f"would no longer. Received: policy={policy.name!r}, "
-                f"critic={critic.name!r} with common variables"
-            )
+        seen = {"observations": shape}
+        check_network("policy", policy, seen, (distribution.outputs,))
+        check_network("critic", critic, seen, (1,))
+        check_separate(policy=policy, critic=critic)
         learner = ProximalPolicy(
             policy,
             critic,
@@ -178,13 +171,13 @@ class PPO(SegmentAgent):
         )
         self.attach(learner)
         self._values = in_numpy(critic)
-        self._judged = []
+        self._explained = Explained()
 
     def digest(self, segment, random):
         """An update phase: ``epochs`` times over the segment."""
         self._values.refresh()
         advantages, returns = judge(segment, self._values, self.discount, self.trace)
-        self._judged.append([x[segment.played] for x in (advantages, returns)])
+        self._explained.add(advantages, returns, segment.played)
         observations, actions, advantages, returns, played = (
             rows_of(x)
             for x in (
@@ -204,12 +197,7 @@ class PPO(SegmentAgent):
 
     def summarise(self, logs):
         """Means, and how much of the epoch's returns the critic explains."""
-        judged = [np.concatenate(x) for x in zip(*self._judged, strict=True)]
-        self._judged = []
-        return {
-            **super().summarise(logs),
-            "explained_variance": explained_variance(*judged),
-        }
+        return super().summarise(logs) | {"explained_variance": self._explained.take()}
 
     @staticmethod
     def parts_of(learner):

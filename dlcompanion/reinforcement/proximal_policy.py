@@ -165,9 +165,7 @@ class ProximalPolicy(StepModel):
             total = total - self.entropy_weight * entropy
             return total, (policy_loss, value_loss, entropy, log_ratio)
 
-        variables = self.trainable_variables
-        (_, aux), gradients = self.value_and_grad(loss, variables, has_aux=True)
-        self.optimizer.apply(gradients, variables)
+        _, aux = self.descend(loss, self.trainable_variables, has_aux=True)
         policy_loss, value_loss, entropy, log_ratio = aux
         ratio = ops.exp(log_ratio)
         outside = ops.cast(ops.abs(ratio - 1.0) > clip_range, ratio.dtype)
@@ -188,15 +186,6 @@ class ProximalPolicy(StepModel):
             "value_weight": self.value_weight,
             "entropy_weight": self.entropy_weight,
         }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-        for name in ("policy", "critic", "distribution", "clip_range"):
-            config[name] = keras.saving.deserialize_keras_object(
-                config[name], custom_objects=custom_objects
-            )
-        return cls(**config)
 
 
 def squared_error(values, returns, weights):

@@ -8,6 +8,7 @@ from dlcompanion.checks import check_count, check_number
 from dlcompanion.reinforcement.categorical_q import CategoricalQ
 from dlcompanion.reinforcement.dqn import DQN
 from dlcompanion.reinforcement.dueling_head import DuelingHead
+from dlcompanion.reinforcement.network_checks import check_network
 from dlcompanion.reinforcement.noisy_dense import NoisyDense
 from dlcompanion.reinforcement.prioritized_replay import PrioritizedReplay
 
@@ -150,17 +151,13 @@ class Rainbow(DQN):
         """Refuse a network that does not fit the spaces."""
         if self.atoms is None:
             return super().check_network(network, shape, actions)
-        if not isinstance(network, keras.Model):
-            raise ValueError(
-                f"network must be a keras.Model. Received: network={network!r}"
-            )
-        got = tuple(network(np.zeros((1, *shape), "float32"), training=False).shape)
-        if got != (1, actions, self.atoms):
-            raise ValueError(
-                f"The network must give (batch, {actions}, {self.atoms}) for this "
-                "environment, logits of a distribution for each action. "
-                f"Received: output shape (batch, {', '.join(map(str, got[1:]))})"
-            )
+        check_network(
+            "network",
+            network,
+            {"observations": shape},
+            (actions, self.atoms),
+            "logits of a distribution for each action",
+        )
 
     def make_learner(self, network, double, target_every, delta):
         """What learns."""

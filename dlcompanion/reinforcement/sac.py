@@ -1,13 +1,12 @@
 """Soft actor-critic: real actions, learned from whatever was ever played."""
 
 import keras
-import numpy as np
 
 from dlcompanion.checks import check_count, check_number
 from dlcompanion.reinforcement.agent import WEIGHTS
 from dlcompanion.reinforcement.environments import Environments
+from dlcompanion.reinforcement.network_checks import check_network, check_separate
 from dlcompanion.reinforcement.numpy_policy import dense_network
-from dlcompanion.reinforcement.policy_gradient import _check_fits
 from dlcompanion.reinforcement.replay_buffer import ReplayBuffer, n_step_transitions
 from dlcompanion.reinforcement.segment_agent import SegmentAgent
 from dlcompanion.reinforcement.soft_actor_critic import SoftActorCritic
@@ -89,7 +88,7 @@ class SAC(SegmentAgent):
         >>> history = agent.fit(steps=96, verbose=0)
         >>> sorted(history.history)[:3]
         ['critic_loss', 'entropy', 'length_mean']
-        >>> agent.predict(np.zeros(3, "float32")).shape
+        >>> agent.predict([1.0, 0.0, 0.0]).shape
         (1,)
 
     References:
@@ -160,10 +159,11 @@ class SAC(SegmentAgent):
         learner = SoftActorCritic(
             policy, critics, temperature, target_entropy, target_rate, name="learner"
         )
-        _check_fits("policy", policy, shape, 2 * self.size)
+        seen = {"observations": shape}
+        check_network("policy", policy, seen, (2 * self.size,))
         for critic in critics:
-            _check_critic(critic, shape, self.size)
-        _check_separate([policy, *critics])
+            check_network("critic", critic, {**seen, "actions": (self.size,)}, (1,))
+        check_separate(policy=policy, first_critic=critics[0], second_critic=critics[1])
         optimizers = {
             "policy": optimizer or keras.optimizers.Adam(0.001),
             "critics": critic_optimizer or keras.optimizers.Adam(0.001),
@@ -219,34 +219,3 @@ def dense_critic(observation_shape, size, seed, name):
     joined = keras.layers.Concatenate()([flat, actions])
     dense = dense_network((joined.shape[-1],), 1, 1.0, seed, name, "relu")
     return keras.Model([observations, actions], dense(joined), name=name)
-
-
-def _check_critic(critic, observation_shape, size):
-    inputs = [
-        np.zeros((1, *observation_shape), "float32"),
-        np.zeros((1, size), "float32"),
-    ]
-    try:
-        if len(getattr(critic, "inputs", None) or inputs) != 2:
-            raise ValueError(f"it has {len(critic.inputs)} inputs")
-        shape = tuple(critic(inputs, training=False).shape)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
-            "A critic must take [observations, actions] of shapes (batch, "
-            f"{', '.join(map(str, observation_shape))}) and (batch, {size}). "
-            f"Received: critic={critic.name!r}, which raised {error}"
-        ) from error
-    if shape != (1, 1):
-        raise ValueError(
-            "A critic must give (batch, 1). "
-            f"Received: critic={critic.name!r} with output shape {shape}"
-        )
-
-
-def _check_separate(networks):
-    seen = [id(v) for network in networks for v in network.variables]
-    if len(seen) != len(set(seen)):
-        raise ValueError(
-            "policy and critics must not share layers: loaded from a file, they would "
-            f"no longer. Received: {[n.name for n in networks]} with common variables"
-        )

@@ -120,3 +120,19 @@ class Stream:
             Two lists, one entry an environment.
         """
         return self._total.tolist(), self._length.tolist()
+
+
+def rows_of(x):
+    """``(time, environments, ...)`` to ``(time * environments, ...)``.
+
+    Args:
+        x: Array.
+
+    Returns:
+        Array.
+
+    Example:
+        >>> rows_of(np.zeros((3, 2, 4))).shape
+        (6, 4)
+    """
+    return x.reshape(-1, *x.shape[2:])

@@ -5,7 +5,7 @@ from keras import ops
 
 from dlcompanion.checks import check_number
 from dlcompanion.reinforcement.tanh_gaussian import TanhGaussian
-from dlcompanion.training import StepModel
+from dlcompanion.reinforcement.target_networks import TargetedModel, frozen_copy
 
 
 def soft_targets(rewards, discounts, values, log_probs, temperature):
@@ -98,7 +98,7 @@ def entropy_temperature_loss(log_temperature, log_probs, target_entropy):
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
-class SoftActorCritic(StepModel):
+class SoftActorCritic(TargetedModel):
     r"""A policy, two critics with their slow targets, and a temperature.
 
     One step of training, on observations :math:`s` with ``y = (actions, rewards,
@@ -173,17 +173,11 @@ class SoftActorCritic(StepModel):
         self.target_rate = check_number("target_rate", target_rate, 0, 1)
         self.policy = policy
         self.critics = list(critics)
-        self.targets = [_frozen_copy(critic) for critic in critics]
+        self.targets = [frozen_copy(critic) for critic in critics]
 
     @property
-    def trainable(self):
-        return super().trainable
-
-    @trainable.setter
-    def trainable(self, value):
-        keras.Model.trainable.fset(self, value)
-        for target in getattr(self, "targets", ()):  # thawing is not for them
-            target.trainable = False
+    def target_networks(self):
+        return self.targets
 
     def build(self, input_shape):
         # the networks were built by whoever made them
@@ -222,25 +216,25 @@ class SoftActorCritic(StepModel):
 
         def on_critics():
             values = _values(self.critics, observations, actions)
-            return soft_critic_loss(values, expected), ()
+            return soft_critic_loss(values, expected)
 
         def on_policy():
             drawn, log_probs = draw(self._outputs(observations), noise[:, 0])
             values = _values(self.critics, observations, drawn)
             return soft_policy_loss(values, log_probs, temperature), log_probs
 
-        critic_loss, _ = self._descend(on_critics, _trainable(self.critics))
-        policy_loss, log_probs = self._descend(
-            on_policy, self.policy.trainable_variables
+        critic_loss = self.descend(on_critics, _trainable(self.critics))
+        policy_loss, log_probs = self.descend(
+            on_policy, self.policy.trainable_variables, has_aux=True
         )
         log_probs = ops.stop_gradient(log_probs)
 
         def on_temperature():
             log = self.log_temperature.value
-            return entropy_temperature_loss(log, log_probs, goal), ()
+            return entropy_temperature_loss(log, log_probs, goal)
 
         if learned and self.log_temperature.trainable:
-            self._descend(on_temperature, [self.log_temperature])
+            self.descend(on_temperature, [self.log_temperature])
         for target, critic in zip(self.targets, self.critics, strict=True):
             for slow, quick in zip(target.weights, critic.weights, strict=True):
                 slow.assign(slow + self.target_rate * (quick - slow))
@@ -250,13 +244,6 @@ class SoftActorCritic(StepModel):
             "entropy": -ops.mean(log_probs),
             "temperature": ops.convert_to_tensor(temperature, "float32"),
         }
-
-    def _descend(self, loss, variables):
-        if not variables:  # they are frozen
-            return loss()
-        value, gradients = self.value_and_grad(loss, variables, has_aux=True)
-        self.optimizer.apply(gradients, variables)
-        return value
 
     def optimizer_variables(self):
         """Which variables each optimizer trains.
@@ -284,16 +271,6 @@ class SoftActorCritic(StepModel):
             "target_rate": self.target_rate,
         }
 
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        def made(part):
-            return keras.saving.deserialize_keras_object(
-                part, custom_objects=custom_objects
-            )
-
-        critics = [made(critic) for critic in config["critics"]]
-        return cls(**{**config, "policy": made(config["policy"]), "critics": critics})
-
 
 def _values(critics, observations, actions):
     """What each critic says, ``(critics, batch)``."""
@@ -303,11 +280,3 @@ def _values(critics, observations, actions):
 
 def _trainable(models):
     return [v for model in models for v in model.trainable_variables]
-
-
-def _frozen_copy(model):
-    serialized = keras.saving.serialize_keras_object(model)
-    copy = keras.saving.deserialize_keras_object(serialized)
-    copy.set_weights(model.get_weights())
-    copy.trainable = False
-    return copy

@@ -170,6 +170,25 @@ class StepModel(keras.Model):
         loss = loss * backend.replicas()
         return ((loss, aux) if has_aux else loss), gradients
 
+    def descend(self, f, variables, *, has_aux=False):
+        """One step of the optimizer down the gradient of ``f``, inside ``update``.
+
+        Args:
+            f: As of :meth:`value_and_grad`.
+            variables: List of Keras variables. If there are none, as those of a frozen
+                network, ``f`` is evaluated and nothing learns.
+            has_aux: Boolean, whether ``f`` returns a pair.
+
+        Returns:
+            The loss before the step, or ``(loss, aux)``.
+        """
+        variables = list(variables)
+        if not variables:
+            return f()
+        result, gradients = self.value_and_grad(f, variables, has_aux=has_aux)
+        self.optimizer.apply(gradients, variables)
+        return result
+
     def optimizer_variables(self):
         """Which variables each optimizer of a CompositeOptimizer trains.
 
@@ -279,6 +298,19 @@ class StepModel(keras.Model):
         super().compile(optimizer, *args, auto_scale_loss=False, **kwargs)
         if isinstance(optimizer, CompositeOptimizer):
             optimizer.find_variables_with(self.optimizer_variables)
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """The model of a config in which ``get_config`` has serialized its parts."""
+
+        def made(part):
+            if not isinstance(part, dict | list):
+                return part
+            return keras.saving.deserialize_keras_object(
+                part, custom_objects=custom_objects
+            )
+
+        return cls(**{name: made(part) for name, part in config.items()})
 
     def compile_from_config(self, config):
         if type(self).compile is not StepModel.compile:

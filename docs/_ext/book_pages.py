@@ -9,6 +9,7 @@ import json
 import book
 from docutils import nodes
 from docutils.parsers.rst import directives, roles
+from learning_curves import learning_curves
 from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
@@ -292,7 +293,10 @@ class Benchmarks(BookDirective):
         lines += row(*(book.escape(c.replace("_", " ")) for c in columns))
         for r in data["rows"]:
             lines += row(*(cell(r.get(c, "")) for c in columns))
-        lines += ["", ".. code-block:: console", "", f"   $ {data['command']}", ""]
+        lines.append("")
+        if any("curve" in run for run in data.get("runs", ())):
+            lines += learning_curves(data["runs"])
+        lines += [".. code-block:: console", "", f"   $ {data['command']}", ""]
         about = f"{data['date'][:10]} · {data['machine']} · {versions(data)}"
         lines += [f":muted:`{book.escape(about)}`"]
         return self.section(title, lines, label=file.stem)

@@ -11,7 +11,6 @@ from dlcompanion.reinforcement import (
     policy_value_network,
     search_policy_loss,
 )
-from dlcompanion.reinforcement.policy_value import check_network
 from dlcompanion.testing import check_model
 
 RNG = np.random.default_rng(0)
@@ -110,23 +109,3 @@ def test_the_default_network_knows_nothing_at_first():
     boards = RNG.integers(0, 2, (20, 3, 3, 2)).astype("float32")
     logits, values = map(ops.convert_to_numpy, a(boards))
     assert np.abs(logits).max() < 0.5 and np.abs(values).max() < 0.5
-    check_network(a, (3, 3, 2), 9)
-
-
-@pytest.mark.parametrize(
-    "network, message",
-    [
-        ("dense", "must be a keras.Model. Received: network='dense'"),
-        (two_heads(), r"take observations of shape \(3, 3, 2\).*Received: network="),
-        (policy_value_network((3, 3, 2), 7, 0), r"batch, 9.*with outputs \[\(7,\)"),
-        (
-            keras.Sequential(
-                [keras.Input((3, 3, 2)), layers.Flatten(), layers.Dense(9)]
-            ),
-            "a list of logits.*Received: network=",
-        ),
-    ],
-)
-def test_refuses_networks(network, message):
-    with pytest.raises(ValueError, match=message):
-        check_network(network, (3, 3, 2), 9)

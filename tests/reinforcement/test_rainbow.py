@@ -203,7 +203,7 @@ def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
         ({"network": "mlp"}, "must be a keras.Model. Received: network='mlp'"),
         (
             {"network": keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])},
-            r"must give \(batch, 2, 51\).*Received: output shape \(batch, 2\)",
+            r"give \(batch, 2, 51\).*Received: network=.*shape \(batch, 2\)",
         ),
         ({"batch_size": 0}, "Received: batch_size=0"),
         ({"environment": "Pendulum-v1"}, "Received: action_space="),
