@@ -1,13 +1,11 @@
 """Agent: what every agent of this chapter does around its own way of learning."""
 
-import time
-
-import keras
 import numpy as np
 
 from dlcompanion.checks import check_count
 from dlcompanion.reinforcement import agent_file
 from dlcompanion.reinforcement.numpy_policy import in_numpy
+from dlcompanion.reinforcement.training_loop import TrainingLoop
 
 # What random numbers are for: each purpose has its own stream.
 RESETS, ACTIONS, WEIGHTS, EVALUATION = range(4)
@@ -115,23 +113,12 @@ class Agent:
                 or output of the policy is not finite.
         """
         check_count("steps", steps)
-        if verbose not in ("auto", 0, 1, 2):
-            raise ValueError(
-                f'verbose must be "auto", 0, 1 or 2. Received: verbose={verbose!r}'
-            )
         begin, target = self.steps, self.steps - self._overshoot + steps
+        shown = ["return_mean", "steps_per_second"]
+        loop = TrainingLoop(self.learner, callbacks, verbose, target - begin, shown)
         self._overshoot = 0
-        progress = _Progress(verbose, target - begin)
-        learner = self.learner
-        learner.stop_training = False
-        callbacks = keras.callbacks.CallbackList(
-            callbacks, add_history=True, model=learner, steps=1, verbose=0
-        )
-        callbacks.on_train_begin()
-        logs = None
-        while self.steps < target and not learner.stop_training:
-            callbacks.on_epoch_begin(self.rollouts)
-            callbacks.on_train_batch_begin(0)
+        while self.steps < target and not self.learner.stop_training:
+            loop.begin(self.rollouts)
             episodes = self._rollout()
             logs = {
                 "return_mean": float(episodes.returns.mean()),
@@ -140,15 +127,13 @@ class Agent:
             }
             self.steps += episodes.playing.size
             self.rollouts += 1
-            logs |= {"steps": self.steps, **progress.speed(self.steps - begin)}
-            callbacks.on_train_batch_end(0, logs)
-            callbacks.on_epoch_end(self.rollouts - 1, logs)
-            ending = self.steps >= target or learner.stop_training
-            progress.show(self.rollouts, self.steps - begin, logs, ending)
-        if not learner.stop_training:
+            done = self.steps - begin
+            logs |= {"steps": self.steps, "steps_per_second": done / loop.seconds}
+            label = f"Rollout {self.rollouts}, step {done}/{target - begin}"
+            loop.end(logs, done, label)
+        if not self.learner.stop_training:
             self._overshoot = self.steps - target
-        callbacks.on_train_end(logs)
-        return learner.history
+        return loop.finish()
 
     def learn(self, total_timesteps, **kwargs):
         """:meth:`fit` under the name that Stable-Baselines3 has for it.
@@ -362,28 +347,3 @@ class Agent:
     def parts_of(learner):
         """The arguments of the constructor that a loaded learner stands for."""
         raise NotImplementedError("an agent says which arguments its learner holds")
-
-
-class _Progress:
-    """What ``fit`` shows: a bar with time left, or a line a rollout."""
-
-    def __init__(self, verbose, steps):
-        self.verbose = 1 if verbose == "auto" else verbose
-        self.total = steps
-        self.began = time.perf_counter()
-        self.bar = None
-        if self.verbose == 1 and steps > 0:
-            shown = ["return_mean", "steps_per_second"]
-            self.bar = keras.utils.Progbar(steps, stateful_metrics=shown)
-
-    def speed(self, done):
-        seconds = time.perf_counter() - self.began
-        return {"steps_per_second": done / max(seconds, 1e-9)}
-
-    def show(self, rollouts, done, logs, ending):
-        if self.bar:
-            shown = [(k, logs[k]) for k in ("return_mean", "steps_per_second")]
-            self.bar.update(min(done, self.total), shown, finalize=ending)
-        elif self.verbose == 2:
-            parts = [f"{name}: {value:.4g}" for name, value in logs.items()]
-            print(f"Rollout {rollouts}, step {done}/{self.total}: " + ", ".join(parts))

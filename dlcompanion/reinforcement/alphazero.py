@@ -16,6 +16,7 @@ from dlcompanion.reinforcement.policy_value import (
     policy_value_network,
 )
 from dlcompanion.reinforcement.self_play import PositionMemory, self_play
+from dlcompanion.reinforcement.training_loop import TrainingLoop
 from dlcompanion.reinforcement.tree_search import (
     draw_actions,
     legal_softmax,
@@ -161,36 +162,16 @@ class AlphaZero:
                 is not finite.
         """
         check_count("iterations", iterations)
-        if verbose not in ("auto", 0, 1, 2):
-            raise ValueError(
-                f'verbose must be "auto", 0, 1 or 2. Received: verbose={verbose!r}'
-            )
-        learner = self.learner
-        learner.stop_training = False
-        callbacks = keras.callbacks.CallbackList(
-            callbacks, add_history=True, model=learner, steps=1, verbose=0
+        loop = TrainingLoop(
+            self.learner, callbacks, verbose, iterations, ["loss", "draws"]
         )
-        bar = None
-        if verbose in ("auto", 1):
-            bar = keras.utils.Progbar(iterations, stateful_metrics=["loss", "draws"])
-        callbacks.on_train_begin()
-        logs = None
-        for done in range(1, iterations + 1):
-            callbacks.on_epoch_begin(self.iterations)
-            callbacks.on_train_batch_begin(0)
+        done = 0
+        while done < iterations and not self.learner.stop_training:
+            loop.begin(self.iterations)
             logs = self._iterate()
-            callbacks.on_train_batch_end(0, logs)
-            callbacks.on_epoch_end(self.iterations - 1, logs)
-            if bar:
-                shown = [(name, logs[name]) for name in ("loss", "draws")]
-                bar.update(done, shown, finalize=learner.stop_training or None)
-            elif verbose == 2:
-                parts = [f"{name}: {value:.4g}" for name, value in logs.items()]
-                print(f"Iteration {self.iterations}: " + ", ".join(parts))
-            if learner.stop_training:
-                break
-        callbacks.on_train_end(logs)
-        return learner.history
+            done += 1
+            loop.end(logs, done, f"Iteration {self.iterations}")
+        return loop.finish()
 
     def _iterate(self):
         began = time.perf_counter()

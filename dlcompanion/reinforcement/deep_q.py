@@ -161,6 +161,7 @@ class DeepQ(TargetedModel):
         self.double = bool(double)
         self.network = self.policy = network
         self.target_network = target_network or frozen_copy(network)
+        freeze(self.target_network)
 
     @property
     def target_networks(self):
