@@ -719,3 +719,29 @@ def test_another_number_of_seeds_is_refused():
     del store["seed_generator_1"]
     with pytest.raises(ValueError, match="saved=1, present=2"):
         layer.load_own_variables(store)
+
+
+# -- descend ---------------------------------------------------------------------------
+
+
+def test_descend_is_one_step_of_the_optimizer():
+    class Point(StepModel):
+        def build(self, input_shape):
+            self.at = self.add_weight(shape=(), initializer="ones")
+
+        def update(self, data):
+            loss, twice = self.descend(
+                lambda: (self.at**2, 2 * self.at), self.trainable_variables, has_aux=True
+            )
+            return {"loss": loss, "twice": twice}
+
+    model = Point()
+    model.build((None, 2))
+    model.compile(keras.optimizers.SGD(0.25))
+    logs = model.train_on_batch(X, return_dict=True)
+    assert (logs["loss"], logs["twice"]) == (1.0, 2.0)
+    assert float(numpy(model.at)) == 0.5
+    model.trainable = False
+    logs = model.train_on_batch(X, return_dict=True)  # it is evaluated all the same
+    assert (float(logs["loss"]), float(logs["twice"])) == (0.25, 1.0)
+    assert float(numpy(model.at)) == 0.5
