@@ -6,9 +6,9 @@ REINFORCE learns from whole episodes: it plays until the pole has fallen eight t
 and makes one step. An actor-critic has someone who says after thirty-two steps what
 the rest will be worth, and learns at once. :class:`~dlcompanion.reinforcement.A2C` is
 the plain form of the idea on which nearly all of today's policy gradients are built.
-This page lets it balance the pole beside REINFORCE and beside a coin, finds that it is
-quicker to update and less steady, and asks what happens if the critic is trusted
-blindly, and what became of a critic that had gone blind itself.
+This page lets it balance the pole beside REINFORCE and beside a coin, says what it took
+until every seed held it, and asks what happens if the critic is trusted blindly, and
+what became of a critic that had gone blind itself.
 
 Prerequisites: :doc:`/gallery/reinforcement/plot_policy_gradient` and
 :doc:`/gallery/reinforcement/plot_generalized_advantage`. Notation: :doc:`/notation`.
@@ -47,11 +47,11 @@ from dlcompanion.reinforcement import A2C, REINFORCE, Environments
 keras.utils.set_random_seed(0)
 
 # %%
-# The same number of steps of the environment for all, and for the actor a learning rate
-# that falls to zero. The rates of A2C, its discount, its critic and the schedule were
-# tuned on this pole, partly on these seeds; REINFORCE is as it comes. Three more agents
-# trust the critic blindly: with :math:`\lambda = 0` an action is judged by its opinion
-# of the next state alone.
+# The same number of steps of the environment for all, and for actor and critic learning
+# rates that fall to zero. The rates of A2C and its discount were chosen on this pole
+# with six other seeds; REINFORCE is as it comes. Three more agents trust the critic
+# blindly: with :math:`\lambda = 0` an action is judged by its opinion of the next state
+# alone.
 #
 # The critic begins near 0, and the returns are about 40. On the way there the tanh
 # units that serve the policy well saturate: such a critic says nearly the same of every
@@ -63,10 +63,14 @@ schedule = keras.optimizers.schedules.PolynomialDecay
 
 
 def train(seed, trace=0.95, steps=budget):
-    rate = schedule(0.005, steps // 256, end_learning_rate=0.0)
+    updates = steps // 256
+    rate = schedule(0.002, updates, end_learning_rate=0.0)
+    critic_rate = schedule(0.005, 5 * updates, end_learning_rate=0.0)
     agent = A2C(
         "CartPole-v1",
         optimizer=keras.optimizers.Adam(rate),
+        critic_optimizer=keras.optimizers.Adam(critic_rate),
+        entropy_weight=0.0,
         discount=0.98,
         trace=trace,
         seed=seed,
@@ -123,18 +127,22 @@ plt.show()
 #
 # - The same number of steps makes many times as many updates: the critic cuts the
 #   episode into pieces that can be learned from.
-# - That is not yet an advantage. On this pole REINFORCE, which was not tuned for it, is
-#   steadier, and some of the A2C's seeds stop far from the top.
-# - The critic, at least, is no constant: towards the end it explains more than nine
-#   tenths of the variance of the returns it is taught. They contain its own opinions,
-#   so the number flatters it; and where no pole falls all returns are equal, and there
-#   is nothing to explain.
+# - What it bought at first was unrest. With a rate of 0.005 that falls for the actor
+#   alone, and a reward for staying undecided (0.01 nats), one of these seeds ended at
+#   205 and the median at 378. Nothing holds the policy near the one that played, and
+#   one step in a bad direction is at once what the next steps are played with: smaller
+#   steps, for both networks, ending in none, are what steadied it.
+# - REINFORCE needs no such care here: it averages over whole episodes, and makes a
+#   ninth of the updates.
+# - The critic is no constant: towards the end it explains some three quarters of the
+#   variance of the returns it is taught. They contain its own opinions, so the number
+#   flatters it; and where no pole falls all returns are equal, and there is nothing to
+#   explain.
 # - Trusted blindly, such a critic is still worth listening to: with :math:`\lambda = 0`
 #   the policy learns. With the critic of exercise 3 it reached 46 at best, about twice
 #   the coin's return.
-# - The learning curves dip, some after they had reached the top, and not all recover.
-#   Nothing holds the policy near the one that played, and one step in a bad direction
-#   is at once what the next steps are played with.
+# - Longer runs, on three backends and until two evaluations in a row pass 475, stand
+#   with their curves on the page of :doc:`benchmarks </benchmarks>`.
 
 updates = [int(agent.learner.optimizer["policy"].iterations) for agent, _, _ in runs]
 explained = np.array([h["explained_variance"] for _, h, _ in runs])
@@ -153,14 +161,15 @@ claim(
     "greedy return of A2C after 48,000 steps, median, of 500 at most",
     np.median(trained),
     ">=",
-    250,
+    475,
     seeds=seeds,
 )
+claim("worst of the seeds", trained.min(), ">=", 400, seeds=seeds)
 claim(
     "worst of the seeds, in multiples of the coin's return",
     trained.min() / coin.mean(),
     ">",
-    4,
+    15,
     seeds=seeds,
 )
 claim(
@@ -171,17 +180,10 @@ claim(
     seeds=seeds,
 )
 claim(
-    "and yet REINFORCE is steadier: the worst of its seeds over that of A2C",
-    reinforce.min() / trained[:3].min(),
-    ">",
-    1.2,
-    seeds=3,
-)
-claim(
     "variance of the returns that the critic explains, last six epochs, median",
     np.median(explained[:, -6:]),
     ">",
-    0.7,
+    0.5,
     seeds=seeds,
 )
 claim(
@@ -196,8 +198,8 @@ claim(
 # Try it
 # ------
 #
-# 1. Set ``entropy_weight=0`` and look at ``history["entropy"]``. What do the seeds have
-#    in common that end badly?
+# 1. Set the rates to 0.005 and 0.01 and look at ``history["entropy"]``. What do the
+#    seeds have in common that end badly?
 # 2. With ``rollout_length=1`` and any :math:`\lambda`, which is the only advantage that
 #    is left?
 # 3. Give the critic two layers of 64 tanh units, ``critic_steps=1`` and Adam with a
