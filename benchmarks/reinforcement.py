@@ -130,7 +130,8 @@ def hyper_parameters(task, seed):
             "horizon": 1024,
         }
     if task == "DQN CartPole-v1":
-        # the rate falls on both sides; delta is 1 in Stable-Baselines3, and fixed
+        # Not the peer's: it keeps its rate, and learns less surely if the rate falls;
+        # its delta is 1, and cannot be set
         rate = falling(2.3e-3, most // 2)
         return {
             "network": relu_network(4, 2, seed),

@@ -60,7 +60,7 @@ def make(task, seed):
         return DQN(
             "MlpPolicy",
             make_vec_env("CartPole-v1", 1, seed=seed),
-            learning_rate=falls(2.3e-3),
+            learning_rate=2.3e-3,
             batch_size=64,
             buffer_size=100_000,
             learning_starts=1000,
