@@ -175,3 +175,30 @@ def test_a_repeated_step_has_a_gradient_with_xla_too(jit):
 
     found = backend.compile(slope, jit=jit)(ops.convert_to_tensor(2.0))
     np.testing.assert_allclose(numpy(found), 2 * 4 * 1.5**3, rtol=1e-6)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_scan_gives_all_outputs_and_a_gradient_with_xla_too(jit, count):
+    w, rows = keras.Variable(1.5), np.arange(1.0, count + 1, dtype="float32")
+
+    def step(carry, row):  # the output has another shape than the carry
+        carry = [w * carry[0] + row[0]]
+        return carry, {"twice": ops.stack([carry[0], 2.0 * carry[0]])}
+
+    def last(rows):
+        carry, outputs = backend.scan(step, [ops.zeros(())], [rows])
+        return carry[0], outputs["twice"]
+
+    def run(rows):
+        return autodiff.value_and_grad(
+            lambda: last(rows), variables=[w], has_aux=True
+        )()
+
+    (value, outputs), gradients = backend.compile(run, jit=jit)(rows)
+    powers = count - np.arange(1, count + 1)
+    want = np.polyval(rows, 1.5)
+    assert float(value) == pytest.approx(want) and outputs.shape == (count, 2)
+    np.testing.assert_allclose(numpy(outputs)[-1], [want, 2 * want], rtol=1e-6)
+    slope = np.sum(rows * powers * 1.5 ** np.maximum(powers - 1, 0))
+    np.testing.assert_allclose(numpy(gradients[0]), slope, rtol=1e-6)

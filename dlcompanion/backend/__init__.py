@@ -28,6 +28,7 @@ from dlcompanion.backend.variables import (
     compile,
     conditionally,
     repeat,
+    scan,
     write_back,
 )
 from dlcompanion.backend.vectorization import vectorize
@@ -53,6 +54,7 @@ __all__ = [
     "repeat",
     "replicas",
     "require",
+    "scan",
     "segment_sum",
     "set_random_state",
     "shuffled",

@@ -183,3 +183,61 @@ def repeat(count, body, value):
         (0, value),
         maximum_iterations=count,
     )[1]
+
+
+def scan(step, carry, rows):
+    """Apply ``carry, output = step(carry, row)`` to each row, in one compiled loop.
+
+    As :func:`keras.ops.scan`, which on TensorFlow wants outputs of the carry's shape
+    and has no gradient under XLA.
+
+    Args:
+        step: Function of the carry and a row, that returns both anew.
+        carry: Tensor or structure of tensors to begin with. It keeps its shapes and
+            types.
+        rows: Structure of tensors ``(rows, ...)``, with a static number of rows.
+
+    Returns:
+        The carry after the last row, and the outputs, each ``(rows, ...)``.
+
+    Example:
+        >>> total, sums = scan(
+        ...     lambda total, x: (total + x, total + x),
+        ...     keras.ops.zeros(()),
+        ...     keras.ops.ones((3,)),
+        ... )
+        >>> float(total), keras.ops.convert_to_numpy(sums).tolist()
+        (3.0, [1.0, 2.0, 3.0])
+    """
+    if keras.backend.backend() != "tensorflow":
+        # a function of its own: JAX would remember the variables of an earlier trace
+        return keras.ops.scan(lambda c, row: step(c, row), carry, rows)
+    import tensorflow as tf
+
+    count = keras.tree.flatten(rows)[0].shape[0]
+
+    def one(number, carry):
+        return step(carry, keras.tree.map_structure(lambda x: x[number], rows))
+
+    carry, first = one(0, carry)  # says what the outputs are
+    if count == 1:
+        return carry, keras.tree.map_structure(lambda y: y[None], first)
+    arrays = keras.tree.map_structure(
+        lambda y: tf.TensorArray(y.dtype, count, element_shape=y.shape).write(0, y),
+        first,
+    )
+
+    def body(number, carry, arrays):
+        carry, outputs = one(number, carry)
+        arrays = keras.tree.map_structure(
+            lambda array, y: array.write(number, y), arrays, outputs
+        )
+        return number + 1, carry, arrays
+
+    _, carry, arrays = tf.while_loop(
+        lambda number, *_: number < count,
+        body,
+        (1, carry, arrays),
+        maximum_iterations=count - 1,
+    )
+    return carry, keras.tree.map_structure(lambda array: array.stack(), arrays)

@@ -70,6 +70,10 @@ from dlcompanion.reinforcement.proximal_policy import (
 )
 from dlcompanion.reinforcement.rainbow import Rainbow
 from dlcompanion.reinforcement.ray_environments import ray_environments
+from dlcompanion.reinforcement.recurrent_policy import (
+    RecurrentPPO,
+    RecurrentProximalPolicy,
+)
 from dlcompanion.reinforcement.replay_buffer import ReplayBuffer, n_step_transitions
 from dlcompanion.reinforcement.returns import reward_to_go
 from dlcompanion.reinforcement.sac import SAC
@@ -152,6 +156,8 @@ __all__ = [
     "QLearning",
     "Rainbow",
     "RandomRollouts",
+    "RecurrentPPO",
+    "RecurrentProximalPolicy",
     "ReplayBuffer",
     "RunningStatistics",
     "SearchPlayer",

@@ -171,7 +171,9 @@ class Agent:
         return self._in_numpy(observations)
 
     def _finite_outputs(self, observations):
-        outputs = self._outputs(observations)
+        return self._finite(self._outputs(observations))
+
+    def _finite(self, outputs):
         if not np.isfinite(outputs).all():
             raise ValueError(
                 "The policy's output must be finite: training diverged, try a smaller "
@@ -198,6 +200,16 @@ class Agent:
         Raises:
             ValueError: If the shape is another or a value is not finite.
         """
+        batch, single = self._batch_of(observation)
+        self._in_numpy.refresh()
+        if deterministic:
+            actions = self._best(batch)
+        else:
+            actions = self._sample(batch, self._draws)
+        return self._to_user(actions, single)
+
+    def _batch_of(self, observation):
+        """A batch of observations, and whether a single one was meant."""
         observation = np.asarray(observation, "float32")
         shape = self.environments.observation_shape
         single = observation.shape == shape
@@ -210,12 +222,9 @@ class Agent:
             raise ValueError(
                 f"An observation must be finite. Received: observation={observation}"
             )
-        self._in_numpy.refresh()
-        batch = observation[None] if single else observation
-        if deterministic:
-            actions = self._best(batch)
-        else:
-            actions = self._sample(batch, self._draws)
+        return (observation[None] if single else observation), single
+
+    def _to_user(self, actions, single):
         actions = self.environments.to_environment(actions)
         if not single:
             return actions
@@ -248,7 +257,7 @@ class Agent:
             numbers = np.random.SeedSequence([number, len(returns)]).generate_state(2)
             random = np.random.default_rng(numbers[1])
             played = environments.play(
-                self._best if deterministic else lambda x, r=random: self._sample(x, r),
+                self._player(deterministic, random),
                 numbers[0],
                 self.horizon,
             )
@@ -262,6 +271,12 @@ class Agent:
             "length_mean": float(lengths.mean()),
             "episodes": episodes,
         }
+
+    def _player(self, deterministic, random):
+        """A function from observations to actions, for episodes from their reset on."""
+        if deterministic:
+            return self._best
+        return lambda observations: self._sample(observations, random)
 
     # -- keeping --------------------------------------------------------------------
 

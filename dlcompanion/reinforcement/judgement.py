@@ -29,6 +29,29 @@ def judge(segment, critic, discount, trace):
         critic(rows_of(x))[:, 0].reshape(segment.rewards.shape)
         for x in (segment.observations, segment.following)
     )
+    return judge_values(segment, values, after, discount, trace)
+
+
+def judge_values(segment, values, after, discount, trace):
+    """As :func:`judge`, of a critic that was asked before.
+
+    Args:
+        segment: :class:`~dlcompanion.reinforcement.Segment`.
+        values: Array ``(time, environments)``, of the observations.
+        after: Array of that shape, of those that follow.
+        discount: Number in [0, 1].
+        trace: Number in [0, 1].
+
+    Returns:
+        Two float32 arrays ``(time, environments)``.
+
+    Example:
+        >>> from dlcompanion.reinforcement import Segment
+        >>> ones, no = np.ones((2, 1)), np.zeros((2, 1), bool)
+        >>> segment = Segment(ones[..., None], ones, ones, ones[..., None], no, no, ~no)
+        >>> judge_values(segment, 0 * ones, 2 * ones, 0.5, 1.0)[0][:, 0].tolist()
+        [3.0, 2.0]
+    """
     after = np.where(segment.terminated, 0.0, after)
     advantages = generalized_advantages(
         segment.rewards, values, after, segment.ends, discount, trace

@@ -143,20 +143,17 @@ class PPO(SegmentAgent):
             )
         shape, distribution = environments.observation_shape, environments.distribution
         if policy is None:
-            seed = self.number(WEIGHTS, 0)
             real = environments.low is not None
             outputs = distribution.outputs // (2 if real else 1)
-            policy = dense_network(shape, outputs, 0.01, seed, "policy")
-            if real:
-                policy.add(AppendLogStd(name="log_std"))
+            seed = self.number(WEIGHTS, 0)
+            policy = self.make_network("policy", shape, outputs, 0.01, seed, real)
         if critic is None:
             seed = self.number(WEIGHTS, 1)
-            critic = dense_network(shape, 1, 1.0, seed, "critic")
-        seen = {"observations": shape}
-        check_network("policy", policy, seen, (distribution.outputs,))
-        check_network("critic", critic, seen, (1,))
+            critic = self.make_network("critic", shape, 1, 1.0, seed)
+        self.check_network("policy", policy, shape, distribution.outputs)
+        self.check_network("critic", critic, shape, 1)
         check_separate(policy=policy, critic=critic)
-        learner = ProximalPolicy(
+        learner = self.learner_class(
             policy,
             critic,
             distribution,
@@ -170,8 +167,29 @@ class PPO(SegmentAgent):
             optimizer or keras.optimizers.Adam(3e-4, epsilon=1e-5, global_clipnorm=0.5)
         )
         self.attach(learner)
-        self._values = in_numpy(critic)
         self._explained = Explained()
+
+    # -- the parts ------------------------------------------------------------------
+
+    learner_class = ProximalPolicy
+
+    def make_network(self, name, shape, outputs, last_scale, seed, spread=False):
+        """A network, if none was given."""
+        network = dense_network(shape, outputs, last_scale, seed, name)
+        if spread:
+            network.add(AppendLogStd(name="log_std"))
+        return network
+
+    def check_network(self, name, network, shape, outputs):
+        """Refuse a network that does not fit the spaces."""
+        check_network(name, network, {"observations": shape}, (outputs,))
+
+    def attach(self, learner):
+        """Take ``learner``, its policy to act with, its critic to judge with."""
+        super().attach(learner)
+        self._values = in_numpy(learner.critic)
+
+    # -- learning -------------------------------------------------------------------
 
     def digest(self, segment, random):
         """An update phase: ``epochs`` times over the segment."""

@@ -142,6 +142,10 @@ class ProximalPolicy(StepModel):
         values = self.critic(inputs, training=False)[:, 0]
         return outputs, ops.cast(values, "float32")  # whatever the networks compute in
 
+    def each_step(self, inputs):
+        """Outputs of the policy ``(steps, outputs)`` and values ``(steps,)``."""
+        return self(inputs)
+
     def update(self, data):
         data = keras.tree.map_structure(ops.convert_to_tensor, data, none_is_leaf=False)
         observations, y, weights = keras.utils.unpack_x_y_sample_weight(data)
@@ -154,7 +158,7 @@ class ProximalPolicy(StepModel):
             clip_range = clip_range(self.optimizer.iterations)
 
         def loss():
-            outputs, values = self(observations)
+            outputs, values = self.each_step(observations)
             log_ratio = self.distribution.log_prob(outputs, actions) - before
             policy_loss = clipped_surrogate_loss(
                 log_ratio, advantages, clip_range, weights

@@ -123,7 +123,9 @@ class SegmentAgent(Agent):
     def _rollout(self):
         """One epoch: play and learn in turns."""
         random = np.random.default_rng(self.number(ACTIONS, 1 + self.rollouts))
-        stream = Stream(self.environments, self.number(RESETS, self.rollouts))
+        self._stream = stream = Stream(
+            self.environments, self.number(RESETS, self.rollouts)
+        )
         playing, logs = [], []
         self.played = self.steps
         pieces = -(-self.horizon // self.rollout_length)
@@ -158,10 +160,14 @@ class SegmentAgent(Agent):
         self.normalizer.see_observations(segment)  # the policy that played has learned
         return logs
 
+    def _scaled(self, observations):
+        """Observations as the networks see them."""
+        if self.normalizer is None:
+            return observations
+        return self.normalizer.scaled_observations(observations)
+
     def _outputs(self, observations):
-        if self.normalizer is not None:
-            observations = self.normalizer.scaled_observations(observations)
-        return super()._outputs(observations)
+        return super()._outputs(self._scaled(observations))
 
     def arrays(self):
         """The statistics of the normalizer."""

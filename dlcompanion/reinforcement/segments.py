@@ -47,6 +47,9 @@ class Stream:
     Attributes:
         returns: List of the undiscounted returns of the episodes that have ended.
         lengths: List of their lengths.
+        begins: Boolean array ``(environments,)``, true where what is seen next does not
+            follow from what was seen before: after a reset, and while an environment
+            does nothing but reset itself.
 
     Example:
         >>> from dlcompanion.reinforcement import Environments
@@ -63,6 +66,7 @@ class Stream:
         self.observations, _ = environments.vector.reset(seed=int(seed))
         self.returns, self.lengths = [], []
         count = environments.count
+        self.begins = np.ones(count, bool)
         self._resetting = np.zeros(count, bool)
         self._total, self._length = np.zeros(count), np.zeros(count, int)
         self._step = 0
@@ -99,6 +103,7 @@ class Stream:
             following = environments._after(self.observations, ends, infos)
             _finite("observation", following, self._step)
             self._count(np.where(played, rewards, 0.0), played, ends)
+            self.begins = ends | ~played
             if not environments.same_step:
                 self._resetting = ends
             rows.append((seen, actions, rewards, following, terminated, ends, played))

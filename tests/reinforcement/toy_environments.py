@@ -171,3 +171,32 @@ class Careless(Corridor):
     def step(self, action):
         _, *others = super().step(action)
         return np.random.default_rng().random(2, "float32"), *others
+
+
+class Recall(gym.Env):
+    """A sign is shown at the first step, and asked for ``delay`` steps later.
+
+    Seen are the sign, 0 after the first step, and whether it is asked for: then action
+    1 is right for a positive sign and action 0 for a negative one, and pays 1.
+    """
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, delay=4):
+        self.delay = delay
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.sign, self.time = int(self.np_random.integers(2)) * 2 - 1, 0
+        return self.seen(), {}
+
+    def seen(self):
+        shown = self.sign if self.time == 0 else 0
+        return np.array([shown, self.time == self.delay], np.float32)
+
+    def step(self, action):
+        right = action == (self.sign > 0)
+        self.time += 1
+        over = self.time > self.delay
+        return self.seen(), float(over and right), over, False, {}
