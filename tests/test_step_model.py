@@ -731,9 +731,7 @@ def test_descend_is_one_step_of_the_optimizer():
 
         def update(self, data):
             loss, twice = self.descend(
-                lambda: (self.at**2, 2 * self.at),
-                self.trainable_variables,
-                has_aux=True,
+                lambda: (self.at**2, 2 * self.at), self.trainable_variables, has_aux=True
             )
             return {"loss": loss, "twice": twice}
 

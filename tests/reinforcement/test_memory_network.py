@@ -152,13 +152,19 @@ def one_input():
     [
         ("mlp", "policy must be a keras.Model. Received: policy='mlp'"),
         (one_input(), r"two inputs.*Received: policy='sequential.*' with inputs"),
-        (network(after=[dense(3)]), r"\(batch, 2\).*output shapes.*'batch', 3"),
-        (network(after=[dense(2)], turned=True), r"\(batch, 2\).*'batch', 5"),
+        (network(after=[dense(3)]), r"outputs \(batch, 2\).*Received.*\[\(3,\), \(5,"),
+        (
+            network(after=[dense(2)], turned=True),
+            r"outputs \(batch, 2\).*Received.*\[\(5,",
+        ),
         (
             keras.Model([x := keras.Input((4,)), keras.Input((5,))], [dense(2)(x)] * 2),
-            r"\(batch, 5\).*'batch', 2\)\]",
+            r"new states \(batch, 5\).*Received.*\[\(2,\), \(2,",
         ),
-        (keras.Model([x, keras.Input((5,))], dense(2)(x)), r"must give \[outputs, new"),
+        (
+            keras.Model([x, keras.Input((5,))], dense(2)(x)),
+            r"must give a list.*Received",
+        ),
         (keras.Model([x, keras.Input((2, 5))], [x, x]), "two inputs"),
         (
             recurrent_network((3,), 2, 1.0, 0, "net"),
