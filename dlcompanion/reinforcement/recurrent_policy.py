@@ -120,8 +120,8 @@ class RecurrentPPO(PPO):
     update costs is in proportion to it.
 
     Networks of dense layers with one :class:`keras.layers.GRUCell` among them act in
-    NumPy, others through a compiled call. On TensorFlow's CPU an agent with many
-    updates before it gains from XLA:
+    NumPy, others through a compiled call. On TensorFlow's CPU updates of a few
+    environments are up to three times as fast with XLA:
     ``agent.learner.compile(agent.learner.optimizer, jit_compile=True)``.
 
     Args:
@@ -265,6 +265,10 @@ class RecurrentPPO(PPO):
         return self._to_user(actions, single), states[0] if single else states
 
     # -- learning -------------------------------------------------------------------
+
+    def _rollout(self):
+        self._acted.clear()  # of a rollout that was broken off
+        return super()._rollout()
 
     def _take_in(self, segment, random):
         logs = super()._take_in(segment, random)

@@ -40,7 +40,7 @@ def adam(rate=0.03):
 def small(environment=Recall, inputs=2, outputs=2, **kwargs):
     """An agent whose update is cheap."""
     settings = {"seed": 0, "num_envs": 16, "rollout_length": 10, "horizon": 20}
-    settings |= {"batch_size": 80, "epochs": 4, "optimizer": adam()}
+    settings |= {"batch_size": 160, "epochs": 6, "optimizer": adam()}
     settings |= {"policy": net(inputs, outputs), "critic": net(inputs, 1, 5)}
     return RecurrentPPO(environment, **{**settings, **kwargs})
 
@@ -97,11 +97,11 @@ def test_the_pass_is_that_of_a_recurrent_layer_and_so_is_its_gradient():
 
     def ours():
         outputs, _ = learner([x, 0 * begins, h, g])
-        return ops.sum(weights * outputs), outputs
+        return ops.sum(ops.convert_to_tensor(weights) * outputs), outputs
 
     def keras_own():
         outputs = head(layer(x, initial_state=ops.convert_to_tensor(h)))
-        return ops.sum(weights * outputs), outputs
+        return ops.sum(ops.convert_to_tensor(weights) * outputs), outputs
 
     (_, got), gradients = autodiff.value_and_grad(
         ours, variables=cell.trainable_variables, has_aux=True
@@ -177,7 +177,7 @@ def test_one_update_is_that_of_the_same_steps_without_memory():
 def test_learns_what_has_to_be_remembered(seed):
     keras.utils.set_random_seed(seed)
     agent = small(seed=seed)
-    agent.fit(20 * 320, verbose=0)
+    agent.fit(12 * 320, verbose=0)
     assert agent.evaluate(episodes=40)["return_mean"] > 0.95
 
 
@@ -187,7 +187,7 @@ def test_each_sign_matters(turned, monkeypatch):
         right = getattr(proximal_policy, turned)
         monkeypatch.setattr(proximal_policy, turned, lambda *args: -right(*args))
     keras.utils.set_random_seed(1)
-    history = small(seed=1).fit(9 * 320, verbose=0).history
+    history = small(seed=1).fit(12 * 320, verbose=0).history
     played, error = np.mean(history["return_mean"][-4:]), history["value_loss"][-1]
     learned = {
         "clipped_surrogate_loss": played > 0.8,
@@ -205,13 +205,13 @@ def test_nothing_without_a_memory_learns_it():
             Recall,
             optimizer=adam(),
             rollout_length=10,
-            batch_size=80,
-            epochs=4,
+            batch_size=160,
+            epochs=6,
             horizon=20,
             num_envs=16,
             seed=seed,
         )
-        agent.fit(20 * 320, verbose=0)
+        agent.fit(12 * 320, verbose=0)
         assert 0.25 < agent.evaluate(episodes=40)["return_mean"] < 0.75
 
 
@@ -242,6 +242,7 @@ def test_what_learns_is_what_was_played(environment, normalizer):
         environment() if environment is same_step else environment,
         num_envs=4,
         batch_size=20,
+        epochs=4,
         horizon=30,
         normalizer=normalizer and normalizer(),
     )
@@ -337,6 +338,22 @@ def test_evaluation_begins_each_episode_with_an_empty_memory():
             np.testing.assert_array_equal(total, n * first)
 
 
+def test_a_rollout_that_was_broken_off_leaves_nothing_behind():
+    settings = {"num_envs": 2, "batch_size": 20, "horizon": 10, "epochs": 1}
+    settings |= {"policy": None, "critic": None}  # they follow from the seed
+    whole, broken = (small(Corridor, **settings) for _ in range(2))
+    vector = broken.environments.vector
+    step, vector.step = vector.step, lambda actions: vector.no_such_method()
+    with pytest.raises(AttributeError):
+        broken.fit(20, verbose=0)
+    assert broken._acted
+    vector.step = step
+    for agent in (whole, broken):
+        agent.fit(20, verbose=0)
+    for a, b in zip(whole.learner.weights, broken.learner.weights, strict=True):
+        np.testing.assert_array_equal(numpy(a), numpy(b))
+
+
 def test_predict_gives_the_state_back():
     agent = small(Recall)
     x = np.random.default_rng(0).normal(size=(7, 3, 2)).astype("float32")
@@ -364,6 +381,7 @@ def test_learns_real_actions():
         num_envs=8,
         rollout_length=4,
         batch_size=32,
+        epochs=4,
         horizon=8,
         optimizer=adam(keras.optimizers.schedules.PolynomialDecay(0.02, 160, 0.0)),
     )
