@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 from scipy import stats
+from toy_networks import softmax
 
 from dlcompanion.reinforcement import (
     Categorical,
@@ -15,11 +16,6 @@ from dlcompanion.reinforcement import (
 numpy = ops.convert_to_numpy
 OUTPUTS = np.random.default_rng(0).normal(size=(6, 6)).astype("float32")
 KINDS = [Categorical(6), MultiCategorical([2, 4]), DiagonalGaussian(3)]
-
-
-def softmax(x):
-    e = np.exp(x - x.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
 
 
 def test_log_probabilities_are_those_of_numpy_and_scipy():

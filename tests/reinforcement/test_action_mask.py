@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from toy_networks import net
 
 from dlcompanion import autodiff
 from dlcompanion.reinforcement import PPO, ActionMask, Categorical
@@ -70,7 +71,7 @@ def test_an_agent_never_plays_what_is_forbidden():
     agent = PPO(
         OneLeft,
         policy=policy,
-        critic=keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)]),
+        critic=net(4, 1),
         optimizer=keras.optimizers.Adam(0.05),
         rollout_length=2,
         batch_size=64,

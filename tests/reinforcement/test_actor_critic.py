@@ -1,29 +1,18 @@
 """Tests of dlcompanion.reinforcement.actor_critic."""
 
-import os
-import subprocess
-import sys
-
 import gymnasium as gym
 import keras
 import numpy as np
 import pytest
 from keras import ops
+from resume import assert_resumes
 from toy_environments import Choice, Corridor
+from toy_networks import net, softmax
 
 from dlcompanion.reinforcement import A2C, ActorCritic, Segment, Stream
 from dlcompanion.reinforcement import actor_critic as module
 from dlcompanion.testing import check_model
 from dlcompanion.training import CompositeOptimizer
-
-
-def softmax(logits):
-    e = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
-
-
-def net(inputs, outputs):
-    return keras.Sequential([keras.Input((inputs,)), keras.layers.Dense(outputs)])
 
 
 def test_contract():
@@ -208,36 +197,13 @@ def test_an_epoch_is_the_horizon():
     assert history.history["length_mean"] == [1.0]
 
 
-RESUME = """
-import sys
-import keras, numpy as np
-from dlcompanion.reinforcement import A2C
-agent = A2C.load(sys.argv[1])
-agent.fit(int(sys.argv[2]), verbose=0)
-state = agent.learner.variables + agent.learner.optimizer.variables
-np.savez(sys.argv[3], agent.steps, *[keras.ops.convert_to_numpy(v) for v in state])
-"""
-
-
 @pytest.mark.slow  # the new process imports Keras and its backend
 def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
     settings = {"num_envs": 4, "rollout_length": 10, "horizon": 50, "trace": 0.7}
     whole, part = (small("CartPole-v1", **settings) for _ in range(2))
     whole.fit(1_000, verbose=0)
     part.fit(450, verbose=0)
-    part.save(tmp_path / "agent")
-    subprocess.run(
-        [sys.executable, "-c", RESUME]
-        + [str(tmp_path / "agent"), "550", str(tmp_path / "end.npz")],
-        check=True,
-        env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},
-    )
-    with np.load(tmp_path / "end.npz") as file:
-        end = [file[f"arr_{n}"] for n in range(len(file.files))]
-    state = whole.learner.variables + whole.learner.optimizer.variables
-    expected = [np.array(whole.steps), *map(ops.convert_to_numpy, state)]
-    for got, want in zip(end, expected, strict=True):
-        np.testing.assert_array_equal(got, want)
+    assert_resumes(part, whole, 550, tmp_path / "agent")
     assert whole.rollouts == 5 > part.rollouts
 
 

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 from toy_environments import Choice, Corridor
+from toy_networks import net
 
 from dlcompanion.reinforcement.agent import Agent
 from dlcompanion.reinforcement.environments import Environments
@@ -119,7 +120,7 @@ def test_the_seed_decides_and_rollouts_differ():
 
 
 def test_actions_follow_the_probabilities():
-    policy = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
+    policy = net(3, 3)
     policy.layers[0].set_weights([np.zeros((3, 3)), np.log([0.5, 0.3, 0.2])])
     agent = Idle(Choice, policy, num_envs=4000, seed=0)
     agent.fit(1, verbose=0)

@@ -1,13 +1,10 @@
 """Tests of dlcompanion.reinforcement.alphazero."""
 
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from resume import assert_resumes, assert_same_state, state_of
 
 from dlcompanion.reinforcement import (
     A2C,
@@ -27,17 +24,6 @@ def small(game=SMALL, **kwargs):
     """An agent whose iteration takes some milliseconds."""
     settings = {"games": 16, "simulations": 12, "updates": 4, "batch_size": 32}
     return AlphaZero(game, **{**settings, "seed": 0, "window": 2, **kwargs})
-
-
-def state_of(agent):
-    variables = agent.learner.variables + agent.learner.optimizer.variables
-    kept = [x for one in agent.memory.rounds for x in one]
-    return [*map(ops.convert_to_numpy, variables), *kept, agent.iterations]
-
-
-def assert_same(a, b):
-    for x, y in zip(a, b, strict=True):
-        np.testing.assert_array_equal(x, y)
 
 
 # -- learning -----------------------------------------------------------------------
@@ -131,22 +117,9 @@ def test_the_seed_decides_all():
     c.network.set_weights(a.network.get_weights())
     for each in (a, b, c):
         each.fit(1, verbose=0)
-    assert_same(state_of(a), state_of(b))
+    assert_same_state(state_of(a), state_of(b))
     one, other = a.memory.rounds[0][0], c.memory.rounds[0][0]
     assert len(one) != len(other) or (one != other).any()
-
-
-RESUME = """
-import sys
-import keras, numpy as np
-from dlcompanion.reinforcement import AlphaZero
-agent = AlphaZero.load(sys.argv[1])
-agent.fit(int(sys.argv[2]), verbose=0)
-state = agent.learner.variables + agent.learner.optimizer.variables
-kept = [x for one in agent.memory.rounds for x in one]
-state = [keras.ops.convert_to_numpy(v) for v in state]
-np.savez(sys.argv[3], *state, *kept, agent.iterations)
-"""
 
 
 @pytest.mark.slow  # the new process imports Keras and its backend
@@ -154,16 +127,7 @@ def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
     whole, part = small(window=3), small(window=3)
     whole.fit(5, verbose=0)
     part.fit(2, verbose=0)
-    part.save(tmp_path / "agent")
-    subprocess.run(
-        [sys.executable, "-c", RESUME]
-        + [str(tmp_path / "agent"), "3", str(tmp_path / "end.npz")],
-        check=True,
-        env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},
-    )
-    with np.load(tmp_path / "end.npz") as file:
-        end = [file[f"arr_{n}"] for n in range(len(file.files))]
-    assert_same(end, state_of(whole))
+    assert_resumes(part, whole, 3, tmp_path / "agent")
 
 
 def test_goes_on_from_a_file_as_it_was(tmp_path):
@@ -177,7 +141,7 @@ def test_goes_on_from_a_file_as_it_was(tmp_path):
     assert again.played == 48 and again.config == part.config
     assert again.game.config == SMALL.config
     again.fit(1, verbose=0)
-    assert_same(state_of(again), state_of(whole))
+    assert_same_state(state_of(again), state_of(whole))
 
 
 def test_refuses_broken_and_foreign_files(tmp_path):
@@ -209,7 +173,7 @@ def test_a_game_of_ones_own_is_passed_to_load(tmp_path):
     with pytest.raises(ValueError, match="load.path, game=.*Received: game=None"):
         AlphaZero.load(tmp_path / "agent")
     again = AlphaZero.load(tmp_path / "agent", Wrapped(SMALL))
-    assert_same(state_of(again), state_of(agent))
+    assert_same_state(state_of(again), state_of(agent))
 
 
 # -- networks -----------------------------------------------------------------------
@@ -232,7 +196,7 @@ def test_takes_any_network_with_two_heads(tmp_path):
     again = AlphaZero.load(tmp_path / "agent")
     for each in (agent, again):
         each.fit(1, verbose=0)
-    assert_same(state_of(agent), state_of(again))
+    assert_same_state(state_of(agent), state_of(again))
 
 
 def test_numpy_plays_as_keras_does():

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from toy_networks import net
 
 from dlcompanion.reinforcement import (
     DeepQ,
@@ -12,10 +13,6 @@ from dlcompanion.reinforcement import (
     values_taken,
 )
 from dlcompanion.testing import check_model
-
-
-def net(inputs=3, outputs=2):
-    return keras.Sequential([keras.Input((inputs,)), keras.layers.Dense(outputs)])
 
 
 def batch(count=8, inputs=3, actions=2, seed=0):
@@ -35,7 +32,7 @@ def test_contract():
     x, y = batch()
     check_model(
         DeepQ,
-        lambda: {"network": net(), "double": True, "target_every": 2, "delta": 2.0},
+        lambda: {"network": net(3, 2), "double": True, "target_every": 2, "delta": 2.0},
         x,
         y,
         compile_kwargs={"optimizer": "adam"},
@@ -81,7 +78,7 @@ def test_loss_is_the_formula():
 @pytest.mark.parametrize("double", [False, True])
 def test_steps_are_those_of_numpy(double):
     steps, every, rate = 5, 2, 0.3
-    learner = DeepQ(net(), double=double, target_every=every)
+    learner = DeepQ(net(3, 2), double=double, target_every=every)
     learner.build((None, 3))
     learner.compile(keras.optimizers.SGD(rate))
     kernel, bias = learner.network.get_weights()
@@ -138,7 +135,7 @@ def test_a_small_delta_learns_the_median():
 
 
 def test_a_frozen_network_stays():
-    learner = DeepQ(net())
+    learner = DeepQ(net(3, 2))
     learner.network.trainable = False
     learner.build((None, 3))
     learner.compile("adam")
@@ -150,7 +147,7 @@ def test_a_frozen_network_stays():
 
 
 def test_the_copy_shares_nothing():
-    learner = DeepQ(net())
+    learner = DeepQ(net(3, 2))
     old, new = learner.target_network, learner.network
     assert not {id(v) for v in old.variables} & {id(v) for v in new.variables}
     for a, b in zip(old.get_weights(), new.get_weights(), strict=True):
@@ -160,6 +157,6 @@ def test_the_copy_shares_nothing():
 
 def test_rejects():
     with pytest.raises(ValueError, match="Received: target_every=0"):
-        DeepQ(net(), target_every=0)
+        DeepQ(net(3, 2), target_every=0)
     with pytest.raises(ValueError, match="delta must be positive. Received: delta=0"):
-        DeepQ(net(), delta=0)
+        DeepQ(net(3, 2), delta=0)

@@ -1,25 +1,16 @@
 """Tests of dlcompanion.reinforcement.dqn."""
 
-import os
-import subprocess
-import sys
-
 import gymnasium as gym
 import keras
 import numpy as np
 import pytest
 from keras import ops
+from resume import assert_resumes
 from toy_environments import Choice, Corridor, Later
+from toy_networks import net
 
 from dlcompanion.reinforcement import DQN
 from dlcompanion.reinforcement import deep_q as module
-
-
-def net(inputs, outputs, units=()):
-    dense = [keras.layers.Dense(n, "relu") for n in units]
-    return keras.Sequential(
-        [keras.Input((inputs,)), *dense, keras.layers.Dense(outputs)]
-    )
 
 
 def small(environment=Choice, **kwargs):
@@ -145,18 +136,6 @@ def test_learns_cartpole():
     assert {"loss", "value_mean", "epsilon", "return_mean"} < set(history)
 
 
-RESUME = """
-import sys
-import keras, numpy as np
-from dlcompanion.reinforcement import DQN
-agent = DQN.load(sys.argv[1])
-agent.fit(int(sys.argv[2]), verbose=0)
-state = agent.learner.variables + agent.learner.optimizer.variables
-state = [keras.ops.convert_to_numpy(v) for v in state]
-np.savez(sys.argv[3], agent.steps, *state, *agent.arrays().values())
-"""
-
-
 @pytest.mark.slow  # the new process imports Keras and its backend
 def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
     settings = {
@@ -173,20 +152,7 @@ def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
     part.learner.set_weights(start)
     whole.fit(1_000, verbose=0)
     part.fit(450, verbose=0)
-    part.save(tmp_path / "agent")
-    subprocess.run(
-        [sys.executable, "-c", RESUME]
-        + [str(tmp_path / "agent"), "550", str(tmp_path / "end.npz")],
-        check=True,
-        env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},
-    )
-    with np.load(tmp_path / "end.npz") as file:
-        end = [file[f"arr_{n}"] for n in range(len(file.files))]
-    state = whole.learner.variables + whole.learner.optimizer.variables
-    expected = [np.array(whole.steps), *map(ops.convert_to_numpy, state)]
-    expected += whole.arrays().values()
-    for got, want in zip(end, expected, strict=True):
-        np.testing.assert_array_equal(got, want)
+    assert_resumes(part, whole, 550, tmp_path / "agent")
     assert whole.rollouts == 5 > part.rollouts
 
 

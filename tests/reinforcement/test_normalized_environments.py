@@ -1,8 +1,5 @@
 """Tests of dlcompanion.reinforcement.normalized_environments."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import gymnasium as gym
@@ -10,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from resume import assert_resumes
 from toy_environments import Choice, Corridor
 
 from dlcompanion.reinforcement import A2C, PPO, Normalizer, RunningStatistics, Segment
@@ -324,18 +322,6 @@ def test_images():
     assert agent.predict(np.zeros((4, 4, 1), "uint8")) in (0, 1, 2)
 
 
-RESUME = """
-import sys
-import keras, numpy as np
-from dlcompanion.reinforcement import PPO
-agent = PPO.load(sys.argv[1])
-agent.fit(int(sys.argv[2]), verbose=0)
-state = agent.learner.variables + agent.learner.optimizer.variables
-arrays = agent.normalizer.arrays()
-np.savez(sys.argv[3], *[keras.ops.convert_to_numpy(v) for v in state], **arrays)
-"""
-
-
 @pytest.mark.slow  # the new process imports Keras and its backend
 def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
     whole, part = (
@@ -343,18 +329,7 @@ def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
     )
     whole.fit(500, verbose=0)
     part.fit(230, verbose=0)
-    part.save(tmp_path / "agent")
-    subprocess.run(
-        [sys.executable, "-c", RESUME]
-        + [str(tmp_path / "agent"), "270", str(tmp_path / "end.npz")],
-        check=True,
-        env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},
-    )
-    with np.load(tmp_path / "end.npz") as file:
-        for n, want in enumerate(weights_of(whole)):
-            np.testing.assert_array_equal(file[f"arr_{n}"], want)
-        for name, want in whole.normalizer.arrays().items():
-            np.testing.assert_array_equal(file[name], want)
+    assert_resumes(part, whole, 270, tmp_path / "agent")
     assert part.normalizer.seen.count < whole.normalizer.seen.count
 
 

@@ -1,15 +1,13 @@
 """Tests of dlcompanion.reinforcement.policy_gradient."""
 
-import os
-import subprocess
-import sys
-
 import gymnasium as gym
 import keras
 import numpy as np
 import pytest
 from keras import ops
+from resume import assert_resumes
 from toy_environments import Choice, Corridor
+from toy_networks import net, softmax
 
 from dlcompanion.autodiff import grad
 from dlcompanion.reinforcement import REINFORCE, PolicyWithBaseline
@@ -19,11 +17,6 @@ from dlcompanion.reinforcement.policy_gradient import (
 )
 from dlcompanion.testing import check_model
 from dlcompanion.training import CompositeOptimizer
-
-
-def softmax(logits):
-    e = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
 
 
 def test_gradient_is_the_formula():
@@ -126,8 +119,8 @@ def test_one_update_is_the_written_one():
         discount=0.9,
         optimizer=keras.optimizers.SGD(0.1),
         baseline_optimizer=keras.optimizers.SGD(0.01),
-        policy=keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)]),
-        baseline=keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]),
+        policy=net(2, 2),
+        baseline=net(2, 1),
     )
     kernel, bias = agent.policy.get_weights()
     value = agent.learner.baseline.get_weights()
@@ -156,17 +149,6 @@ def test_one_update_is_the_written_one():
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
-RESUME = """
-import sys
-import keras, numpy as np
-from dlcompanion.reinforcement import REINFORCE
-agent = REINFORCE.load(sys.argv[1])
-agent.fit(int(sys.argv[2]), verbose=0)
-state = agent.learner.variables + agent.learner.optimizer.variables
-np.savez(sys.argv[3], agent.steps, *[keras.ops.convert_to_numpy(v) for v in state])
-"""
-
-
 def state_of(agent):
     variables = agent.learner.variables + agent.learner.optimizer.variables
     return [np.array(agent.steps), *map(ops.convert_to_numpy, variables)]
@@ -178,17 +160,7 @@ def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
     whole.fit(2_000, verbose=0)
     part.fit(900, verbose=0)
     assert part.rollouts > 1
-    part.save(tmp_path / "agent")
-    subprocess.run(
-        [sys.executable, "-c", RESUME]
-        + [str(tmp_path / "agent"), "1100", str(tmp_path / "end.npz")],
-        check=True,
-        env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},
-    )
-    with np.load(tmp_path / "end.npz") as file:
-        end = [file[f"arr_{n}"] for n in range(len(file.files))]
-    for got, expected in zip(end, state_of(whole), strict=True):
-        np.testing.assert_array_equal(got, expected)
+    assert_resumes(part, whole, 1_100, tmp_path / "agent")
     assert whole.rollouts > part.rollouts
 
 
@@ -216,10 +188,6 @@ def test_takes_any_policy(tmp_path):
     np.testing.assert_array_equal(again.predict(x), agent.predict(x))
     with pytest.raises(ValueError, match=r"policy must .*Received: policy="):
         REINFORCE.load(tmp_path / "agent", "CartPole-v1")
-
-
-def net(inputs, outputs):
-    return keras.Sequential([keras.Input((inputs,)), keras.layers.Dense(outputs)])
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from toy_networks import softmax
 
 from dlcompanion.reinforcement import (
     PolicyValue,
@@ -20,11 +21,6 @@ def two_heads(inputs=4, actions=3, regularizer=None):
     x = keras.Input((inputs,))
     heads = layers.Dense(actions, kernel_regularizer=regularizer), layers.Dense(1)
     return keras.Model(x, [head(x) for head in heads])
-
-
-def softmax(logits):
-    e = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
 
 
 def some_data(count=8):

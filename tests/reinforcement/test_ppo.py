@@ -1,22 +1,15 @@
 """Tests of dlcompanion.reinforcement.ppo."""
 
-import os
-import subprocess
-import sys
-
 import gymnasium as gym
 import keras
 import numpy as np
 import pytest
 from keras import ops
+from resume import assert_resumes
 from toy_environments import Aim, Choice, Corridor, Pair
+from toy_networks import softmax
 
 from dlcompanion.reinforcement import PPO, proximal_policy
-
-
-def softmax(logits):
-    e = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
 
 
 def net(inputs, outputs):
@@ -131,17 +124,6 @@ def test_learns_cartpole():
     assert 0 < history["kl"][-1] < 0.1 and 0 < history["clip_fraction"][-1] < 0.5
 
 
-RESUME = """
-import sys
-import keras, numpy as np
-from dlcompanion.reinforcement import PPO
-agent = PPO.load(sys.argv[1])
-agent.fit(int(sys.argv[2]), verbose=0)
-state = agent.learner.variables + agent.learner.optimizer.variables
-np.savez(sys.argv[3], agent.steps, *[keras.ops.convert_to_numpy(v) for v in state])
-"""
-
-
 @pytest.mark.slow  # the new process imports Keras and its backend
 def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
     schedule = keras.optimizers.schedules.PolynomialDecay
@@ -157,19 +139,7 @@ def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
     )
     whole.fit(1_000, verbose=0)
     part.fit(450, verbose=0)
-    part.save(tmp_path / "agent")
-    subprocess.run(
-        [sys.executable, "-c", RESUME]
-        + [str(tmp_path / "agent"), "550", str(tmp_path / "end.npz")],
-        check=True,
-        env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},
-    )
-    with np.load(tmp_path / "end.npz") as file:
-        end = [file[f"arr_{n}"] for n in range(len(file.files))]
-    state = whole.learner.variables + whole.learner.optimizer.variables
-    expected = [np.array(whole.steps), *map(ops.convert_to_numpy, state)]
-    for got, want in zip(end, expected, strict=True):
-        np.testing.assert_array_equal(got, want)
+    assert_resumes(part, whole, 550, tmp_path / "agent")
     assert whole.rollouts == 5 > part.rollouts
 
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from toy_networks import net, softmax
 
 from dlcompanion import autodiff
 from dlcompanion.reinforcement import (
@@ -17,15 +18,6 @@ from dlcompanion.reinforcement import (
 from dlcompanion.testing import check_model
 
 numpy = ops.convert_to_numpy
-
-
-def net(inputs, outputs):
-    return keras.Sequential([keras.Input((inputs,)), keras.layers.Dense(outputs)])
-
-
-def softmax(logits):
-    e = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
 
 
 def rollout(n, kind, seed=0):

@@ -1,14 +1,12 @@
 """Tests of dlcompanion.reinforcement.rainbow."""
 
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
 from keras import ops
+from resume import assert_resumes
 from toy_environments import Choice, Later
+from toy_networks import net
 
 from dlcompanion.reinforcement import (
     DQN,
@@ -125,11 +123,11 @@ def test_noise_explores_and_evaluation_has_none():
 
 
 def test_with_all_off_it_is_dqn():
-    network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
+    network = net(3, 3)
     start = network.get_weights()
     ours = small(network=network, **OFF)
     ours.fit(300, verbose=0)
-    network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
+    network = net(3, 3)
     network.set_weights(start)
     plain = DQN(
         Choice,
@@ -154,18 +152,6 @@ def test_what_surprised_is_remembered():
     assert agent.replay.largest >= 1.0
 
 
-RESUME = """
-import sys
-import keras, numpy as np
-from dlcompanion.reinforcement import Rainbow
-agent = Rainbow.load(sys.argv[1])
-agent.fit(int(sys.argv[2]), verbose=0)
-state = agent.learner.variables + agent.learner.optimizer.variables
-state = [keras.ops.convert_to_numpy(v) for v in state]
-np.savez(sys.argv[3], agent.steps, *state, *agent.arrays().values())
-"""
-
-
 @pytest.mark.slow  # the new process imports Keras and its backend
 def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
     settings = {**ON, "rollout_length": 10, "horizon": 30, "buffer_size": 300}
@@ -173,20 +159,7 @@ def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
     whole, part = (small("CartPole-v1", **settings) for _ in range(2))
     whole.fit(1_000, verbose=0)
     part.fit(450, verbose=0)
-    part.save(tmp_path / "agent")
-    subprocess.run(
-        [sys.executable, "-c", RESUME]
-        + [str(tmp_path / "agent"), "550", str(tmp_path / "end.npz")],
-        check=True,
-        env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},
-    )
-    with np.load(tmp_path / "end.npz") as file:
-        end = [file[f"arr_{n}"] for n in range(len(file.files))]
-    state = whole.learner.variables + whole.learner.optimizer.variables
-    expected = [np.array(whole.steps), *map(ops.convert_to_numpy, state)]
-    expected += whole.arrays().values()
-    for got, want in zip(end, expected, strict=True):
-        np.testing.assert_array_equal(got, want)
+    assert_resumes(part, whole, 550, tmp_path / "agent")
     assert whole.rollouts > part.rollouts
 
 
@@ -202,7 +175,7 @@ def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
         ({"importance_exponent": 2}, "Received: importance_exponent=2"),
         ({"network": "mlp"}, "must be a keras.Model. Received: network='mlp'"),
         (
-            {"network": keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])},
+            {"network": net(4, 2)},
             r"give \(batch, 2, 51\).*Received: network=.*shape \(batch, 2\)",
         ),
         ({"batch_size": 0}, "Received: batch_size=0"),

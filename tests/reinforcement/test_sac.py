@@ -1,14 +1,12 @@
 """Tests of dlcompanion.reinforcement.sac."""
 
-import os
-import subprocess
-import sys
-
 import gymnasium as gym
 import keras
 import numpy as np
 import pytest
 from keras import ops
+from resume import assert_resumes
+from toy_networks import net
 
 from dlcompanion.reinforcement import SAC
 from dlcompanion.reinforcement import soft_actor_critic as module
@@ -45,10 +43,6 @@ class Dart(gym.Env):
         return np.full(self.observation_space.shape, self.time, np.float32)
 
 
-def policy_net(inputs=1):
-    return keras.Sequential([keras.Input((inputs,)), keras.layers.Dense(2)])
-
-
 def critic_net(inputs=1):
     """Quadratic, so that it can be right, and is so soon."""
     x = [keras.Input((inputs,)), keras.Input((1,))]
@@ -60,7 +54,7 @@ def critic_net(inputs=1):
 def small(environment=Dart, **kwargs):
     """An agent whose update compiles quickly."""
     settings = {
-        "policy": policy_net(),
+        "policy": net(1, 2),
         "critics": [critic_net(), critic_net()],
         "seed": 0,
         "num_envs": 16,
@@ -163,45 +157,19 @@ def test_the_default_networks_take_any_observation():
     assert (first != second).any()  # twins, but not the same
 
 
-RESUME = """
-import sys
-import keras, numpy as np
-from dlcompanion.reinforcement import SAC
-agent = SAC.load(sys.argv[1])
-agent.fit(int(sys.argv[2]), verbose=0)
-state = agent.learner.variables + agent.learner.optimizer.variables
-replay = agent.replay.columns.values()
-state = [keras.ops.convert_to_numpy(v) for v in state]
-np.savez(sys.argv[3], agent.steps, *state, *replay)
-"""
-
-
 @pytest.mark.slow  # the new process imports Keras and its backend
 def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
     settings = {"num_envs": 2, "horizon": 40, "capacity": 90, "target_rate": 0.1}
     settings |= {"updates": 2, "rollout_length": 10, "learning_starts": 60}
     networks = [
-        {"policy": policy_net(3), "critics": [critic_net(3), critic_net(3)]}
+        {"policy": net(3, 2), "critics": [critic_net(3), critic_net(3)]}
         for _ in range(2)
     ]
     whole, part = (small("Pendulum-v1", **settings, **n) for n in networks)
     part.learner.set_weights(whole.learner.get_weights())
     whole.fit(320, verbose=0)
     part.fit(130, verbose=0)  # the memory is full by now
-    part.save(tmp_path / "agent")
-    subprocess.run(
-        [sys.executable, "-c", RESUME]
-        + [str(tmp_path / "agent"), "190", str(tmp_path / "end.npz")],
-        check=True,
-        env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},
-    )
-    with np.load(tmp_path / "end.npz") as file:
-        end = [file[f"arr_{n}"] for n in range(len(file.files))]
-    state = whole.learner.variables + whole.learner.optimizer.variables
-    replay = whole.replay.columns.values()
-    expected = [np.array(whole.steps), *map(numpy, state), *replay]
-    for got, want in zip(end, expected, strict=True):
-        np.testing.assert_array_equal(got, want)
+    assert_resumes(part, whole, 190, tmp_path / "agent")
     assert whole.rollouts == 4 > part.rollouts
     slow, quick = whole.learner.targets[0], whole.learner.critics[0]
     assert (slow.get_weights()[0] != quick.get_weights()[0]).any()
@@ -231,9 +199,9 @@ def test_a_given_temperature_and_any_policy_go_on_from_a_file(tmp_path):
     [
         ({"environment": "CartPole-v1"}, "Box space.*PPO and DQN choose.*Received: ac"),
         ({"policy": "mlp"}, "must be a keras.Model. Received: policy='mlp'"),
-        ({"policy": policy_net(3)}, "policy must take.*Received"),
+        ({"policy": net(3, 2)}, "policy must take.*Received"),
         ({"policy": critic_net()}, "policy must take.*Received"),
-        ({"critics": [policy_net(), policy_net()]}, r"take \[observations, actions\]"),
+        ({"critics": [net(1, 2), net(1, 2)]}, r"take \[observations, actions\]"),
         ({"critics": [critic_net(2), critic_net()]}, "Received: critic="),
         ({"critics": ["a", "b"]}, "two models, keras.Model.*Received: critics="),
         ({"critics": critic_net()}, "list of two models"),

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from toy_networks import net
 
 from dlcompanion.reinforcement import (
     SoftActorCritic,
@@ -18,10 +19,6 @@ from dlcompanion.training import CompositeOptimizer
 numpy = ops.convert_to_numpy
 
 
-def policy_net(inputs=3, size=2):
-    return keras.Sequential([keras.Input((inputs,)), keras.layers.Dense(2 * size)])
-
-
 def critic_net(inputs=3, size=2):
     x = [keras.Input((inputs,)), keras.Input((size,))]
     return keras.Model(x, keras.layers.Dense(1)(keras.layers.Concatenate()(x)))
@@ -29,7 +26,7 @@ def critic_net(inputs=3, size=2):
 
 def made(rates=(0.1, 0.07, 0.3), steps=1, **kwargs):
     """A learner with linear networks, and a batch for it."""
-    learner = SoftActorCritic(policy_net(), [critic_net(), critic_net()], **kwargs)
+    learner = SoftActorCritic(net(3, 4), [critic_net(), critic_net()], **kwargs)
     names = ["policy", "critics", "temperature"]
     if kwargs.get("temperature") is not None:
         names.pop()
@@ -52,7 +49,7 @@ def test_contract():
     y = tuple(a.reshape(12, *a.shape[2:]) for a in y)
     check_model(
         SoftActorCritic,
-        lambda: {"policy": policy_net(), "critics": [critic_net(), critic_net()]},
+        lambda: {"policy": net(3, 4), "critics": [critic_net(), critic_net()]},
         x.reshape(12, 3),
         y,
         compile_kwargs=lambda: {
@@ -161,7 +158,7 @@ def test_a_given_temperature_stays():
 
 
 def test_targets_are_copies_and_follow_geometrically():
-    policy, critics = policy_net(), [critic_net(), critic_net()]
+    policy, critics = net(3, 4), [critic_net(), critic_net()]
     learner = SoftActorCritic(policy, critics, target_rate=0.5)
     for critic, target in zip(critics, learner.targets, strict=True):
         for a, b in zip(critic.get_weights(), target.get_weights(), strict=True):
@@ -210,6 +207,6 @@ def test_losses_are_the_formulas():
     ],
 )
 def test_rejects(arguments, message):
-    networks = {"policy": policy_net(), "critics": [critic_net(), critic_net()]}
+    networks = {"policy": net(3, 4), "critics": [critic_net(), critic_net()]}
     with pytest.raises(ValueError, match=message):
         SoftActorCritic(**{**networks, **arguments})

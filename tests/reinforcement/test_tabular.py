@@ -1,12 +1,9 @@
 """Tests of dlcompanion.reinforcement.tabular."""
 
-import os
-import subprocess
-import sys
-
 import gymnasium as gym
 import numpy as np
 import pytest
+from resume import assert_resumes
 from toy_environments import Corridor
 
 from dlcompanion.reinforcement import (
@@ -172,31 +169,13 @@ def test_cut_is_not_ended(agent):
     assert ended.table[0, 0] == pytest.approx(2.5, rel=0.05)
 
 
-RESUME = """
-import sys
-import numpy as np
-from dlcompanion.reinforcement import SARSA
-agent = SARSA.load(sys.argv[1])
-agent.fit(int(sys.argv[2]))
-np.savez(sys.argv[3], agent.table, agent.visits, [agent.steps, agent.episodes])
-"""
-
-
 @pytest.mark.slow  # the new process imports Keras and its backend
 def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
     whole, part = (SARSA("CliffWalking-v1", step_decay=0.5, seed=7) for _ in range(2))
     whole.fit(5_000)
     part.fit(1)
     part.fit(1_999)
-    part.save(tmp_path / "agent")
-    arguments = [str(tmp_path / "agent"), "3000", str(tmp_path / "end.npz")]
-    subprocess.run(
-        [sys.executable, "-c", RESUME, *arguments], check=True, env={**os.environ}
-    )
-    with np.load(tmp_path / "end.npz") as end:
-        np.testing.assert_array_equal(end["arr_0"], whole.table)
-        np.testing.assert_array_equal(end["arr_1"], whole.visits)
-        assert end["arr_2"].tolist() == [whole.steps, whole.episodes]
+    assert_resumes(part, whole, 3_000, tmp_path / "agent")
     assert not np.array_equal(part.table, whole.table)
 
 
