@@ -65,7 +65,7 @@ def main(out):
             count[state] += 1
             if state == "failed":
                 faults.append(f"{name}: {case} failed")
-            if state == "skipped" and not {(name, reason), ("*", reason)} & allowed:
+            if state == "skipped" and (name, reason) not in allowed:
                 faults.append(f"{name}: {case} was skipped: {reason}")
         for state in total:
             total[state] += count[state]

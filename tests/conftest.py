@@ -1,13 +1,23 @@
-"""What every test gets: one seed, one thread, warnings as errors."""
+"""What every test gets: one seed, one backend, and programs compiled once."""
 
+import atexit
 import importlib.util
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+# On JAX what was compiled once in a run is read from a folder the next time, in a
+# process that a test starts too. A folder of its own for each worker: one may read
+# what another has written by half.
+PROGRAMS = tempfile.mkdtemp(prefix="dlcompanion-jax-")
+atexit.register(shutil.rmtree, PROGRAMS, ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import keras
 import pytest
@@ -17,19 +27,13 @@ def pytest_collection_modifyitems(items):
     if keras.backend.backend() not in ("tensorflow", "jax"):
         skip = pytest.mark.skip(reason="needs TensorFlow Probability")
         for item in items:
-            if "tfp" in item.keywords or _example_with_tfp(item):
+            if item.get_closest_marker("tfp"):
                 item.add_marker(skip)
     if importlib.util.find_spec("ray") is None:
         skip = pytest.mark.skip(reason="needs Ray")
         for item in items:
             if item.get_closest_marker("ray") or _example_with_ray(item):
                 item.add_marker(skip)
-
-
-def _example_with_tfp(item):
-    """Whether it is a docstring's example in a module that needs TFP."""
-    example = getattr(item, "dtest", None)
-    return example is not None and "probability" in example.globs
 
 
 def _example_with_ray(item):

@@ -120,7 +120,6 @@ def test_a_row_says_what_runs(name, code, text):
         assert NegativeLogLikelihood(made.spec).spec is made.spec
 
 
-@pytest.mark.tfp
 def test_keras_says_what_the_page_quotes():
     text = " ".join(PAGE.read_text(encoding="utf-8").split())
     with pytest.raises(ValueError) as error:

@@ -305,7 +305,6 @@ def test_two_devices_count_the_divergence_once(backend):
 # -- errors -------------------------------------------------------------------------
 
 
-@pytest.mark.tfp
 def test_only_reparameterization_takes_any_posterior():
     for layer_class in (DenseFlipout, DenseLocalReparameterization):
         with pytest.raises(ValueError, match="needs a NormalPosterior"):
