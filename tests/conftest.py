@@ -1,6 +1,5 @@
 """What every test gets: one seed, one backend, and programs compiled once."""
 
-import atexit
 import importlib.util
 import os
 import shutil
@@ -14,13 +13,15 @@ os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 # On JAX what was compiled once in a run is read from a folder the next time, in a
 # process that a test starts too. A folder of its own for each worker: one may read
 # what another has written by half.
-PROGRAMS = tempfile.mkdtemp(prefix="dlcompanion-jax-")
-atexit.register(shutil.rmtree, PROGRAMS, ignore_errors=True)
-os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="programs-of-jax-")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import keras
 import pytest
+
+
+def pytest_unconfigure():
+    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items):

@@ -147,6 +147,20 @@ for axis in axes[1]:
 plt.show()
 
 # %%
+# A cliff is a slope without width. Given a width :math:`w`, as
+# :math:`1 / (1 + e^{-z/w})`, the step has a slope where the chain rule can find it. The
+# narrower it is, the fewer samples meet it, and the more each of them counts: the
+# variance grows like :math:`1/w`.
+
+
+def softened(width):
+    found = pathwise_gradient(sampler, lambda z: ops.sigmoid(z / width), many, noise)
+    return summary(numbers(found), exact["step"])
+
+
+soft = {width: softened(width) for width in (0.3, 0.1, 0.03, 0.01)}
+
+# %%
 # Coins, which have no slope
 # --------------------------
 #
@@ -271,7 +285,9 @@ plt.show()
 #
 # - Where the slope is right, nothing beats it: the pathwise gradient of the square has
 #   less than an eighth of the variance of leave-one-out. For the step it gives zero,
-#   always, without scatter and without a warning.
+#   always, without scatter and without a warning. Softened to a width of 0.01 the step
+#   is seen, with nine times the variance of leave-one-out on the step itself; what is
+#   smooth enough for less noise, at 0.3, has a bias of a sixth of the gradient.
 # - The measure-valued gradient needs no slope and does better than the score function
 #   on the square. In :math:`d` dimensions it takes :math:`4 d` costs a sample; with one
 #   number it is at its best.
@@ -287,6 +303,8 @@ for name, rows in table.items():
     print(f"{name:22s}   bias      sd       z")
     for kind, (bias, sd, z) in rows.items():
         print(f"  {kind:20s} {bias:7.3f} {sd:7.3f} {z:7.1f}")
+for width, (bias, sd, z) in soft.items():
+    print(f"  softened by {width:<8} {bias:7.3f} {sd:7.3f} {z:7.1f}")
 print(f"coins, |g| = {np.linalg.norm(exact_coins):.2f}           bias      sd       z")
 for kind, (bias, sd, z) in coin_table.items():
     print(f"  {kind:20s} {bias:7.3f} {sd:7.3f} {z:7.1f}")
@@ -311,8 +329,12 @@ claim(
     (square["leave-one-out"][1] / square["measure-valued"][1]) ** 2, ">", 2.5,
 )  # fmt: skip
 claim(
-    "step: pathwise misses the gradient, relative error",
-    steps["pathwise"][0] / np.linalg.norm(exact["step"]), ">=", 0.99,
+    "step softened to 0.01: variance of pathwise to that of leave-one-out",
+    (soft[0.01][1] / steps["leave-one-out"][1]) ** 2, ">", 6,
+)  # fmt: skip
+claim(
+    "step softened to 0.3: bias of pathwise, relative to the gradient",
+    soft[0.3][0] / np.linalg.norm(exact["step"]), ">", 0.1,
 )  # fmt: skip
 claim(
     "coins: smallest bias of a relaxation at 0.5 or above, in standard errors",
