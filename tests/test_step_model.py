@@ -730,9 +730,11 @@ def test_descend_is_one_step_of_the_optimizer():
             self.at = self.add_weight(shape=(), initializer="ones")
 
         def update(self, data):
-            loss, twice = self.descend(
-                lambda: (self.at**2, 2 * self.at), self.trainable_variables, has_aux=True
-            )
+            def square():
+                return self.at**2, 2 * self.at
+
+            variables = self.trainable_variables
+            loss, twice = self.descend(square, variables, has_aux=True)
             return {"loss": loss, "twice": twice}
 
     model = Point()
