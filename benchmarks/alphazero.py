@@ -242,18 +242,18 @@ def strength(path, iterations, games, positions):
     peers = {
         name: {name: metadata.version(name)} for name in ("open_spiel", "bitbully")
     }
-    rows = []
-    before = common.saved_rows("alphazero", SOURCES, peers)
-    before = {(row["player"], row["training"]): row for row in before}
+    sizes = {"games": games, "positions": positions * len(STONES)}
+    before, rows = common.kept("alphazero", SOURCES), []
     for name, player in players.items():
-        key = name, cost if name in learned else None
-        rows.append(before.get(key) or measured(game, *key, player, games, solved))
+        asked = {"player": name, "training": cost if name in learned else None, **sizes}
+        row = next((row for row in before if asked.items() <= row.items()), None)
+        rows.append(row or asked | measured(game, player, games, solved))
         common.save("alphazero", rows, SOURCES, peers)
     return rows
 
 
-def measured(game, name, training, player, games, solved):
-    row, costs = {"player": name, "training": training}, []
+def measured(game, player, games, solved):
+    row, costs = {}, []
     for rollouts in ROLLOUTS:
         score, seconds = match(game, player, open_spiel_player(rollouts, 1), games)
         row[f"won, drawn, lost against {rollouts:,} rollouts"] = score
