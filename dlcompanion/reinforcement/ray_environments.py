@@ -182,7 +182,8 @@ def _vector_class():
                     f"Received: options={options}"
                 )
             if seed is None or isinstance(seed, (int, np.integer)):
-                seed = [seed if seed is None else int(seed) + n for n in self._numbers]
+                numbers = range(self.num_envs)
+                seed = [seed if seed is None else int(seed) + n for n in numbers]
             seeds = [s if s is None else int(s) for s in seed]
             if len(seeds) != self.num_envs:
                 raise ValueError(
@@ -207,10 +208,6 @@ def _vector_class():
                     f"Received: actions.shape={actions.shape}"
                 )
             return self._call("step", actions)
-
-        @property
-        def _numbers(self):
-            return range(self.num_envs)
 
         def _call(self, name, rows, options=None):
             """Let all workers do the same, each for its share of the rows."""
