@@ -744,6 +744,7 @@ def test_descend_is_one_step_of_the_optimizer():
     assert (logs["loss"], logs["twice"]) == (1.0, 2.0)
     assert float(numpy(model.at)) == 0.5
     model.trainable = False
+    model.compile(keras.optimizers.SGD(0.25))  # as Keras asks after such a change
     logs = model.train_on_batch(X, return_dict=True)  # it is evaluated all the same
     assert (float(logs["loss"]), float(logs["twice"])) == (0.25, 1.0)
     assert float(numpy(model.at)) == 0.5

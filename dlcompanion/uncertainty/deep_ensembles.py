@@ -121,11 +121,6 @@ class DeepEnsemble(StepModel):
         self.outputs = outputs
         states = np.random.SeedSequence(self.seed).generate_state(self.members)
         self.seeds = [int(s) & 0x7FFFFFFF for s in states]
-        if isinstance(build_fn, dict):  # from get_config
-
-            def build_fn(config=build_fn):
-                return keras.saving.deserialize_keras_object(config)
-
         first = checked(seeded(build_fn, self.seeds[0]))
         self._check_memory(first)
         values = [values_of(first)]
@@ -353,3 +348,12 @@ class DeepEnsemble(StepModel):
             "seed": self.seed,
             "outputs": self.outputs,
         }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        def build_fn():
+            return keras.saving.deserialize_keras_object(
+                config["build_fn"], custom_objects=custom_objects
+            )
+
+        return cls(**{**config, "build_fn": build_fn})
