@@ -154,7 +154,9 @@ def hyper_parameters(task, seed):
         rate = falling(1e-3, most // 2)
         return {
             "optimizer": keras.optimizers.Adam(rate, global_clipnorm=10.0),
-            "value_range": (0.0, 100.0),
+            "discount": 0.98,
+            "value_range": (0.0, 50.0),
+            "n_step": 20,
             "horizon": 512,
         }
     if task == "A2C CartPole-v1":

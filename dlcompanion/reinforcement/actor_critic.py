@@ -104,7 +104,6 @@ class ActorCritic(StepModel):
         return ops.cast(values[:, 0], "float32")
 
     def update(self, data):
-        data = keras.tree.map_structure(ops.convert_to_tensor, data, none_is_leaf=False)
         observations, y, weights = keras.utils.unpack_x_y_sample_weight(data)
         actions, advantages, returns = y
         weights = ops.ones_like(returns) if weights is None else weights

@@ -1,5 +1,7 @@
 """Agent: what every agent of this chapter does around its own way of learning."""
 
+import contextlib
+
 import numpy as np
 
 from dlcompanion.checks import check_count
@@ -202,10 +204,7 @@ class Agent:
         """
         batch, single = self._batch_of(observation)
         self._in_numpy.refresh()
-        if deterministic:
-            actions = self._best(batch)
-        else:
-            actions = self._sample(batch, self._draws)
+        actions = self._player(deterministic, self._draws)(batch)
         return self._to_user(actions, single)
 
     def _batch_of(self, observation):
@@ -249,21 +248,18 @@ class Agent:
                 environment that cannot be made a second time.
         """
         check_count("episodes", episodes)
-        environments = self.environments.another(min(episodes, 20))
         self._in_numpy.refresh()
         returns, lengths = [], []
-        while len(returns) < episodes:
-            number = self.number(EVALUATION, len(returns)) if seed is None else seed
-            numbers = np.random.SeedSequence([number, len(returns)]).generate_state(2)
-            random = np.random.default_rng(numbers[1])
-            played = environments.play(
-                self._player(deterministic, random),
-                numbers[0],
-                self.horizon,
-            )
-            returns += played.returns.tolist()
-            lengths += played.lengths.tolist()
-        environments.close()
+        with contextlib.closing(self.environments.another(min(episodes, 20))) as copies:
+            while len(returns) < episodes:
+                number = self.number(EVALUATION, len(returns)) if seed is None else seed
+                numbers = np.random.SeedSequence([number, len(returns)])
+                numbers = numbers.generate_state(2)
+                random = np.random.default_rng(numbers[1])
+                player = self._player(deterministic, random)
+                played = copies.play(player, numbers[0], self.horizon)
+                returns += played.returns.tolist()
+                lengths += played.lengths.tolist()
         returns, lengths = np.array(returns[:episodes]), np.array(lengths[:episodes])
         return {
             "return_mean": float(returns.mean()),

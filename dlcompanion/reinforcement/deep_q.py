@@ -222,7 +222,6 @@ class DeepQ(TargetedModel):
         return loss, (taken, targets - taken)
 
     def update(self, data):
-        data = keras.tree.map_structure(ops.convert_to_tensor, data, none_is_leaf=False)
         observations, y, weights = keras.utils.unpack_x_y_sample_weight(data)
         actions, rewards, following, discounts = y
         self._renew_target()

@@ -15,6 +15,7 @@ from dlcompanion.reinforcement.numpy_policy import (
     AppendLogStd,
     DenseChain,
     _is_plain_dense,
+    scaled_dense,
 )
 
 
@@ -42,12 +43,6 @@ def recurrent_network(input_shape, outputs, last_scale, seed, name, spread=False
     """
     seeds = np.random.SeedSequence(seed).generate_state(5).tolist()
 
-    def dense(units, activation, scale, seed):
-        initializer = keras.initializers.VarianceScaling(
-            scale**2, mode="fan_avg", distribution="uniform", seed=seed
-        )
-        return keras.layers.Dense(units, activation, kernel_initializer=initializer)
-
     observations, states = keras.Input(input_shape), keras.Input((64,))
     flat = observations
     if len(input_shape) != 1:
@@ -58,8 +53,8 @@ def recurrent_network(input_shape, outputs, last_scale, seed, name, spread=False
         recurrent_initializer=keras.initializers.Orthogonal(seed=seeds[2]),
         seed=seeds[4] // 2,  # of a dropout that it has not: no variable by chance
     )
-    remembered, new = cell(dense(64, "tanh", 1.0, seeds[0])(flat), states)
-    y = dense(outputs, "linear", last_scale, seeds[3])(remembered)
+    remembered, new = cell(scaled_dense(64, "tanh", 1.0, seeds[0])(flat), states)
+    y = scaled_dense(outputs, "linear", last_scale, seeds[3])(remembered)
     if spread:
         y = AppendLogStd(name="log_std")(y)
     return keras.Model([observations, states], [y, new], name=name)

@@ -41,24 +41,40 @@ def dense_network(input_shape, outputs, last_scale, seed, name, activation="tanh
         (None, 2)
     """
     seeds = np.random.SeedSequence(seed).generate_state(3).tolist()
-
-    def dense(units, activation, scale, seed):
-        initializer = keras.initializers.VarianceScaling(
-            scale**2, mode="fan_avg", distribution="uniform", seed=seed
-        )
-        return keras.layers.Dense(units, activation, kernel_initializer=initializer)
-
     flatten = [keras.layers.Flatten()] if len(input_shape) != 1 else []
     return keras.Sequential(
         [
             keras.Input(input_shape),
             *flatten,
-            dense(64, activation, 1.0, seeds[0]),
-            dense(64, activation, 1.0, seeds[1]),
-            dense(outputs, "linear", last_scale, seeds[2]),
+            scaled_dense(64, activation, 1.0, seeds[0]),
+            scaled_dense(64, activation, 1.0, seeds[1]),
+            scaled_dense(outputs, "linear", last_scale, seeds[2]),
         ],
         name=name,
     )
+
+
+def scaled_dense(units, activation, scale, seed):
+    """A dense layer whose initial weights are Glorot's times ``scale``.
+
+    Args:
+        units: Positive integer.
+        activation: String.
+        scale: Number.
+        seed: Integer, decides the initial weights.
+
+    Returns:
+        A :class:`keras.layers.Dense` layer.
+
+    Example:
+        >>> layer = scaled_dense(2, "linear", 0.01, seed=0)
+        >>> bool((abs(layer(np.ones((1, 3)))) < 0.1).numpy().all())
+        True
+    """
+    initializer = keras.initializers.VarianceScaling(
+        scale**2, mode="fan_avg", distribution="uniform", seed=seed
+    )
+    return keras.layers.Dense(units, activation, kernel_initializer=initializer)
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")

@@ -127,7 +127,6 @@ class PolicyWithBaseline(StepModel):
         return ops.cast(values[:, 0], "float32")  # whatever the networks compute in
 
     def update(self, data):
-        data = keras.tree.map_structure(ops.convert_to_tensor, data, none_is_leaf=False)
         observations, y, weights = keras.utils.unpack_x_y_sample_weight(data)
         actions, returns = y
         weights = ops.ones_like(returns) if weights is None else weights

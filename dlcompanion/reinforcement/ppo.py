@@ -207,9 +207,23 @@ class PPO(SegmentAgent):
             )
         )
         behaviour = self._in_numpy(observations).astype("float32")
-        order = np.tile(np.arange(len(played), dtype="int32"), (self.epochs, 1))
-        order = random.permuted(order, axis=1).reshape(-1, self.batch_size)
         data = (observations, (actions, behaviour, advantages, returns), played)
+        return self.learn_from(data, len(played), self.batch_size, random)
+
+    def learn_from(self, data, examples, batch_size, random):
+        """Go ``epochs`` times over the examples, in batches of ever another order.
+
+        Args:
+            data: As of :meth:`~dlcompanion.training.StepModel.train_on_batches`.
+            examples: Integer, how many they are.
+            batch_size: Integer that divides it.
+            random: ``numpy.random.Generator`` of this epoch.
+
+        Returns:
+            Dict from name to number, the mean of what the steps logged.
+        """
+        order = np.tile(np.arange(examples, dtype="int32"), (self.epochs, 1))
+        order = random.permuted(order, axis=1).reshape(-1, batch_size)
         logs = self.learner.train_on_batches(data, order)
         return {name: float(values.mean()) for name, values in logs.items()}
 

@@ -147,7 +147,6 @@ class ProximalPolicy(StepModel):
         return self(inputs)
 
     def update(self, data):
-        data = keras.tree.map_structure(ops.convert_to_tensor, data, none_is_leaf=False)
         observations, y, weights = keras.utils.unpack_x_y_sample_weight(data)
         actions, behaviour, advantages, returns = y
         weights = ops.ones_like(returns) if weights is None else weights

@@ -10,6 +10,7 @@ from dlcompanion.reinforcement.dqn import DQN
 from dlcompanion.reinforcement.dueling_head import DuelingHead
 from dlcompanion.reinforcement.network_checks import check_network
 from dlcompanion.reinforcement.noisy_dense import NoisyDense
+from dlcompanion.reinforcement.numpy_policy import scaled_dense
 from dlcompanion.reinforcement.prioritized_replay import PrioritizedReplay
 
 
@@ -48,7 +49,7 @@ class Rainbow(DQN):
         dueling: Boolean.
         prioritized: Boolean.
         n_step: Positive integer; 1 is off. Seen is no further than to the end of a
-            rollout: ``rollout_length`` should be several times as long.
+            rollout: of ``rollout_length`` steps the last ``n_step`` see fewer rewards.
         atoms: Integer of at least 2, the points of the grid, or None for off.
         noisy: Boolean.
         value_range: Pair of numbers, the ends of the grid. Returns outside are taken
@@ -130,13 +131,11 @@ class Rainbow(DQN):
         def dense(units, activation, seed):
             if self.noisy:
                 return NoisyDense(units, activation, seed=seed)
-            initializer = keras.initializers.GlorotUniform(seed=seed)
-            return keras.layers.Dense(units, activation, kernel_initializer=initializer)
+            return scaled_dense(units, activation, 1.0, seed)
 
-        initializer = keras.initializers.GlorotUniform(seed=seeds[0])
         layers = [keras.layers.Flatten()] if len(shape) != 1 else []
         layers += [
-            keras.layers.Dense(64, "relu", kernel_initializer=initializer),
+            scaled_dense(64, "relu", 1.0, seeds[0]),
             dense(64, "relu", seeds[1]),
         ]
         if self.dueling:

@@ -89,7 +89,6 @@ class RecurrentProximalPolicy(ProximalPolicy):
         return [_flat(x) for x in self(inputs)]
 
     def update(self, data):
-        data = keras.tree.map_structure(ops.convert_to_tensor, data, none_is_leaf=False)
         inputs, y, weights = keras.utils.unpack_x_y_sample_weight(data)
         y = tuple(_flat(x) for x in y)
         return super().update((inputs, y, None if weights is None else _flat(weights)))
@@ -292,11 +291,7 @@ class RecurrentPPO(PPO):
         inputs = [by_environment(x) for x in (segment.observations, begins)]
         y = [by_environment(x) for x in (behaviour, advantages, returns)]
         actions = by_environment(segment.actions, segment.actions.dtype)
-        order = np.tile(np.arange(len(actions), dtype="int32"), (self.epochs, 1))
-        order = random.permuted(order, axis=1)
-        order = order.reshape(-1, self.batch_size // self.rollout_length)
-        logs = self.learner.train_on_batches(
-            ([*inputs, *first[3:5]], (actions, *y), by_environment(segment.played)),
-            order,
-        )
-        return {name: float(values.mean()) for name, values in logs.items()}
+        played = by_environment(segment.played)
+        data = ([*inputs, *first[3:5]], (actions, *y), played)
+        size = self.batch_size // self.rollout_length
+        return self.learn_from(data, len(played), size, random)

@@ -197,7 +197,6 @@ class SoftActorCritic(TargetedModel):
         return ops.cast(outputs, "float32")  # whatever the network computes in
 
     def update(self, data):
-        data = keras.tree.map_structure(ops.convert_to_tensor, data, none_is_leaf=False)
         observations, y, _ = keras.utils.unpack_x_y_sample_weight(data)
         actions, rewards, following, discounts, noise = y
         size = actions.shape[-1]

@@ -7,8 +7,8 @@ does not, and Q-learning, which learns from its own values, may talk itself into
 anything. :class:`~dlcompanion.reinforcement.DQN` made it work with two inventions: a
 memory of past steps, drawn from at random, and a target network, an older copy that
 stands still while the network learns from it. This page lets it balance a pole, takes
-away the one and then the other, and looks at what the network believes. The older copy
-turns out to be what it lives by; the memory, with four carts at a time, does not.
+away the one and then the other, and looks at what the network believes. Without the
+older copy it learns nothing at all; without the memory it learns, and holds nothing.
 
 Prerequisites: :doc:`/gallery/reinforcement/plot_tabular`. Notation: :doc:`/notation`.
 """
@@ -27,7 +27,7 @@ Prerequisites: :doc:`/gallery/reinforcement/plot_tabular`. Notation: :doc:`/nota
 #    y = r + \gamma \max_{a'} Q^-(s', a') ,
 #
 # where :math:`Q^-` is the older copy and :math:`h` is Huber's loss, a square near 0 and
-# straight beyond 1. Who takes the largest of several guesses takes the errors in them
+# straight beyond ``delta``. Who takes the largest of several guesses takes the errors in them
 # for good fortune; in *double* Q-learning (``double=True``) therefore :math:`Q` chooses
 # the action and :math:`Q^-` judges it :cite:p:`vanhasselt2016deep`.
 
@@ -41,42 +41,57 @@ from dlcompanion.reinforcement import DQN, Environments
 keras.utils.set_random_seed(0)
 
 # %%
-# Four carts play 16 steps each, then follow 32 steps of descent on 64 remembered steps;
-# the older copy is renewed every 128 steps of descent. Without a memory, the agent has
-# the 64 steps just played to learn from. Without a target network, it learns from the
-# network itself. All else is the same. After every 2,000 steps the best known actions
-# are tried on 20 episodes.
+# Eight carts play 32 steps each, then follow 128 steps of descent on 64 remembered steps
+# each; the older copy is renewed before every phase. Without a memory, the agent has the
+# 256 steps just played to learn from. Without a target network, it learns from the
+# network itself; a quarter of the steps is enough to see what becomes of that. All else
+# is the same. Every 4,096 steps the best known actions are tried on 20 episodes.
 
-seeds, budget, discount = 3, 12_000, 0.98
+seeds, budget, between, discount = (10, 11, 12), 49_152, 4_096, 0.99
 
 
-def train(seed, **changes):
+def dense(units, activation, seed):
+    initializer = keras.initializers.GlorotUniform(seed)
+    return keras.layers.Dense(units, activation, kernel_initializer=initializer)
+
+
+def train(seed, steps=budget, **changes):
+    falling = keras.optimizers.schedules.PolynomialDecay(0.0023, budget // 2, 0.0)
+    network = keras.Sequential(
+        [
+            keras.Input((4,)),
+            dense(128, "relu", 3 * seed),
+            dense(128, "relu", 3 * seed + 1),
+            dense(2, "linear", 3 * seed + 2),
+        ]
+    )
     agent = DQN(
         "CartPole-v1",
-        optimizer=keras.optimizers.Adam(0.001, global_clipnorm=10.0),
+        network,
+        keras.optimizers.Adam(falling, global_clipnorm=10.0),
         discount=discount,
-        rollout_length=16,
-        gradient_steps=32,
+        delta=10.0,
         jit_compile=True,
-        num_envs=4,
+        num_envs=8,
+        horizon=512,
         seed=seed,
         **changes,
     )
     rows = []
-    for _ in range(budget // 2000):
-        history = agent.fit(2_000, verbose=0).history
+    for _ in range(steps // between):
+        history = agent.fit(between, verbose=0).history
         found = agent.evaluate(episodes=20)["return_mean"]
-        rows.append((agent.steps, found, history.get("value_mean", [np.nan])[-1]))
+        rows.append((agent.steps, found, history["value_mean"][-1]))
     return agent, np.array(rows).T
 
 
 kinds = {
     "DQN": {},
-    "no memory": {"buffer_size": 64},
-    "no target network": {"target_every": 1},
+    "no memory": {"buffer_size": 256},
+    "no target network": {"target_every": 1, "steps": 3 * between},
 }
 runs = {
-    name: [train(seed, **changes) for seed in range(seeds)]
+    name: [train(seed, **changes) for seed in seeds]
     for name, changes in kinds.items()
 }
 courses = {
@@ -98,7 +113,7 @@ coin = (
 
 # %%
 # Left, the return of the best known actions; right, the mean value of the actions that
-# are learned from, which can be :math:`1 / (1 - \gamma) = 50` at most.
+# are learned from, which can be :math:`1 / (1 - \gamma) = 100` at most.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
 for n, (name, many) in enumerate(runs.items()):
@@ -107,8 +122,8 @@ for n, (name, many) in enumerate(runs.items()):
         left.plot(steps, found, color=f"C{n}", alpha=0.8, label=label)
         right.plot(steps, value, color=f"C{n}", alpha=0.8)
 left.axhline(coin, color="0.4", ls=":", label="coin")
-left.set(xlabel="environment steps", ylabel="greedy return", ylim=(0, None))
-left.legend(fontsize="small")
+left.set(xlabel="environment steps", ylabel="greedy return", ylim=(0, 660))
+left.legend(fontsize="small", loc="upper left", ncols=2)
 right.axhline(1 / (1 - discount), color="0.4", ls="--", lw=1)
 right.set(xlabel="environment steps", ylabel="mean value", yscale="log")
 plt.show()
@@ -146,76 +161,86 @@ plt.show()
 # - Without the older copy the values are off within a few thousand steps, past all that
 #   a pole can ever pay, and go on growing; the agent pushes to one side and does worse
 #   than a coin. Each step raises the target that the next step aims at.
-# - Without a memory it learns later with some seeds, and then about as well. Four carts
-#   are four different places, and the target stands still meanwhile; that is enough
-#   here.
-# - No agent holds the pole for long. The value map says why: in the wide band where the
-#   pole can still be caught, both actions are worth nearly the same, since a wrong push
-#   can be made good by the next one. A small error of the network decides. Only at the
-#   rim of the band does it matter what one does, and the network knows that rim.
-# - The cart's place is worse: it takes hundreds of steps to drift to the end of the
-#   track, and few remembered steps show it. There the straight part of the loss hurts,
-#   for it aims at the median of the targets, in which a rare fall does not count.
-# - It takes patience more than another method. Eight carts, a network of 256 units, a
-#   loss that is the square up to 10 and a rate that falls to zero pass 475 twice in a
-#   row after some 40,000 steps, with all three seeds on TensorFlow and on JAX; the page
-#   of :doc:`benchmarks </benchmarks>` has the curves.
+# - For most of the time DQN seems to get nowhere: it keeps the pole up, and the cart
+#   drifts off the track after a hundred steps. It takes a network wide enough to tell
+#   where the track ends, many remembered falls there, and some 30,000 steps; then it
+#   holds the pole for the whole episode, within one or two evaluations.
+# - Without a memory it gets as far, and not further. The carts that now hold the pole
+#   see no falls any more, and the network forgets what falling was.
+# - What was reached need not stay. The rate falls to zero for that reason, and still one
+#   of five other seeds had lost it again at the end.
+# - The value map says why. In the wide band where the pole can still be caught, a wrong
+#   push can be made good by the next one: both actions are worth nearly the same, and a
+#   small error of the network decides. Only at the rim of the band does it matter what
+#   one does, and the network knows that rim.
+# - The loss is the square up to an error of 10. Straight beyond 1, it aims at the median
+#   of the targets, in which a rare fall does not count.
+#
+# The page of :doc:`benchmarks </benchmarks>` has the curves of five seeds with 256 units,
+# on TensorFlow and on JAX, beside Stable-Baselines3's.
 
-late = {name: r[:, 2:].mean(axis=1) for name, r in returns.items()}
-best = {name: r.max(axis=1) for name, r in returns.items()}
+
+def best_two(tries):
+    """The best two evaluations in a row: the smaller one of them, for each seed."""
+    return np.minimum(tries[:, 1:], tries[:, :-1]).max(axis=1)
+
+
+pairs = {name: best_two(r) for name, r in returns.items()}
+late = {name: r[:, -4:].mean(axis=1) for name, r in returns.items()}
 end = {name: v[:, -1] for name, v in values.items()}
 print(f"coin: {coin:.1f}")
-print(f"{'':18s}{'second try':>24s}   {'later':>24s}   {'best':>24s}   {'values':>24s}")
+print(f"{'':18s}{'best two':>24s}   {'last four':>24s}   {'values':>24s}")
 for name in runs:
-    columns = returns[name][:, 1], late[name], best[name], end[name]
+    columns = pairs[name], late[name], end[name]
     shown = ("".join(f"{x:8.3g}" for x in column) for column in columns)
     print(f"{name:18s}" + "   ".join(shown))
 
 # %%
-# The claims. What it *should* reach is 475, and in 12,000 steps does not.
+# The claims. The network's size, the loss and the rate were chosen on seeds 0 to 4; these
+# are others.
 
 possible = 1 / (1 - discount)
 claim(
-    "DQN, greedy return from 6,000 steps on, worst seed, over a coin's",
-    late["DQN"].min() / coin,
-    ">",
-    3,
-    seeds=seeds,
-)
-claim(
-    "but it is far from 475: best of its tries, median of the seeds",
-    np.median(best["DQN"]),
-    "<",
+    "DQN, greedy return in two tries in a row, median of the seeds",
+    np.median(pairs["DQN"]),
+    ">=",
     475,
-    seeds=seeds,
+    seeds=len(seeds),
 )
 claim(
     "its values stay below the largest possible one, in units of it",
     end["DQN"].max() / possible,
     "<",
     1,
-    seeds=seeds,
+    seeds=len(seeds),
+)
+claim(
+    "without the memory, median of the seeds",
+    np.median(pairs["no memory"]),
+    "<",
+    475,
+    seeds=len(seeds),
+)
+claim(
+    "mean of the last four tries, with the memory over without it, medians",
+    np.median(late["DQN"]) / np.median(late["no memory"]),
+    ">",
+    1.2,
+    seeds=len(seeds),
 )
 claim(
     "without the target network no seed and no try is better than a coin",
-    best["no target network"].max() / coin,
+    returns["no target network"].max() / coin,
     "<",
     1,
-    seeds=seeds,
+    seeds=len(seeds),
 )
 claim(
     "and the smallest of its final values is, in units of the possible",
     end["no target network"].min() / possible,
     ">",
     1000,
-    seeds=seeds,
-)
-claim(
-    "without the memory it learns: median of the later returns, over a coin's",
-    np.median(late["no memory"]) / coin,
-    ">",
-    1.2,
-    seeds=seeds,
+    seeds=len(seeds),
 )
 
 # %%
@@ -224,8 +249,7 @@ claim(
 #
 # 1. Play with one cart, ``num_envs=1``, and 64 steps between two phases. Is the memory
 #    worth more now?
-# 2. Set ``delta=100`` and ``double=True``, and train three times as long with a rate
-#    that falls to zero. Which of the tries is the best, and does it stay?
+# 2. Set ``double=True``. When does it pass, and does it stay?
 # 3. Draw the value map over the cart's place and speed instead. Where does the network
 #    expect the track to end?
 # 4. Renew the target every 16 steps, or 1,000. What is gained and what is lost?
