@@ -174,6 +174,9 @@ plt.show()
 #   to climb, one target network after the other; a distribution begins spread over the
 #   whole grid, and what falls short is soon told from what does not.
 # - The distribution is that of the return, not of the network's doubt about it.
+# - To hold the pole for a whole episode it helps to look further ahead. With
+#   ``n_step=20`` two evaluations in a row pass 475; the page of :doc:`benchmarks
+#   </benchmarks>` has the curves. With 3, neither of two seeds did in 49,000 steps.
 
 print(f"coin             {coin:7.1f}")
 for name in runs:
