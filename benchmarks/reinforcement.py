@@ -6,8 +6,14 @@
 The arguments are interpreters of environments with Keras on TensorFlow, on JAX, on
 PyTorch (asked for the first seed alone), with Stable-Baselines3, and with SBX, its JAX
 twin, which is asked for SAC alone; what is not given is left out. Each contender is one
-process with one thread, and they are asked in turn, seed by seed. PPO, DQN and SAC have
-the same hyper-parameters on both sides: those of rl-zoo3, but for what ``make`` says.
+process with one thread, and they are asked in turn, seed by seed.
+
+PPO has the same hyper-parameters on both sides, those of rl-zoo3. So have SAC and DQN,
+but for this: our SAC makes eight steps and then eight updates where the peers make one
+and one; our DQN plays in eight environments instead of one, its rate falls to zero, and
+its loss is the square up to an error of 10, where the peer's is Huber's up to 1 and
+cannot be set. The peer keeps its rate, for it learned less surely with a falling one.
+
 A run trains until two greedy evaluations in a row, of 20 episodes each and with
 learning between them, reach the target, or until its steps are used up. CPU seconds
 are of training alone: compiling counts, evaluating does not. "Warm" is the time of one
@@ -34,25 +40,38 @@ from benchmarks import common
 SOURCES = [
     f"dlcompanion/reinforcement/{name}.py"
     for name in (
+        "action_distributions",
         "actor_critic",
         "agent",
         "categorical_q",
+        "categorical_returns",
         "deep_q",
         "dqn",
+        "dueling_head",
         "environments",
+        "generalized_advantage",
+        "judgement",
+        "noisy_dense",
         "numpy_policy",
         "policy_gradient",
         "ppo",
+        "prioritized_replay",
         "proximal_policy",
         "rainbow",
         "replay_buffer",
+        "returns",
         "sac",
         "segment_agent",
         "segments",
         "soft_actor_critic",
+        "tanh_gaussian",
+        "target_networks",
+        "vector_environments",
     )
 ] + [
     "dlcompanion/backend/phases.py",
+    "dlcompanion/training/optimizers.py",
+    "dlcompanion/training/step_model.py",
     "benchmarks/reinforcement.py",
     "benchmarks/reinforcement_peer.py",
 ]
@@ -130,8 +149,6 @@ def hyper_parameters(task, seed):
             "horizon": 1024,
         }
     if task == "DQN CartPole-v1":
-        # Not the peer's: it keeps its rate, and learns less surely if the rate falls;
-        # its delta is 1, and cannot be set
         rate = falling(2.3e-3, most // 2)
         return {
             "network": relu_network(4, 2, seed),
@@ -157,6 +174,7 @@ def hyper_parameters(task, seed):
             "discount": 0.98,
             "value_range": (0.0, 50.0),
             "n_step": 20,
+            "batch_size": 128,
             "horizon": 512,
         }
     if task == "A2C CartPole-v1":

@@ -664,6 +664,21 @@ def test_composite_says_what_is_missing():
         optimizer.learning_rate = 0.1
 
 
+def test_callbacks_of_keras_set_and_log_each_rate():
+    gan, names = Gan(), ("generator", "discriminator")
+    rates = {"generator": 0.5, "discriminator": 0.25}
+    gan.compile(
+        CompositeOptimizer(
+            {n: keras.optimizers.SGD(rate, name=n) for n, rate in rates.items()}
+        )
+    )
+    halve = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
+    history = gan.fit(X, epochs=2, callbacks=[halve], verbose=0).history
+    for name in names:
+        got = history[f"learning_rate_{name}"]
+        assert got == [rates[name] / 2, rates[name] / 4]
+
+
 def test_every_trainable_variable_needs_an_optimizer():
     gan = Gan()
     gan.compile(CompositeOptimizer({"generator": "adam"}))

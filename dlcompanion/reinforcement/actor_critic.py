@@ -38,7 +38,7 @@ def mean_entropy(logits, weights):
     logs = ops.log_softmax(ops.convert_to_tensor(logits))
     weights = ops.cast(weights, logs.dtype)
     entropy = -ops.sum(ops.exp(logs) * logs, axis=-1)  # (steps,)
-    return ops.sum(weights * entropy) / ops.sum(weights)
+    return ops.sum(weights * entropy) / ops.maximum(ops.sum(weights), 1.0)
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")

@@ -227,7 +227,8 @@ class Agent:
         actions = self.environments.to_environment(actions)
         if not single:
             return actions
-        return actions[0] if actions.ndim > 1 else int(actions[0])
+        whole = actions.ndim == 1 and np.issubdtype(actions.dtype, np.integer)
+        return int(actions[0]) if whole else actions[0]
 
     def evaluate(self, episodes=20, deterministic=True, seed=None):
         """Play whole episodes in environments made for it, without learning.
@@ -301,6 +302,7 @@ class Agent:
             "steps": self.steps,
             "rollouts": self.rollouts,
             "overshoot": self._overshoot,
+            "draws": self._draws.bit_generator.state,
         }
         agent_file.write(path, state, self.learner, self.arrays())
 
@@ -333,9 +335,11 @@ class Agent:
                 "load(path, environment=...). Received: environment=None"
             )
         agent = cls(environment, **cls.parts_of(learner), **state["config"])
+        agent.check_actions(learner)
         agent.attach(learner)  # with what is not one of the parts: target networks
         agent.steps, agent.rollouts = state["steps"], state["rollouts"]
         agent._overshoot = state["overshoot"]
+        agent._draws.bit_generator.state = state["draws"]
         agent.restore(arrays)
         return agent
 
@@ -354,7 +358,23 @@ class Agent:
             arrays: Dict from name to NumPy array.
         """
 
+    def check_actions(self, learner):
+        """Refuse a learner whose actions are of another kind than the environment's."""
+        meant = getattr(learner, "distribution", None)
+        here = self.environments.distribution
+        kinds = [(type(d).__name__, d.get_config()) for d in (meant or here, here)]
+        if kinds[0] != kinds[1]:
+            raise ValueError(
+                "The agent has learned actions of another space than this "
+                f"environment's. Received: {_spelled(*kinds[0])} in the file, "
+                f"{_spelled(*kinds[1])} in the environment"
+            )
+
     @staticmethod
     def parts_of(learner):
         """The arguments of the constructor that a loaded learner stands for."""
         raise NotImplementedError("an agent says which arguments its learner holds")
+
+
+def _spelled(name, config):
+    return f"{name}({', '.join(f'{k}={v!r}' for k, v in config.items())})"

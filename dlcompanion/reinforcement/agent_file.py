@@ -32,7 +32,8 @@ def write(path, state, learner, arrays=None):
         model, whole = Path(folder) / "learner.keras", Path(folder) / "agent"
         learner.save(model)
         with zipfile.ZipFile(whole, "w") as file:
-            file.writestr("agent.json", json.dumps({"format": FORMAT, **state}))
+            text = json.dumps({"format": FORMAT, **state}, default=_plain)
+            file.writestr("agent.json", text)
             file.write(model, "learner.keras")
             for name, array in (arrays or {}).items():
                 with file.open(f"{ARRAYS}{name}.npy", "w", force_zip64=True) as entry:
@@ -40,6 +41,13 @@ def write(path, state, learner, arrays=None):
         with open(whole, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(whole, path)
+
+
+def _plain(value):
+    """NumPy's numbers, which JSON does not know, as Python's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"not to be held by JSON. Received: {value!r}")
 
 
 def read(path):

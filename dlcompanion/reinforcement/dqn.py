@@ -31,9 +31,10 @@ class DQN(SegmentAgent):
     falls from 1 to ``final_exploration`` over the first ``exploration_steps`` steps.
 
     All environments are reset, and play ``horizon`` steps each, episode after episode:
-    that is one *epoch* of ``fit``, which logs ``epsilon``, ``loss`` and ``value_mean``,
-    the mean value of the actions learned from. After a step that *terminates* nothing
-    follows; an episode that is *cut* is worth what the network says.
+    that is one *epoch* of ``fit``, which logs ``epsilon``, and, NaN until it learns,
+    ``loss`` and ``value_mean``, the mean value of the actions learned from. After a
+    step that *terminates* nothing follows; an episode that is *cut* is worth what the
+    network says.
 
     ``predict(deterministic=False)`` explores as the agent does at this point of its
     learning. A network that is a chain of dense layers acts in NumPy, any other through
@@ -164,6 +165,7 @@ class DQN(SegmentAgent):
         self.attach(learner)
 
     n_step = 1
+    logged = ("epsilon", "loss", "value_mean")
 
     def make_replay(self, buffer_size):
         """The memory."""
@@ -195,7 +197,9 @@ class DQN(SegmentAgent):
     def digest(self, segment, random):
         """Remember a segment, and learn from what is remembered."""
         logs = {"epsilon": self.epsilon}
-        self.replay.add(**n_step_transitions(segment, self.n_step, self.discount))
+        dtype = self.environments.observation_dtype
+        steps = n_step_transitions(segment, self.n_step, self.discount, dtype)
+        self.replay.add(**steps)
         if self.replay.added < self.learning_starts:
             return logs
         rows = self.replay.draw((self.gradient_steps, self.batch_size), random)
@@ -217,8 +221,11 @@ class DQN(SegmentAgent):
             Dict from name to array, what each step logged.
         """
         batch = self.replay.take(rows)
-        names = ("action", "reward", "following", "discount")
-        data = batch["observation"], tuple(batch[name] for name in names)
+        before, after = (
+            batch[name].astype("float32", copy=False)
+            for name in ("observation", "following")
+        )
+        data = before, (batch["action"], batch["reward"], after, batch["discount"])
         if weights is not None:
             data = *data, weights
         return self.learner.train_on_batches(data)

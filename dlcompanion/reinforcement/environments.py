@@ -108,6 +108,8 @@ class Environments:
             )
         self.same_step = mode == modes.SAME_STEP
         self.observation_shape = tuple(observation.shape)
+        bytes_only = observation.dtype == np.uint8  # as of images
+        self.observation_dtype = "uint8" if bytes_only else "float32"
 
     def _take_actions_of(self, gym, space, spaces):
         kind = type(space).__name__
@@ -135,8 +137,9 @@ class Environments:
         else:
             if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
                 raise ValueError(
-                    "A Box of actions needs finite bounds; wrap the environment, for "
-                    "example in gymnasium.wrappers.ClipAction or RescaleAction. "
+                    "A Box of actions needs finite bounds; name them with "
+                    "gymnasium.wrappers.TransformAction(env, lambda action: action, "
+                    "gymnasium.spaces.Box(low, high)). "
                     f"Received: action_space={space}"
                 )
             self.low, self.high = space.low, space.high
@@ -163,9 +166,12 @@ class Environments:
     @property
     def time_limit(self):
         """Steps after which an episode is cut, or None where nobody says."""
-        specs = [getattr(self.vector, "spec", None)]
-        specs += [getattr(e, "spec", None) for e in getattr(self.vector, "envs", ())]
+        environments = getattr(self.vector, "envs", ())
+        specs = [getattr(e, "spec", None) for e in (self.vector, *environments)]
         limits = [s.max_episode_steps for s in specs if s and s.max_episode_steps]
+        for environment in environments:  # one without spec may be wrapped in TimeLimit
+            if environment.has_wrapper_attr("_max_episode_steps"):
+                limits.append(environment.get_wrapper_attr("_max_episode_steps"))
         return limits[0] if limits else None
 
     def another(self, count):

@@ -15,6 +15,7 @@ from dlcompanion.reinforcement.numpy_policy import (
     AppendLogStd,
     DenseChain,
     _is_plain_dense,
+    runs_its_layers,
     scaled_dense,
 )
 
@@ -114,6 +115,8 @@ class RecurrentCopy:
     @classmethod
     def of(cls, model):
         """The copy that equals ``model``, or None where there is none."""
+        if not runs_its_layers(model):
+            return None
         layers = [x for x in model.layers if type(x) is not keras.layers.InputLayer]
         places = [n for n, layer in enumerate(layers) if _is_plain_gru(layer)]
         if len(places) != 1:

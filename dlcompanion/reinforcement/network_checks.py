@@ -49,11 +49,14 @@ def check_network(name, network, inputs, outputs, remark=""):
                 f"The {name} must give a list of {asked}. "
                 f"{received} with outputs {shapes or type(given).__name__}"
             )
-    elif tuple(given.shape) != (1, *outputs):
+    elif tuple(getattr(given, "shape", ())) != (1, *outputs):
         remark = remark and f", {remark}"
+        found = f"outputs in a {type(given).__name__}, and one tensor is needed"
+        if hasattr(given, "shape"):
+            found = f"output shape {_batch(given.shape[1:])}"
         raise ValueError(
             f"The {name} must give {_batch(outputs)} for this environment{remark}. "
-            f"{received} with output shape {_batch(given.shape[1:])}"
+            f"{received} with {found}"
         )
 
 

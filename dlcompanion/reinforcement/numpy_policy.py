@@ -146,7 +146,7 @@ class DenseChain:
     @classmethod
     def of(cls, model):
         """The chain that equals ``model``, or None where there is none."""
-        if not isinstance(model, keras.Sequential) and not _is_line(model):
+        if not _is_line(model):
             return None
         layers = [x for x in model.layers if type(x) is not keras.layers.InputLayer]
         spread = None
@@ -205,7 +205,9 @@ class DenseTree:
     @classmethod
     def of(cls, model):
         """The tree that equals ``model``, or None where there is none."""
-        if len(getattr(model, "inputs", None) or ()) != 1 or len(model.outputs) < 2:
+        if not runs_its_layers(model):
+            return None
+        if len(model.inputs or ()) != 1 or len(model.outputs) < 2:
             return None  # one input, and several outputs in a list
         if not isinstance(model.output, (list, tuple)):
             return None
@@ -285,9 +287,30 @@ def _copied(layers):
     ]
 
 
+def runs_its_layers(model):
+    """Whether a model is no more than its layers: its ``call`` is Keras's own.
+
+    Args:
+        model: :class:`keras.Model`.
+
+    Returns:
+        Boolean.
+
+    Example:
+        >>> runs_its_layers(dense_network((4,), 2, 1.0, seed=0, name="policy"))
+        True
+    """
+    by_keras = type(model).call.__module__.split(".")[0] == "keras"
+    return by_keras and hasattr(model, "inputs")
+
+
 def _is_line(model):
-    """Whether a functional model passes one tensor from layer to layer."""
-    if not hasattr(model, "inputs") or not model.inputs or len(model.outputs) != 1:
+    """Whether a model passes one tensor from layer to layer."""
+    if not runs_its_layers(model):
+        return False
+    if isinstance(model, keras.Sequential):
+        return True
+    if not model.inputs or len(model.outputs) != 1:
         return False
     try:
         pairs = zip(model.layers, model.layers[1:], strict=False)

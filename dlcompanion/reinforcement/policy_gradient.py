@@ -7,7 +7,7 @@ from keras import ops
 from dlcompanion.checks import check_count, check_number
 from dlcompanion.reinforcement.agent import WEIGHTS, Agent
 from dlcompanion.reinforcement.environments import Environments
-from dlcompanion.reinforcement.network_checks import check_network
+from dlcompanion.reinforcement.network_checks import check_network, check_separate
 from dlcompanion.reinforcement.numpy_policy import dense_network, in_numpy
 from dlcompanion.reinforcement.returns import reward_to_go
 from dlcompanion.training import CompositeOptimizer, StepModel
@@ -66,7 +66,7 @@ def baseline_loss(values, returns, weights):
 
 def _mean(x, weights):
     weights = ops.cast(weights, x.dtype)
-    return ops.sum(x * weights) / ops.sum(weights)
+    return ops.sum(x * weights) / ops.maximum(ops.sum(weights), 1.0)
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
@@ -263,6 +263,7 @@ class REINFORCE(Agent):
             baseline = dense_network(shape, 1, 1.0, seeds[1], "baseline")
         check_network("policy", policy, {"observations": shape}, (actions,))
         check_network("baseline", baseline, {"observations": shape}, (1,))
+        check_separate(policy=policy, baseline=baseline)
         learner = PolicyWithBaseline(policy, baseline, baseline_steps, name="learner")
         learner.build((None, *shape))
         learner.compile(

@@ -62,7 +62,8 @@ class PPO(SegmentAgent):
         clip_range: Number above 0, or a Keras schedule, counted in optimizer steps.
         rollout_length: Positive integer, the steps of each environment between two
             update phases.
-        batch_size: Positive integer that divides ``num_envs * rollout_length``.
+        batch_size: Integer of at least 2 that divides ``num_envs * rollout_length``,
+            or None for the largest one up to 256.
         epochs: Positive integer, how often an update phase goes over the segment.
         discount: Number :math:`\gamma` in [0, 1].
         trace: Number :math:`\lambda` in [0, 1].
@@ -106,7 +107,7 @@ class PPO(SegmentAgent):
         optimizer=None,
         clip_range=0.2,
         rollout_length=128,
-        batch_size=256,
+        batch_size=None,
         epochs=10,
         discount=0.99,
         trace=0.95,
@@ -119,10 +120,19 @@ class PPO(SegmentAgent):
     ):
         self.discount = check_number("discount", discount, 0, 1)
         self.trace = check_number("trace", trace, 0, 1)
-        self.batch_size = check_count("batch_size", batch_size)
         self.epochs = check_count("epochs", epochs)
         spaces = ("Discrete", "MultiDiscrete", "Box")
         environments = Environments(environment, num_envs, spaces)
+        rows = environments.count * check_count("rollout_length", rollout_length)
+        if batch_size is None:
+            batch_size = self.default_batch(environments.count, rollout_length)
+        # one advantage alone, less its mean, would be 0
+        self.batch_size = check_count("batch_size", batch_size, 2)
+        if rows % self.batch_size:
+            raise ValueError(
+                "batch_size must divide the steps of a rollout, num_envs * "
+                f"rollout_length = {rows}. Received: batch_size={batch_size}"
+            )
         config = {
             "batch_size": self.batch_size,
             "epochs": self.epochs,
@@ -135,12 +145,6 @@ class PPO(SegmentAgent):
         super().__init__(
             environments, seed, horizon, rollout_length, config, normalizer
         )
-        rows = environments.count * self.rollout_length
-        if rows % self.batch_size:
-            raise ValueError(
-                "batch_size must divide the steps of a rollout, num_envs * "
-                f"rollout_length = {rows}. Received: batch_size={batch_size}"
-            )
         shape, distribution = environments.observation_shape, environments.distribution
         if policy is None:
             real = environments.low is not None
@@ -172,6 +176,19 @@ class PPO(SegmentAgent):
     # -- the parts ------------------------------------------------------------------
 
     learner_class = ProximalPolicy
+
+    @staticmethod
+    def default_batch(count, rollout_length):
+        """The largest size up to 256 that divides a rollout.
+
+        Args:
+            count: Integer, the environments.
+            rollout_length: Integer.
+
+        Returns:
+            Integer.
+        """
+        return max(n for n in range(1, 257) if count * rollout_length % n == 0)
 
     def make_network(self, name, shape, outputs, last_scale, seed, spread=False):
         """A network, if none was given."""

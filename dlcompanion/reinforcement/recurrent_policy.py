@@ -175,6 +175,12 @@ class RecurrentPPO(PPO):
 
     learner_class = RecurrentProximalPolicy
 
+    @staticmethod
+    def default_batch(count, rollout_length):
+        """The largest size up to 256 of whole environments, one at the least."""
+        some = range(1, max(256 // rollout_length, 1) + 1)
+        return rollout_length * max(n for n in some if count % n == 0)
+
     def make_network(self, name, shape, outputs, last_scale, seed, spread=False):
         """A network, if none was given."""
         return recurrent_network(shape, outputs, last_scale, seed, name, spread)

@@ -156,7 +156,7 @@ class ReplayBuffer:
         return lengths.pop()
 
 
-def n_step_transitions(segment, n, discount):
+def n_step_transitions(segment, n, discount, dtype="float32"):
     r"""What each step led to, ``n`` steps later.
 
     .. math:: R_t = \sum_{k=0}^{m-1} \gamma^k r_{t+k}, \qquad
@@ -169,6 +169,8 @@ def n_step_transitions(segment, n, discount):
         segment: :class:`~dlcompanion.reinforcement.Segment`.
         n: Positive integer.
         discount: Number :math:`\gamma` in [0, 1].
+        dtype: String, of the observations: ``"uint8"`` where they are bytes, as of
+            images, takes a quarter of the memory.
 
     Returns:
         Dict with ``observation`` and ``following`` ``(steps, ...)``, ``action``,
@@ -205,9 +207,9 @@ def n_step_transitions(segment, n, discount):
     factor = np.where(segment.terminated[last, column], 0.0, factor)
     played = segment.played
     return {
-        "observation": segment.observations[played],
+        "observation": segment.observations[played].astype(dtype),
         "action": segment.actions[played],
         "reward": rewards[played].astype("float32"),
-        "following": segment.following[last, column][played],
+        "following": segment.following[last, column][played].astype(dtype),
         "discount": factor[played].astype("float32"),
     }

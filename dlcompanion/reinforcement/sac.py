@@ -37,7 +37,7 @@ class SAC(SegmentAgent):
     ``fit``. An episode that *terminates* is worth nothing afterwards; one that is
     *cut*, by its time limit or by the end of the epoch, is worth what the critics say.
     The history has ``critic_loss``, ``policy_loss``, ``entropy`` and ``temperature``,
-    means over an epoch, from the first update on.
+    means over an epoch, and NaN before the first update.
 
     A policy that is a chain of dense layers acts in NumPy, any other through a
     compiled call. ``save`` writes the replay memory too, which makes the file large.
@@ -176,6 +176,8 @@ class SAC(SegmentAgent):
         learner.compile(CompositeOptimizer(optimizers))
         self.attach(learner)
 
+    logged = ("critic_loss", "policy_loss", "entropy", "temperature")
+
     def explore(self, observations, random):
         """Actions while learning: evenly drawn at first, then by the policy."""
         if self.played < self.learning_starts:
@@ -185,15 +187,19 @@ class SAC(SegmentAgent):
 
     def digest(self, segment, random):
         """Remember the segment, and learn from memory."""
-        self.replay.add(**n_step_transitions(segment, 1, self.discount))
+        dtype = self.environments.observation_dtype
+        self.replay.add(**n_step_transitions(segment, 1, self.discount, dtype))
         if self.played < self.learning_starts or not len(self.replay):
             return {}
         shape = (self.updates, self.batch_size)
         drawn = self.replay.sample(shape, random)
         noise = random.standard_normal((*shape, 2, self.size)).astype("float32")
-        names = ("action", "reward", "following", "discount")
-        y = (*(drawn[name] for name in names), noise)
-        logs = self.learner.train_on_batches((drawn["observation"], y))
+        before, after = (
+            drawn[name].astype("float32", copy=False)
+            for name in ("observation", "following")
+        )
+        y = (drawn["action"], drawn["reward"], after, drawn["discount"], noise)
+        logs = self.learner.train_on_batches((before, y))
         return {name: float(values.mean()) for name, values in logs.items()}
 
     def arrays(self):

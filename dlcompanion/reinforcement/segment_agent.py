@@ -77,6 +77,8 @@ class SegmentAgent(Agent):
         super().__init__(environments, seed, horizon, config)
         self.played = 0  # steps, those of the epoch under way included
 
+    logged = ()
+
     def explore(self, observations, random):
         """Actions while learning: here drawn from the policy.
 
@@ -111,10 +113,14 @@ class SegmentAgent(Agent):
             logs: List of dicts, what ``digest`` returned.
 
         Returns:
-            Dict from name to number, here the means.
+            Dict from name to number, here the means. What is ``logged`` is there from
+            the first epoch on, NaN where nothing was learned: a file of columns has
+            those of its first row.
         """
-        names = {name: None for row in logs for name in row}  # in order
-        return {n: float(np.mean([row[n] for row in logs if n in row])) for n in names}
+        names = dict.fromkeys(self.logged)
+        names |= {name: None for row in logs for name in row}  # in order
+        found = {n: [row[n] for row in logs if n in row] for n in names}
+        return {n: float(np.mean(x)) if x else np.nan for n, x in found.items()}
 
     def improve(self, episodes):
         """What was learned while the epoch was played."""

@@ -248,6 +248,15 @@ class CompositeOptimizer(keras.optimizers.Optimizer):
         return functools.reduce(ops.maximum, [self[n].iterations for n in self.names])
 
     @property
+    def optimizers(self):
+        """The optimizers, where callbacks of Keras look for several.
+
+        ``TensorBoard`` then logs each rate, under the optimizer's own name, and
+        ``LearningRateScheduler`` and ``ReduceLROnPlateau`` set each.
+        """
+        return [self[name] for name in self.names]
+
+    @property
     def learning_rate(self):
         raise AttributeError(
             "Each optimizer has its own learning rate: "

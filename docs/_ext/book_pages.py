@@ -3,8 +3,10 @@
 All of it is read when the pages are read, which is after the scripts ran.
 """
 
+import ast
 import hashlib
 import json
+import re
 
 import book
 from docutils import nodes
@@ -281,7 +283,7 @@ class Benchmarks(BookDirective):
     def record(self, file):
         data = json.loads(file.read_text())
         title = file.stem.replace("_", " ").capitalize()
-        lines = []
+        lines = explained(file.stem)
         changed = [p for p, old in data["sources"].items() if digest(p) != old]
         if changed:
             lines += [".. admonition:: Measured before the sources changed"]
@@ -300,6 +302,17 @@ class Benchmarks(BookDirective):
         about = f"{data['date'][:10]} · {data['machine']} · {versions(data)}"
         lines += [f":muted:`{book.escape(about)}`"]
         return self.section(title, lines, label=file.stem)
+
+
+def explained(stem):
+    """What a benchmark measures: its docstring, but for the command."""
+    source = (book.ROOT / "benchmarks" / f"{stem}.py").read_text()
+    lines = []
+    for paragraph in ast.get_docstring(ast.parse(source)).split("\n\n"):
+        if not paragraph.startswith(" "):
+            paragraph = re.sub("::$", ".", paragraph)
+            lines += [*paragraph.splitlines(), ""]
+    return lines
 
 
 def is_versions(value):

@@ -27,9 +27,9 @@ Prerequisites: :doc:`/gallery/reinforcement/plot_tabular`. Notation: :doc:`/nota
 #    y = r + \gamma \max_{a'} Q^-(s', a') ,
 #
 # where :math:`Q^-` is the older copy and :math:`h` is Huber's loss, a square near 0 and
-# straight beyond ``delta``. Who takes the largest of several guesses takes the errors in them
-# for good fortune; in *double* Q-learning (``double=True``) therefore :math:`Q` chooses
-# the action and :math:`Q^-` judges it :cite:p:`vanhasselt2016deep`.
+# straight beyond ``delta``. Who takes the largest of several guesses takes the errors
+# in them for good fortune; in *double* Q-learning (``double=True``) therefore :math:`Q`
+# chooses the action and :math:`Q^-` judges it :cite:p:`vanhasselt2016deep`.
 
 import keras
 import matplotlib.pyplot as plt
@@ -41,11 +41,11 @@ from dlcompanion.reinforcement import DQN, Environments
 keras.utils.set_random_seed(0)
 
 # %%
-# Eight carts play 32 steps each, then follow 128 steps of descent on 64 remembered steps
-# each; the older copy is renewed before every phase. Without a memory, the agent has the
-# 256 steps just played to learn from. Without a target network, it learns from the
-# network itself; a quarter of the steps is enough to see what becomes of that. All else
-# is the same. Every 4,096 steps the best known actions are tried on 20 episodes.
+# Eight carts play 32 steps each, then follow 128 steps of descent, each on 64
+# remembered steps; the older copy is renewed before them. Without a memory, the agent
+# has the 256 steps just played to learn from. Without a target network, it learns from
+# the network itself; a quarter of the steps is enough to see what becomes of that. All
+# else is the same. Every 4,096 steps the best known actions are tried on 20 episodes.
 
 seeds, budget, between, discount = (10, 11, 12), 49_152, 4_096, 0.99
 
@@ -91,8 +91,7 @@ kinds = {
     "no target network": {"target_every": 1, "steps": 3 * between},
 }
 runs = {
-    name: [train(seed, **changes) for seed in seeds]
-    for name, changes in kinds.items()
+    name: [train(seed, **changes) for seed in seeds] for name, changes in kinds.items()
 }
 courses = {
     name: np.array([course for _, course in many]) for name, many in runs.items()
@@ -165,19 +164,19 @@ plt.show()
 #   drifts off the track after a hundred steps. It takes a network wide enough to tell
 #   where the track ends, many remembered falls there, and some 30,000 steps; then it
 #   holds the pole for the whole episode, within one or two evaluations.
-# - Without a memory it gets as far, and not further. The carts that now hold the pole
-#   see no falls any more, and the network forgets what falling was.
-# - What was reached need not stay. The rate falls to zero for that reason, and still one
-#   of five other seeds had lost it again at the end.
+# - Without a memory it stays there. With episodes of some 200 steps, the 256 steps that
+#   it learns from hold one fall or two, and none from most of the track.
+# - What was reached need not stay. The rate falls to zero for that reason, and still
+#   one of five other seeds had lost it again at the end.
 # - The value map says why. In the wide band where the pole can still be caught, a wrong
 #   push can be made good by the next one: both actions are worth nearly the same, and a
 #   small error of the network decides. Only at the rim of the band does it matter what
 #   one does, and the network knows that rim.
-# - The loss is the square up to an error of 10. Straight beyond 1, it aims at the median
-#   of the targets, in which a rare fall does not count.
+# - The loss is the square up to an error of 10. Straight beyond 1, it aims at the
+#   median of the targets, in which a rare fall does not count.
 #
-# The page of :doc:`benchmarks </benchmarks>` has the curves of five seeds with 256 units,
-# on TensorFlow and on JAX, beside Stable-Baselines3's.
+# The page of :doc:`benchmarks </benchmarks>` has the curves of five seeds with 256
+# units, on TensorFlow and on JAX, beside Stable-Baselines3's.
 
 
 def best_two(tries):
@@ -196,8 +195,8 @@ for name in runs:
     print(f"{name:18s}" + "   ".join(shown))
 
 # %%
-# The claims. The network's size, the loss and the rate were chosen on seeds 0 to 4; these
-# are others.
+# The claims. The network's size, the loss and the rate were chosen on seeds 0 to 4;
+# these are others.
 
 possible = 1 / (1 - discount)
 claim(

@@ -100,7 +100,7 @@ for seed, value in enumerate(trained):
 
 
 def film(agent, length=240, every=4):
-    """Every third frame, made small."""
+    """Every fourth frame, made small."""
     env = gym.make("CartPole-v1", render_mode="rgb_array")
     observation, _ = env.reset(seed=0)
     frames, over, steps = [], False, 0

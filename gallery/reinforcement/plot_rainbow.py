@@ -80,11 +80,13 @@ plt.show()
 
 # %%
 # Now the agents. Each has the same network but for the part that is switched off, the
-# same 2,000 steps and the same optimizer, which was not tuned for any of them. That is
-# far too little to rank them; it shows that each switch works alone.
+# same 2,000 steps and the same optimizer, which was not tuned for any of them. Rainbow,
+# and the one that learns means instead of distributions, have five seeds, the others
+# two: far too few to rank them, and enough to see that each switch works alone.
 
-seeds, budget, discount = 2, 2_000, 0.98
+budget, discount = 2_000, 0.98
 
+seeds = {"Rainbow": 5, "no distribution": 5}
 kinds = {
     "Rainbow": {},
     "no double": {"double": False},
@@ -102,6 +104,7 @@ def train(seed, changes):
         optimizer=keras.optimizers.Adam(0.002, global_clipnorm=10.0),
         value_range=(0.0, 50.0),
         discount=discount,
+        delta=10.0,
         learning_starts=256,
         rollout_length=32,
         gradient_steps=32,
@@ -117,7 +120,7 @@ def train(seed, changes):
 
 
 runs = {
-    name: [train(seed, changes) for seed in range(seeds)]
+    name: [train(seed, changes) for seed in range(seeds.get(name, 2))]
     for name, changes in kinds.items()
 }
 returns = {name: np.array([r for _, r, _ in many]) for name, many in runs.items()}
@@ -149,7 +152,7 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained
 names = list(returns)
 for n, name in enumerate(names):
     left.barh(n, returns[name].mean(), color="C0" if n else "C1", alpha=0.5)
-    left.plot(returns[name], [n] * seeds, "o", color="0.2", ms=4)
+    left.plot(returns[name], [n] * len(returns[name]), "o", color="0.2", ms=4)
 left.axvline(coin, color="0.4", ls=":")
 left.set_yticks(range(len(names)), names, fontsize="small")
 left.invert_yaxis()
@@ -170,9 +173,11 @@ plt.show()
 #   one kind differ as much as two kinds do. The parts were made for games in which
 #   rewards are rare, and were ranked there over many millions of frames; a pole pays 1
 #   at every step.
-# - Without the distribution it has learned nothing yet. A value begins near 0 and has
-#   to climb, one target network after the other; a distribution begins spread over the
-#   whole grid, and what falls short is soon told from what does not.
+# - Without the distribution four seeds of five are about where the coin is, or below. A
+#   value begins near 0 and has to climb, one target network after the other; a
+#   distribution begins spread over the whole grid, and what falls short is soon told
+#   from what does not. (The loss of the values is the square up to an error of 10: that
+#   is not what holds them back.)
 # - The distribution is that of the return, not of the network's doubt about it.
 # - To hold the pole for a whole episode it helps to look further ahead. With
 #   ``n_step=20`` two evaluations in a row pass 475; the page of :doc:`benchmarks
@@ -183,7 +188,7 @@ for name in runs:
     columns = returns[name], values[name]
     shown = ("".join(f"{x:8.4g}" for x in column) for column in columns)
     print(f"{name:17s}" + "   mean value".join(shown))
-others = np.concatenate([returns[n] for n in runs if n != "no distribution"])
+others = np.concatenate([returns[n] for n in runs if n not in seeds])
 
 # %%
 # The claims.
@@ -202,18 +207,25 @@ claim(
     1.5,
 )
 claim(
-    "return of all kinds with a distribution, mean, over a coin's",
+    "return of Rainbow, worst seed, over a coin's",
+    returns["Rainbow"].min() / coin,
+    ">",
+    2,
+    seeds=5,
+)
+claim(
+    "and over that without a distribution, medians",
+    np.median(returns["Rainbow"]) / np.median(returns["no distribution"]),
+    ">",
+    1.5,
+    seeds=5,
+)
+claim(
+    "return of the kinds with another part less, mean of all, over a coin's",
     others.mean() / coin,
     ">",
     2,
-    seeds=seeds,
-)
-claim(
-    "and over that without one, mean",
-    others.mean() / returns["no distribution"].mean(),
-    ">",
-    1.5,
-    seeds=seeds,
+    seeds=2,
 )
 
 # %%

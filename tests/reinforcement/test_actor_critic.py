@@ -44,6 +44,17 @@ def small(environment=Choice, **kwargs):
     return A2C(environment, **{**settings, **kwargs})
 
 
+def test_a_segment_in_which_nothing_was_played_teaches_nothing():
+    # Choice only resets itself in every second step
+    agent = small(num_envs=2, rollout_length=1, horizon=6)
+    before = agent.policy.get_weights()
+    history = agent.fit(12, verbose=0).history
+    assert np.isfinite([*history["policy_loss"], *history["entropy"]]).all()
+    after = agent.policy.get_weights()
+    moved = [np.abs(a - b).max() for a, b in zip(before, after, strict=True)]
+    assert max(moved) > 0
+
+
 def test_one_update_is_the_written_one():
     agent = small(
         Corridor,

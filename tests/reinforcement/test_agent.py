@@ -194,6 +194,7 @@ def test_progress(capsys):
 def saved(tmp_path):
     agent = Idle("CartPole-v1", seed=5)
     agent.fit(100, verbose=0)
+    agent.predict(np.zeros((3, 4)), deterministic=False)
     path = tmp_path / "agent.zip"
     agent.save(path)
     return agent, path
@@ -208,6 +209,8 @@ def test_load_goes_on(tmp_path):
     np.testing.assert_array_equal(
         loaded.predict(observations), agent.predict(observations)
     )
+    again, on = (a.predict(observations, deterministic=False) for a in (loaded, agent))
+    np.testing.assert_array_equal(again, on)  # drawn from where the first one was
     for x in (agent, loaded):
         x.played.clear()
         x.fit(100, verbose=0)

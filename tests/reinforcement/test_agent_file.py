@@ -33,6 +33,17 @@ def test_reads_what_was_written(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    path, model = written(tmp_path)
+    state = {"rate": np.float32(0.1), "count": np.int64(3), "on": np.bool_(True)}
+    agent_file.write(path, state, model)
+    again, _, _ = agent_file.read(path)
+    assert again == {"rate": float(np.float32(0.1)), "count": 3, "on": True}
+    with pytest.raises(TypeError, match="Received: <object"):
+        agent_file.write(path, {"other": object()}, model)
+    assert agent_file.read(path)[0] == again  # what was there is left as it was
+
+
 def test_holds_no_pickle(tmp_path):
     path, _ = written(tmp_path)
     with zipfile.ZipFile(path) as file:

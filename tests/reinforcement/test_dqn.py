@@ -110,7 +110,9 @@ def test_exploration_falls_with_the_steps_played():
 
 def test_learning_starts_when_it_is_told_to():
     agent = small(network=net(3, 3), learning_starts=200, horizon=16)
-    agent.fit(1, verbose=0)  # Choice resets after each step: half of 128 count
+    # Choice resets after each step: half of 128 count
+    logs = agent.fit(1, verbose=0).history
+    assert np.isnan([*logs["loss"], *logs["value_mean"]]).all()
     assert int(agent.learner.updates) == 0 < len(agent.replay) < 200
     agent.fit(600, verbose=0)
     assert int(agent.learner.updates) > 0
@@ -134,6 +136,28 @@ def test_learns_cartpole():
         best = agent.evaluate(episodes=20)["return_mean"]
     assert before < 110 and best >= 150
     assert {"loss", "value_mean", "epsilon", "return_mean"} < set(history)
+
+
+def test_remembers_images_as_the_bytes_they_are():
+    seen = []
+
+    class Pixels(Choice):
+        observation_space = gym.spaces.Box(0, 255, (2, 2, 1), np.uint8)
+
+        def observation(self):
+            seen.append(self.np_random.integers(0, 256, (2, 2, 1)).astype("uint8"))
+            return seen[-1]
+
+    parts = [keras.layers.Flatten(), keras.layers.Dense(3)]
+    network = keras.Sequential([keras.Input((2, 2, 1)), *parts])
+    agent = small(Pixels, network=network, num_envs=1)
+    agent.fit(1, verbose=0)
+    kept = agent.replay.take(np.arange(4))
+    for name in ("observation", "following"):
+        assert kept[name].dtype == np.uint8
+    assert any((kept["observation"][0] == x).all() for x in seen)
+    agent.fit(600, verbose=0)
+    assert int(agent.learner.updates) > 0
 
 
 @pytest.mark.slow  # the new process imports Keras and its backend

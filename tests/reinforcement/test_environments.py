@@ -129,6 +129,12 @@ def test_the_time_limit_is_the_environments_own():
     assert Environments(gym.make("MountainCar-v0"), 1).time_limit == 200
     assert Environments(Corridor, 1).time_limit is None
 
+    def limited():  # without a spec
+        return gym.wrappers.TimeLimit(Corridor(), 1500)
+
+    assert Environments(limited(), 1).time_limit == 1500
+    assert Environments(limited, 2).time_limit == 1500
+
 
 @pytest.mark.parametrize(
     "environment, message",
@@ -200,6 +206,18 @@ def test_refuses_spaces_without_ends_or_order():
         environment = type("Bad", (Aim,), {"action_space": space})
         with pytest.raises(ValueError, match=f"{rule}.*Received: action_space="):
             Environments(environment, 1, spaces=("Box", "MultiDiscrete"))
+
+
+def test_ends_can_be_named_as_the_message_says():
+    unbounded = gym.spaces.Box(-np.inf, np.inf, (2,))
+
+    def bounded():
+        environment = type("Unbounded", (Aim,), {"action_space": unbounded})()
+        ends = gym.spaces.Box(-1.0, 1.0, (2,))
+        return gym.wrappers.TransformAction(environment, lambda a: a, ends)
+
+    environments = Environments(bounded, 1, spaces=("Box",))
+    assert environments.to_environment(np.zeros((1, 2))).tolist() == [[0.0, 0.0]]
 
 
 def test_wrappers_of_a_vector_are_not_dropped_in_silence():

@@ -71,6 +71,12 @@ def test_takes_a_model_without_declared_inputs():
         (of_two(3, 2), BOTH, (1,), "Received: policy='of_two', which raised"),
         (net((3, 3, 2), 9), BOARD, HEADS, r"a list of logits \(batch, 9\) and values"),
         (
+            policy_value_network((3, 3, 2), 9, 0),
+            BOARD,
+            (9,),
+            "Received: policy='network' with outputs in a list, and one tensor is",
+        ),
+        (
             policy_value_network((3, 3, 2), 7, 0),
             BOARD,
             HEADS,

@@ -82,6 +82,11 @@ class Doubled(layers.Dense):
         return 2 * super().call(inputs)
 
 
+class Halved(keras.Sequential):
+    def call(self, inputs, **kwargs):
+        return super().call(inputs / 2, **kwargs)
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -93,6 +98,7 @@ class Doubled(layers.Dense):
         lambda: sequence(layers.Dense(2, dtype="mixed_bfloat16")),
         lambda: sequence(layers.Dense(2, "softmax")),
         lambda: sequence(Doubled(2)),
+        lambda: Halved([keras.Input((4,)), layers.Dense(2)]),
     ],
 )
 def test_what_is_no_chain_is_not_taken_for_one(make):

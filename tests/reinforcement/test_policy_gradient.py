@@ -210,6 +210,14 @@ def test_rejects(arguments, message):
         REINFORCE(**{"environment": "CartPole-v1", **arguments})
 
 
+def test_networks_must_not_share_layers():
+    x = keras.Input((4,))
+    trunk = keras.layers.Dense(8, "tanh")(x)
+    policy, baseline = (keras.Model(x, keras.layers.Dense(n)(trunk)) for n in (2, 1))
+    with pytest.raises(ValueError, match="must not share layers.*Received: policy="):
+        REINFORCE("CartPole-v1", policy=policy, baseline=baseline)
+
+
 def test_names_the_environment_that_gives_nan():
     faulty = gym.vector.SyncVectorEnv([Corridor, lambda: Corridor(fault="reward")])
     with pytest.raises(ValueError, match="reward=nan at step 1 of environment 1"):

@@ -153,11 +153,57 @@ def test_an_agent_that_never_learned_is_saved_whole(tmp_path):
         np.testing.assert_array_equal(*map(ops.convert_to_numpy, (a, b)))
 
 
+def test_a_file_does_not_go_on_with_actions_of_another_kind(tmp_path):
+    class Push(Choice):
+        action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    small(Choice, policy=net(3, 3)).save(tmp_path / "agent")
+    with pytest.raises(ValueError, match="must give"):  # other numbers of outputs
+        PPO.load(tmp_path / "agent", Push)
+
+    class Two(Choice):
+        action_space = gym.spaces.Discrete(2)
+
+    agent = small(Two, policy=net(3, 2))
+    agent.save(tmp_path / "agent")
+    rule = r"another space.*Received: Categorical\(n=2\) in.*DiagonalGaussian\(size=1\)"
+    with pytest.raises(ValueError, match=rule):
+        PPO.load(tmp_path / "agent", Push)
+
+
+def test_the_default_batch_divides_the_rollout():
+    sizes = {
+        (8, 128): 256,
+        (1, 128): 128,
+        (3, 128): 192,
+        (8, 5): 40,
+    }
+    for (count, length), size in sizes.items():
+        agent = PPO("CartPole-v1", num_envs=count, rollout_length=length)
+        assert agent.batch_size == agent.config["batch_size"] == size
+
+
+def test_the_default_optimizer_is_that_of_the_literature():
+    optimizer = PPO("CartPole-v1").learner.optimizer
+    assert isinstance(optimizer, keras.optimizers.Adam)
+    assert optimizer.epsilon == 1e-5 and optimizer.global_clipnorm == 0.5
+    assert float(ops.convert_to_numpy(optimizer.learning_rate)) == np.float32(3e-4)
+
+
+def test_an_action_without_axes_is_no_integer():
+    class Knob(Choice):
+        action_space = gym.spaces.Box(-2.0, 1.0, (), np.float32)
+
+    action = small(Knob, critic=net(3, 1)).predict(np.zeros(3))
+    assert np.shape(action) == () and action == pytest.approx(-0.5, abs=0.1)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
         ({"batch_size": 7}, r"rollout_length = 1024. Received: batch_size=7"),
         ({"batch_size": 0}, "Received: batch_size=0"),
+        ({"batch_size": 1}, "at least 2. Received: batch_size=1"),
         ({"epochs": 0}, "Received: epochs=0"),
         ({"clip_range": 0.0}, "Received: clip_range=0"),
         ({"policy": net(4, 3)}, r"give \(batch, 2\).*output shape \(batch, 3\)"),

@@ -445,6 +445,12 @@ def test_rejects(arguments, message):
         RecurrentPPO("CartPole-v1", **arguments)
 
 
+def test_the_default_batch_is_of_whole_environments():
+    for count, length, size in ((8, 128, 256), (3, 128, 128), (2, 300, 300)):
+        agent = RecurrentPPO("CartPole-v1", num_envs=count, rollout_length=length)
+        assert agent.batch_size == size
+
+
 def test_networks_must_not_share_layers():
     cell = layers.GRUCell(6)
     with pytest.raises(ValueError, match="must not share layers.*Received: policy="):
