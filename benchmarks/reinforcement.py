@@ -154,6 +154,7 @@ def hyper_parameters(task, seed):
             "network": relu_network(4, 2, seed),
             "optimizer": keras.optimizers.Adam(rate, global_clipnorm=10.0),
             "delta": 10.0,
+            "jit_compile": True,
             "batch_size": 64,
             "rollout_length": 32,
             "gradient_steps": 128,
@@ -168,13 +169,13 @@ def hyper_parameters(task, seed):
             "rollout_length": 8,
         }
     if task == "Rainbow CartPole-v1":
-        rate = falling(1e-3, most // 2)
+        rate = falling(2e-3, most // 2)
         return {
             "optimizer": keras.optimizers.Adam(rate, global_clipnorm=10.0),
-            "discount": 0.98,
-            "value_range": (0.0, 50.0),
+            "value_range": (0.0, 100.0),
             "n_step": 20,
             "batch_size": 128,
+            "jit_compile": True,
             "horizon": 512,
         }
     if task == "A2C CartPole-v1":
