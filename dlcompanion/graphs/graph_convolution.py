@@ -36,8 +36,8 @@ class GraphConvolution(keras.layers.Layer):
     - **A dense adjacency**, ``layer([x, adjacency])``: a batch of small graphs with
       the same number of nodes; an isolated node of zeros serves as padding.
 
-    On TensorFlow, compile the model with ``jit_compile=True``: XLA makes the
-    step some three times faster on a CPU.
+    On TensorFlow, compile the model with ``jit_compile=True``: XLA makes the step more
+    than twice as fast on a CPU.
 
     Args:
         units: Positive integer, the number of output channels.
