@@ -4,7 +4,6 @@ All of it is read when the pages are read, which is after the scripts ran.
 """
 
 import ast
-import hashlib
 import json
 import re
 
@@ -14,6 +13,8 @@ from docutils.parsers.rst import directives, roles
 from learning_curves import learning_curves
 from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
+
+from benchmarks.common import digest
 
 
 class BookDirective(SphinxDirective):
@@ -357,11 +358,6 @@ def sparkline(points, width=120, height=28):
         f'<svg class="sparkline" role="img" aria-label="{label}" width="{width}" '
         f'height="{height}"><polyline points="{line}"/></svg>'
     )
-
-
-def digest(path):
-    file = book.ROOT / path
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else None
 
 
 class SearchBox(SphinxDirective):
