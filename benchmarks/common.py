@@ -234,11 +234,11 @@ def digest(path):
     text = (ROOT / path).read_text(encoding="utf-8")
     lines = text.splitlines()
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-            if ast.get_docstring(node) is not None:
-                first = node.body[0]
-                kept = [""] * (first.end_lineno - first.lineno + 1)
-                lines[first.lineno - 1 : first.end_lineno] = kept
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        if documented and ast.get_docstring(node) is not None:
+            first = node.body[0]
+            for number in range(first.lineno - 1, first.end_lineno):
+                lines[number] = ""
     code = "\n".join(line for line in lines if line.strip())
     return hashlib.sha256(code.encode()).hexdigest()
 

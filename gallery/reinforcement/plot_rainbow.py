@@ -180,7 +180,7 @@ plt.show()
 #   is not what holds them back.)
 # - The distribution is that of the return, not of the network's doubt about it.
 # - Holding the pole for a whole episode took other settings: 20 rewards ahead, a
-#   discount of 0.99, batches of 128 and some 25,000 steps. The page of
+#   discount of 0.99, batches of 128 and 12,000 to 29,000 steps. The page of
 #   :doc:`benchmarks </benchmarks>` has the curves of five seeds.
 
 print(f"coin             {coin:7.1f}")
