@@ -26,13 +26,10 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 
 from benchmarks.tree_search import position_after, random_games  # noqa: E402
-from dlcompanion.reinforcement import (  # noqa: E402
-    AlphaZero,
-    ConnectFour,
-    RandomRollouts,
-    SearchPlayer,
-    policy_value_network,
-)
+from dlcompanion.reinforcement import AlphaZero, ConnectFour  # noqa: E402
+from dlcompanion.reinforcement.alphazero import policy_value_network  # noqa: E402
+from dlcompanion.reinforcement.games.matches import SearchPlayer  # noqa: E402
+from dlcompanion.reinforcement.games.tree_search import RandomRollouts  # noqa: E402
 
 SOURCES = [
     f"dlcompanion/reinforcement/{name}.py"

@@ -32,7 +32,7 @@ NODES, EDGES, WIDE, NARROW, STEPS = 20_000, 200_000, 64, 16, 5
 SOURCES = [
     "benchmarks/graph_convolution.py",
     "dlcompanion/graphs/graph_convolution.py",
-    "dlcompanion/graphs/graph_plan.py",
+    "dlcompanion/graphs/message_passing/graph_plan.py",
     "dlcompanion/backend/sparse.py",
 ]
 

@@ -181,9 +181,10 @@ def public_names(topic):
     source = _source(topic)
     if source is None:
         return []
-    if source.parent.name in chapters():  # what the chapter makes public of it
-        module = f"dlcompanion.{source.parent.name}.{source.stem}"
-        nodes = ast.parse(source.with_name("__init__.py").read_bytes()).body
+    parts = source.relative_to(PACKAGE).with_suffix("").parts
+    if parts[0] in chapters():  # what the chapter makes public of it
+        module = ".".join(["dlcompanion", *parts])
+        nodes = ast.parse((PACKAGE / parts[0] / "__init__.py").read_bytes()).body
         nodes = [n for n in nodes if isinstance(n, ast.ImportFrom)]
         return [a.name for n in nodes if n.module == module for a in n.names]
     nodes = ast.parse(source.read_bytes()).body

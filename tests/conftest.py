@@ -60,7 +60,10 @@ def pytest_collection_modifyitems(items):
 
 
 def _example_with_ray(item):
-    return item.name == "dlcompanion.reinforcement.ray_environments.ray_environments"
+    return (
+        item.name
+        == "dlcompanion.reinforcement.environments.ray_environments.ray_environments"
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -24,6 +24,8 @@ from source_files import (
     is_constant,
     name,
     registered,
+    room_of,
+    sizes,
     tree,
 )
 
@@ -45,25 +47,23 @@ def test_a_file_name_is_used_once():
 
 @each(PAGES)
 def test_a_module_has_its_test_at_the_same_place(path):
-    assert (ROOT / f"tests/{chapter_of(path)}/test_{path.stem}.py").is_file()
+    assert place_of_test(path).is_file()
 
 
-@each([p for p in PAGES if p.stem in TOPICS])
-def test_a_module_of_a_topic_stands_in_the_topics_chapter(path):
-    topic = TOPICS[path.stem]
-    assert (topic["chapter"], topic["do"]) == (chapter_of(path), "build")
+@each(PAGES)
+def test_the_top_level_of_a_chapter_holds_topics_only(path):
+    assert not misplaced(path)
 
 
-@each(p for p in TESTS if p.parent.name in CHAPTERS and p.name.startswith("test_"))
+@each(p for p in TESTS if chapter_of(p) and p.name.startswith("test_"))
 def test_a_test_has_its_module_at_the_same_place(path):
-    module = path.stem.removeprefix("test_")
-    assert (PACKAGE / path.parent.name / f"{module}.py").is_file()
+    assert place_of_module(path).is_file()
 
 
 @each(SCRIPTS)
 def test_a_script_is_the_page_of_a_topic(path):
     topic = TOPICS[path.stem.removeprefix("plot_")]
-    assert topic["chapter"] == path.parent.name
+    assert topic["chapter"] == chapter_of(path)
     assert (path.parent / "GALLERY_HEADER.rst").is_file()
 
 
@@ -74,7 +74,70 @@ def test_a_chapter_of_the_package_is_a_chapter_of_the_book():
     assert set(dlcompanion.__all__) <= set(CHAPTERS)
 
 
-@each(p for p in MODULES if p.name == "__init__.py" and chapter_of(p))
+@each(p for p in MODULES if p.name == "__init__.py" and room_of(p))
+def test_a_room_says_what_it_holds_and_imports_nothing(path):
+    (docstring,) = tree(path).body
+    assert isinstance(docstring, ast.Expr) and len(ast.get_docstring(tree(path))) > 10
+
+
+def misplaced(path, root=ROOT):
+    """What is wrong with the place of a module of a chapter, as a sentence."""
+    topic, room = TOPICS.get(path.stem), room_of(path, root)
+    if room is None and topic is None:
+        return "parts that topics share stand in a room"
+    if room is not None and topic is not None:
+        return "a topic stands at the top level of its chapter"
+    if room is not None and "/" in room:
+        return "a room has no rooms"
+    if topic and (topic["chapter"], topic["do"]) != (chapter_of(path, root), "build"):
+        return f"the topic is one of {topic['chapter']}: {topic['do']}"
+    return None
+
+
+def place_of_test(path, root=ROOT):
+    """Where the test of a module of a chapter is."""
+    place = path.relative_to(root / "dlcompanion").parent
+    return root / "tests" / place / f"test_{path.stem}.py"
+
+
+def place_of_module(test, root=ROOT):
+    """Where the module is that a test of a chapter tests."""
+    place = test.relative_to(root / "tests").parent
+    return root / "dlcompanion" / place / f"{test.stem.removeprefix('test_')}.py"
+
+
+def test_a_nested_module_is_under_the_same_rules(tmp_path):
+    made = tmp_path / "dlcompanion/reinforcement/games/chess.py"
+    assert (chapter_of(made, tmp_path), room_of(made, tmp_path)) == (
+        "reinforcement",
+        "games",
+    )
+    wanted = tmp_path / "tests/reinforcement/games/test_chess.py"
+    assert (
+        place_of_test(made, tmp_path) == wanted
+        and place_of_module(wanted, tmp_path) == made
+    )
+    assert not misplaced(made, tmp_path)
+    for wrong, rule in {
+        "reinforcement/chess.py": "stand in a room",
+        "reinforcement/games/ppo.py": "at the top level",
+        "reinforcement/games/old/chess.py": "no rooms",
+        "graphs/ppo.py": "one of reinforcement",
+    }.items():
+        assert rule in misplaced(tmp_path / "dlcompanion" / wrong, tmp_path)
+
+
+def test_a_room_that_is_called_like_a_chapter_is_none(tmp_path):
+    assert "search" in CHAPTERS
+    room = tmp_path / "dlcompanion/reinforcement/search/tree.py"
+    assert chapter_of(room, tmp_path) == "reinforcement"
+    assert chapter_of(tmp_path / "dlcompanion/testing/search/tree.py", tmp_path) is None
+    assert chapter_of(tmp_path / "dlcompanion/search/tree.py", tmp_path) == "search"
+
+
+@each(
+    p for p in MODULES if p.name == "__init__.py" and chapter_of(p) and not room_of(p)
+)
 def test_a_chapter_imports_by_hand_and_does_nothing_else(path):
     docstring, *body = tree(path).body
     assert isinstance(docstring, ast.Expr)
@@ -85,9 +148,24 @@ def test_a_chapter_imports_by_hand_and_does_nothing_else(path):
     assert sorted(names) == sorted(all_of(path)) and len(names) == len(set(names))
 
 
-@each([*MODULES, *SCRIPTS])
-def test_no_file_outgrows_400_lines(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+@each(MODULES)
+def test_a_module_fits_in_one_sitting(path):
+    code, lines = sizes(path)
+    assert code <= 250 and lines <= 600
+
+
+def test_docstrings_comments_and_blanks_are_no_code(tmp_path):
+    module = tmp_path / "module.py"
+    module.write_text(
+        '"""Two\nlines."""\n\n# a comment\n\n\ndef f(\n    x,\n):\n'
+        '    """What it does."""\n    return """a\nb"""  # two lines\n'
+    )
+    assert sizes(module) == (5, 12)
+
+
+@each(SCRIPTS)
+def test_no_script_outgrows_400_lines(path):
+    assert sizes(path)[1] <= 400
 
 
 # -- topics.toml --------------------------------------------------------------
@@ -143,8 +221,8 @@ def what_is_missing(row):
     if not module.is_file():
         return [*missing, f"no {name(module)}"]
     if chapter_of(module):
-        test = ROOT / f"tests/{chapter_of(module)}/test_{module.stem}.py"
-        public = set(all_of(module.with_name("__init__.py")))
+        test = place_of_test(module)
+        public = set(all_of(PACKAGE / chapter_of(module) / "__init__.py"))
         if not public & {node.name for node in definitions(module)}:
             missing.append(f"nothing of {name(module)} is public")
     else:

@@ -4,12 +4,12 @@ import keras
 from keras import ops
 
 from dlcompanion.checks import check_count, check_number
-from dlcompanion.generative.actnorm import ActNorm
-from dlcompanion.generative.change_of_variables import NormalizingFlow
-from dlcompanion.generative.coupling import AffineCoupling, halves
-from dlcompanion.generative.dequantization import LogitTransform
-from dlcompanion.generative.invertible_convolution import InvertibleConvolution1x1
-from dlcompanion.generative.multiscale import FactorOut, Squeeze
+from dlcompanion.generative.flows.actnorm import ActNorm
+from dlcompanion.generative.flows.change_of_variables import NormalizingFlow
+from dlcompanion.generative.flows.coupling import AffineCoupling, halves
+from dlcompanion.generative.flows.dequantization import LogitTransform
+from dlcompanion.generative.flows.invertible_convolution import InvertibleConvolution1x1
+from dlcompanion.generative.flows.multiscale import FactorOut, Squeeze
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")

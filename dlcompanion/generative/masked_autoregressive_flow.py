@@ -5,9 +5,9 @@ from keras import ops
 
 from dlcompanion import backend
 from dlcompanion.checks import check_count
-from dlcompanion.generative.autoregressive_network import MADE
-from dlcompanion.generative.change_of_variables import NormalizingFlow
-from dlcompanion.generative.inverted_transform import Inverted
+from dlcompanion.generative.flows.autoregressive_network import MADE
+from dlcompanion.generative.flows.change_of_variables import NormalizingFlow
+from dlcompanion.generative.flows.inverted_transform import Inverted
 
 
 class Autoregressive(keras.layers.Layer):

@@ -3,8 +3,8 @@
 import keras
 
 from dlcompanion.checks import check_count
-from dlcompanion.generative.change_of_variables import NormalizingFlow
-from dlcompanion.generative.coupling import (
+from dlcompanion.generative.flows.change_of_variables import NormalizingFlow
+from dlcompanion.generative.flows.coupling import (
     AdditiveCoupling,
     AffineCoupling,
     DiagonalScaling,

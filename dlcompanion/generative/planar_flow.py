@@ -5,8 +5,8 @@ from keras import ops
 
 from dlcompanion import backend
 from dlcompanion.checks import check_count
-from dlcompanion.generative.change_of_variables import NormalizingFlow
-from dlcompanion.generative.inverted_transform import Inverted
+from dlcompanion.generative.flows.change_of_variables import NormalizingFlow
+from dlcompanion.generative.flows.inverted_transform import Inverted
 
 HALVINGS = 30  # of an interval: what is left is below the precision of float32
 

@@ -4,17 +4,17 @@ import keras
 from keras import ops
 
 from dlcompanion.checks import check_count, check_number
-from dlcompanion.generative.coupling import Coupling
+from dlcompanion.generative.flows.coupling import Coupling
+from dlcompanion.generative.flows.rational_quadratic_spline import (
+    rational_quadratic_spline,
+    spline_bins,
+    spline_unit_slope,
+)
 from dlcompanion.generative.masked_autoregressive_flow import (
     Autoregressive,
     AutoregressiveFlow,
 )
 from dlcompanion.generative.normalizing_flows import CouplingFlow
-from dlcompanion.generative.rational_quadratic_spline import (
-    rational_quadratic_spline,
-    spline_bins,
-    spline_unit_slope,
-)
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")

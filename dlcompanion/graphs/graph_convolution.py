@@ -6,7 +6,7 @@ from keras import ops
 
 from dlcompanion import backend
 from dlcompanion.checks import check_count
-from dlcompanion.graphs.graph_plan import GraphPlan, check_edges
+from dlcompanion.graphs.message_passing.graph_plan import GraphPlan, check_edges
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")

@@ -4,17 +4,20 @@ import keras
 from keras import ops
 
 from dlcompanion.checks import check_count, check_number
-from dlcompanion.reinforcement.agent import WEIGHTS
-from dlcompanion.reinforcement.environments import Environments
-from dlcompanion.reinforcement.judgement import Explained, judge
-from dlcompanion.reinforcement.network_checks import check_network, check_separate
-from dlcompanion.reinforcement.numpy_policy import dense_network, in_numpy
+from dlcompanion.reinforcement.agents.agent import WEIGHTS
+from dlcompanion.reinforcement.agents.rollout import rows_of
+from dlcompanion.reinforcement.agents.rollout_agent import SegmentAgent
+from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
+from dlcompanion.reinforcement.generalized_advantage import Explained, judge
+from dlcompanion.reinforcement.networks.actor import dense_network, in_numpy
+from dlcompanion.reinforcement.networks.network_checks import (
+    check_network,
+    check_separate,
+)
 from dlcompanion.reinforcement.policy_gradient import (
     baseline_loss,
     policy_gradient_loss,
 )
-from dlcompanion.reinforcement.segment_agent import SegmentAgent
-from dlcompanion.reinforcement.segments import rows_of
 from dlcompanion.training import CompositeOptimizer, StepModel
 
 
@@ -281,7 +284,7 @@ class A2C(SegmentAgent):
         """Advantages, and the returns that the critic should have expected.
 
         Args:
-            segment: :class:`~dlcompanion.reinforcement.Segment`.
+            segment: ``Segment``.
 
         Returns:
             Two float32 arrays ``(time, environments)``.
@@ -293,7 +296,7 @@ class A2C(SegmentAgent):
         """One update, of policy and critic.
 
         Args:
-            segment: :class:`~dlcompanion.reinforcement.Segment`.
+            segment: ``Segment``.
             advantages: Array ``(time, environments)``, as of :meth:`judge`.
             returns: Array of that shape, as of :meth:`judge`.
 

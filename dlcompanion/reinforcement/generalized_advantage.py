@@ -1,8 +1,58 @@
 """n-step returns, lambda-returns and generalized advantages: how far to look ahead."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from dlcompanion.checks import check_count, check_number
+from dlcompanion.reinforcement.agents.rollout import rows_of
+
+
+def reward_to_go(rewards, ends, after, discount):
+    r"""Discounted sum of the rewards from each step to the end of its episode.
+
+    .. math:: G_t = r_t + \gamma \,
+        \begin{cases} v_t & \text{if the episode ends with step } t \\
+        G_{t+1} & \text{otherwise} \end{cases}
+
+    where :math:`v_t` is what is expected after the last step: 0 where the episode
+    *terminated*, the value of the state that follows where it was merely *cut*, by a
+    time limit or by the end of the rollout.
+
+    Args:
+        rewards: Array of shape ``(time, environments)``.
+        ends: Boolean array of that shape, true at the last step of an episode. It
+            must be true in the last row of every episode that counts.
+        after: Array of that shape, :math:`v_t`; read only where ``ends`` is true.
+        discount: Number in [0, 1], :math:`\gamma`.
+
+    Returns:
+        Float32 array of shape ``(time, environments)``.
+
+    Raises:
+        ValueError: If the shapes differ or ``discount`` lies outside [0, 1].
+
+    Example:
+        >>> rewards = np.array([[1.0], [1.0], [1.0]])
+        >>> ends = np.array([[False], [True], [True]])
+        >>> after = np.array([[0.0], [0.0], [8.0]])  # the second episode was cut
+        >>> reward_to_go(rewards, ends, after, discount=0.5)[:, 0].tolist()
+        [1.5, 1.0, 5.0]
+    """
+    rewards, ends, after = np.asarray(rewards), np.asarray(ends), np.asarray(after)
+    if rewards.ndim != 2 or not rewards.shape == ends.shape == after.shape:
+        raise ValueError(
+            "rewards, ends and after must have one shape (time, environments). "
+            f"Received: rewards.shape={rewards.shape}, ends.shape={ends.shape}, "
+            f"after.shape={after.shape}"
+        )
+    check_number("discount", discount, 0, 1)
+    result = np.zeros(rewards.shape, "float64")
+    following = np.zeros(rewards.shape[1:], "float64")
+    for t in reversed(range(len(rewards))):
+        following = rewards[t] + discount * np.where(ends[t], after[t], following)
+        result[t] = following
+    return result.astype("float32")
 
 
 def n_step_returns(rewards, after, ends, discount, steps):
@@ -177,3 +227,193 @@ def backwards(constant, factor):
     for t in reversed(range(len(constant))):
         x[t] = following = constant[t] + factor[t] * following
     return x
+
+
+class VTrace(NamedTuple):
+    """What :func:`vtrace` returns.
+
+    Attributes:
+        targets: Float32 array ``(time, environments)``, what the critic should learn.
+        advantages: Float32 array of that shape, for the policy gradient, weighted.
+
+    Example:
+        >>> VTrace(np.ones((2, 1)), np.zeros((2, 1))).targets.shape
+        (2, 1)
+    """
+
+    targets: np.ndarray
+    advantages: np.ndarray
+
+
+def vtrace(
+    rewards, values, after, ends, ratios, discount, trace=1.0, largest_weight=1.0
+):
+    r"""Correct each step by how probable the learner finds it, but not by too much.
+
+    With :math:`w_t = \pi(a_t \mid s_t) / \mu(a_t \mid s_t)`, the learner's probability
+    over that of the policy :math:`\mu` that played, :math:`\rho_t = \min(\bar\rho,
+    w_t)` and :math:`c_t = \lambda \min(1, w_t)`, the targets are
+
+    .. math:: v_t = v(s_t) + \rho_t \delta_t
+        + \gamma c_t \bigl(v_{t+1} - v(s_{t+1})\bigr), \qquad
+        \delta_t = r_t + \gamma\, v'_t - v(s_t),
+
+    and the advantages
+
+    .. math:: \rho_t \Bigl(r_t + \gamma \bigl((1 - \lambda)\, v'_t
+        + \lambda\, v_{t+1}\bigr) - v(s_t)\Bigr) .
+
+    A weight may be as large as :math:`1 / \mu`, and a product of them is larger still:
+    cutting them at 1 bounds the variance. Where :math:`\pi = \mu` the targets are the
+    :math:`\lambda`-returns.
+
+    Args:
+        rewards: Array of shape ``(time, environments)``.
+        values: Array of that shape, the critic's :math:`v(s_t)`.
+        after: Array of that shape, :math:`v'_t`: 0 where the episode *terminated*; the
+            value of the state that was seen last where it was merely *cut*.
+        ends: Boolean array of that shape, true at the last step of an episode,
+            terminated or cut. The last row counts as one.
+        ratios: Array of that shape, :math:`w_t`, at least 0.
+        discount: Number :math:`\gamma` in [0, 1].
+        trace: Number :math:`\lambda` in [0, 1].
+        largest_weight: Number :math:`\bar\rho` of at least 1.
+
+    Returns:
+        :class:`VTrace`.
+
+    Raises:
+        ValueError: If the shapes differ, a ratio is negative, or a number is none of
+            the above.
+
+    Example:
+        >>> one, ends = np.ones((2, 1)), np.array([[False], [True]])
+        >>> after = np.array([[1.0], [0.0]])
+        >>> corrected = vtrace(2 * one, one, after, ends, ratios=0.5 * one, discount=1)
+        >>> corrected.targets[:, 0].tolist(), corrected.advantages[:, 0].tolist()
+        ([2.25, 1.5], [1.25, 0.5])
+
+    References:
+        Espeholt et al., *IMPALA: Scalable Distributed Deep-RL with Importance Weighted
+        Actor-Learner Architectures*, 2018, eq. 1. https://arxiv.org/abs/1802.01561
+    """
+    rewards, values, after, ends, ratios = same_shapes(
+        rewards=rewards, values=values, after=after, ends=ends, ratios=ratios
+    )
+    if (ratios < 0).any():
+        raise ValueError(
+            f"A ratio of probabilities is at least 0. Received: {ratios.min()}"
+        )
+    check_number("discount", discount, 0, 1)
+    check_number("trace", trace, 0, 1)
+    check_number("largest_weight", largest_weight, 1)
+    rho = np.minimum(largest_weight, ratios)
+    errors = rho * (rewards + discount * after - values)
+    going = trace * (1 - ends)
+    corrections = backwards(errors, discount * going * np.minimum(1, ratios))
+    targets = values + corrections
+    following = np.concatenate([corrections[1:], np.zeros_like(corrections[:1])])
+    # where an episode goes on, v' is v(s_{t+1}), and v_{t+1} is that, corrected
+    estimate = rewards + discount * (after + going * following)
+    advantages = rho * (estimate - values)
+    return VTrace(targets.astype("float32"), advantages.astype("float32"))
+
+
+def judge(segment, critic, discount, trace):
+    """Advantages, and the returns that a critic should have expected.
+
+    Args:
+        segment: ``Segment``.
+        critic: Function from observations ``(batch, ...)`` to values ``(batch, 1)``.
+        discount: Number in [0, 1].
+        trace: Number in [0, 1].
+
+    Returns:
+        Two float32 arrays ``(time, environments)``.
+
+    Example:
+        >>> from dlcompanion.reinforcement.agents.rollout import Segment
+        >>> ones, no = np.ones((2, 1)), np.zeros((2, 1), bool)
+        >>> segment = Segment(ones[..., None], ones, ones, ones[..., None], no, no, ~no)
+        >>> judge(segment, lambda x: 0.0 * x, 0.5, 1.0)[0][:, 0].tolist()
+        [1.5, 1.0]
+    """
+    values, after = (
+        critic(rows_of(x))[:, 0].reshape(segment.rewards.shape)
+        for x in (segment.observations, segment.following)
+    )
+    return judge_values(segment, values, after, discount, trace)
+
+
+def judge_values(segment, values, after, discount, trace):
+    """As :func:`judge`, of a critic that was asked before.
+
+    Args:
+        segment: ``Segment``.
+        values: Array ``(time, environments)``, of the observations.
+        after: Array of that shape, of those that follow.
+        discount: Number in [0, 1].
+        trace: Number in [0, 1].
+
+    Returns:
+        Two float32 arrays ``(time, environments)``.
+
+    Example:
+        >>> from dlcompanion.reinforcement.agents.rollout import Segment
+        >>> ones, no = np.ones((2, 1)), np.zeros((2, 1), bool)
+        >>> segment = Segment(ones[..., None], ones, ones, ones[..., None], no, no, ~no)
+        >>> judge_values(segment, 0 * ones, 2 * ones, 0.5, 1.0)[0][:, 0].tolist()
+        [3.0, 2.0]
+    """
+    after = np.where(segment.terminated, 0.0, after)
+    advantages = generalized_advantages(
+        segment.rewards, values, after, segment.ends, discount, trace
+    )
+    return advantages, advantages + values
+
+
+def explained_variance(errors, targets):
+    r"""Share of the variance of the targets that a critic explains.
+
+    .. math:: 1 - \frac{\overline{e^2}}{\operatorname{Var}[G]}
+
+    Args:
+        errors: Array, target less value.
+        targets: Array of that shape.
+
+    Returns:
+        Float: 1 for a perfect critic, 0 for one that knows the mean alone.
+
+    Example:
+        >>> explained_variance(np.array([0.0, 0.0]), np.array([1.0, 3.0]))
+        1.0
+    """
+    return 1 - float(np.mean(np.square(errors)) / max(np.var(targets), 1e-12))
+
+
+class Explained:
+    """The explained variance of all that was judged since it was last asked for.
+
+    In one segment where nobody fell all targets are nearly the same, and the share of
+    their variance says nothing: an agent gathers those of an epoch.
+
+    Example:
+        >>> explained = Explained()
+        >>> explained.add(np.zeros(2), np.array([1.0, 9.0]), np.array([True, False]))
+        >>> explained.add(np.zeros(2), np.array([3.0, 9.0]), np.array([True, False]))
+        >>> explained.take()
+        1.0
+    """
+
+    def __init__(self):
+        self.rows = []
+
+    def add(self, errors, targets, played):
+        """Note the errors and targets, arrays of one shape, where ``played``."""
+        self.rows.append((errors[played], targets[played]))
+
+    def take(self):
+        """The explained variance of what was added, which is then forgotten."""
+        errors, targets = map(np.concatenate, zip(*self.rows, strict=True))
+        self.rows = []
+        return explained_variance(errors, targets)

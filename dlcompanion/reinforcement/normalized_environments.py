@@ -228,7 +228,7 @@ class Normalizer:
         """Bring the statistics of the discounted sums up to date.
 
         Args:
-            segment: :class:`~dlcompanion.reinforcement.Segment`, that follows the last.
+            segment: ``Segment``, that follows the last.
         """
         if not self.rewards:
             return
@@ -245,7 +245,7 @@ class Normalizer:
         """Bring the statistics of the observations up to date.
 
         Args:
-            segment: :class:`~dlcompanion.reinforcement.Segment`.
+            segment: ``Segment``.
         """
         if self.observations:
             self.seen.update(segment.observations[segment.played])
@@ -281,10 +281,10 @@ class Normalizer:
         """A segment as the learner sees it.
 
         Args:
-            segment: :class:`~dlcompanion.reinforcement.Segment`.
+            segment: ``Segment``.
 
         Returns:
-            :class:`~dlcompanion.reinforcement.Segment`.
+            ``Segment``.
         """
         return segment._replace(
             observations=self.scaled_observations(segment.observations),

@@ -5,11 +5,14 @@ import numpy as np
 from keras import ops
 
 from dlcompanion.checks import check_count, check_number
-from dlcompanion.reinforcement.agent import WEIGHTS, Agent
-from dlcompanion.reinforcement.environments import Environments
-from dlcompanion.reinforcement.network_checks import check_network, check_separate
-from dlcompanion.reinforcement.numpy_policy import dense_network, in_numpy
-from dlcompanion.reinforcement.returns import reward_to_go
+from dlcompanion.reinforcement.agents.agent import WEIGHTS, Agent
+from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
+from dlcompanion.reinforcement.generalized_advantage import reward_to_go
+from dlcompanion.reinforcement.networks.actor import dense_network, in_numpy
+from dlcompanion.reinforcement.networks.network_checks import (
+    check_network,
+    check_separate,
+)
 from dlcompanion.training import CompositeOptimizer, StepModel
 
 

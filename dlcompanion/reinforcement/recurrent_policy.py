@@ -5,15 +5,14 @@ import numpy as np
 from keras import ops
 
 from dlcompanion import backend
-from dlcompanion.reinforcement.judgement import judge_values
-from dlcompanion.reinforcement.memory_network import (
+from dlcompanion.reinforcement.agents.rollout import rows_of
+from dlcompanion.reinforcement.generalized_advantage import judge_values
+from dlcompanion.reinforcement.networks.memory_network import (
     check_recurrent,
     recurrent_network,
     step_in_numpy,
 )
-from dlcompanion.reinforcement.ppo import PPO
-from dlcompanion.reinforcement.proximal_policy import ProximalPolicy
-from dlcompanion.reinforcement.segments import rows_of
+from dlcompanion.reinforcement.ppo import PPO, ProximalPolicy
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
@@ -26,7 +25,7 @@ class RecurrentProximalPolicy(ProximalPolicy):
     .. math:: (z_t, h_{t+1}) = f_\theta(o_t, b_t h_t), \qquad
         b_t = 0 \text{ if an episode begins at } t, \text{ else } 1 .
 
-    The loss is that of :class:`~dlcompanion.reinforcement.ProximalPolicy`, over all
+    The loss is that of ``ProximalPolicy``, over all
     steps of all pieces; its gradient goes back through the states to the first step
     of a piece, and the state with which the piece began is a constant: backpropagation
     through time, truncated.
@@ -53,7 +52,9 @@ class RecurrentProximalPolicy(ProximalPolicy):
         Outputs of the policy ``(batch, time, outputs)`` and values ``(batch, time)``.
 
     Example:
-        >>> from dlcompanion.reinforcement import Categorical
+        >>> from dlcompanion.reinforcement.networks.action_distributions import (
+        ...     Categorical,
+        ... )
         >>> def network(outputs):
         ...     observations, states = keras.Input((3,)), keras.Input((8,))
         ...     h, new = keras.layers.GRUCell(8)(observations, states)

@@ -1,17 +1,300 @@
 """Soft actor-critic: real actions, learned from whatever was ever played."""
 
 import keras
+from keras import ops
 
 from dlcompanion.checks import check_count, check_number
-from dlcompanion.reinforcement.agent import WEIGHTS
-from dlcompanion.reinforcement.environments import Environments
-from dlcompanion.reinforcement.network_checks import check_network, check_separate
-from dlcompanion.reinforcement.numpy_policy import dense_network
-from dlcompanion.reinforcement.replay_buffer import ReplayBuffer, n_step_transitions
-from dlcompanion.reinforcement.segment_agent import SegmentAgent
-from dlcompanion.reinforcement.soft_actor_critic import SoftActorCritic
-from dlcompanion.reinforcement.tanh_gaussian import TanhGaussian
+from dlcompanion.reinforcement.agents.agent import WEIGHTS
+from dlcompanion.reinforcement.agents.replay_buffer import (
+    ReplayBuffer,
+    n_step_transitions,
+)
+from dlcompanion.reinforcement.agents.rollout_agent import SegmentAgent
+from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
+from dlcompanion.reinforcement.networks.actor import dense_network
+from dlcompanion.reinforcement.networks.network_checks import (
+    check_network,
+    check_separate,
+)
+from dlcompanion.reinforcement.networks.tanh_gaussian import TanhGaussian
+from dlcompanion.reinforcement.networks.target_networks import (
+    TargetedModel,
+    frozen_copy,
+)
 from dlcompanion.training import CompositeOptimizer
+
+
+def soft_targets(rewards, discounts, values, log_probs, temperature):
+    r"""What the critics should have said: the reward, and a soft value afterwards.
+
+    .. math:: y = r + \gamma \Bigl(\min_k q_k(s', a')
+        - \alpha \log \pi(a' \mid s')\Bigr)
+
+    Args:
+        rewards: Tensor ``(batch,)``.
+        discounts: Tensor ``(batch,)``: :math:`\gamma`, or 0 where the episode
+            terminated.
+        values: Tensor ``(critics, batch)`` of an action drawn in the next state.
+        log_probs: Tensor ``(batch,)`` of these actions.
+        temperature: Scalar :math:`\alpha`.
+
+    Returns:
+        Tensor ``(batch,)``.
+
+    Example:
+        >>> y = soft_targets(1.0, 0.5, ops.array([[4.0], [6.0]]), 1.0, temperature=2.0)
+        >>> float(y[0])
+        2.0
+    """
+    return rewards + discounts * (ops.min(values, axis=0) - temperature * log_probs)
+
+
+def soft_critic_loss(values, targets):
+    r"""Half the squared errors of all critics.
+
+    .. math:: \frac{1}{2n} \sum_k \sum_i \bigl(q_k(s_i, a_i) - y_i\bigr)^2
+
+    Args:
+        values: Tensor ``(critics, batch)``.
+        targets: Tensor ``(batch,)``.
+
+    Returns:
+        Scalar tensor.
+
+    Example:
+        >>> float(soft_critic_loss(ops.array([[1.0], [3.0]]), ops.array([2.0])))
+        1.0
+    """
+    return 0.5 * ops.sum(ops.mean(ops.square(values - targets), axis=-1))
+
+
+def soft_policy_loss(values, log_probs, temperature):
+    r"""What a policy should make small: sureness beyond what it is worth.
+
+    .. math:: \frac1n \sum_i \alpha \log \pi(a_i \mid s_i) - \min_k q_k(s_i, a_i)
+
+    Args:
+        values: Tensor ``(critics, batch)`` of actions that the policy drew.
+        log_probs: Tensor ``(batch,)`` of these actions.
+        temperature: Scalar :math:`\alpha`.
+
+    Returns:
+        Scalar tensor.
+
+    Example:
+        >>> values, log_probs = ops.array([[4.0], [6.0]]), ops.array([1.0])
+        >>> float(soft_policy_loss(values, log_probs, temperature=2.0))
+        -2.0
+    """
+    return ops.mean(temperature * log_probs - ops.min(values, axis=0))
+
+
+def entropy_temperature_loss(log_temperature, log_probs, target_entropy):
+    r"""Raises the temperature while the policy is surer than it should be.
+
+    .. math:: -\log \alpha \; \frac1n \sum_i
+        \bigl(\log \pi(a_i \mid s_i) + \bar{\mathcal H}\bigr)
+
+    The paper has :math:`\alpha` in place of :math:`\log \alpha`; the gradient has the
+    same sign, and does not vanish with the temperature.
+
+    Args:
+        log_temperature: Scalar :math:`\log \alpha`.
+        log_probs: Tensor ``(batch,)``.
+        target_entropy: Number :math:`\bar{\mathcal H}`.
+
+    Returns:
+        Scalar tensor.
+
+    Example:
+        >>> float(entropy_temperature_loss(0.5, ops.array([3.0]), -1.0))
+        -1.0
+    """
+    return -log_temperature * ops.mean(log_probs + target_entropy)
+
+
+@keras.saving.register_keras_serializable(package="dlcompanion")
+class SoftActorCritic(TargetedModel):
+    r"""A policy, two critics with their slow targets, and a temperature.
+
+    One step of training, on observations :math:`s` with ``y = (actions, rewards,
+    following, discounts, noise)``, goes down the gradients of
+    :func:`soft_critic_loss`, then :func:`soft_policy_loss`, then
+    :func:`entropy_temperature_loss`, and moves each target
+
+    .. math:: \bar\theta_k \leftarrow \bar\theta_k + \tau (\theta_k - \bar\theta_k) .
+
+    The noise ``(batch, 2, size)`` is standard normal, for the actions in :math:`s` and
+    in the following states: given as data, it makes a step a function of what goes in.
+    The critics' targets come from the slow copies, the policy's from the critics
+    themselves. All networks are called with ``training=False``. Compile it with a
+    :class:`~dlcompanion.training.CompositeOptimizer` of ``"policy"``, ``"critics"``
+    and, unless the temperature is given, ``"temperature"``.
+
+    Args:
+        policy: :class:`keras.Model` from observations to ``[mean, log_std]``
+            ``(batch, 2 * size)``, of a
+            ``TanhGaussian``.
+        critics: List of two models from ``[observations, actions]`` to values
+            ``(batch, 1)``.
+        temperature: Number :math:`\alpha` of at least 0, or None for one that is
+            learned, beginning with 1.
+        target_entropy: Number :math:`\bar{\mathcal H}` in nats, or None for minus the
+            number of actions played at a time.
+        target_rate: Number :math:`\tau` in [0, 1].
+        **kwargs: Passed on to :class:`keras.Model`.
+
+    Call arguments:
+        inputs: Observations ``(batch, ...)``.
+
+    Returns:
+        Outputs of the policy ``(batch, 2 * size)``, and the smaller of the critics'
+        values ``(batch,)`` of its median action.
+
+    Raises:
+        ValueError: If there are not two critics, or a number is none of the above.
+
+    Example:
+        >>> x, a = keras.Input((3,)), keras.Input((1,))
+        >>> joined = keras.layers.Concatenate()([x, a])
+        >>> critics = [keras.Model([x, a], keras.layers.Dense(1)(joined)) for _ in "12"]
+        >>> policy = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        >>> outputs, values = SoftActorCritic(policy, critics)(ops.ones((5, 3)))
+        >>> tuple(outputs.shape), tuple(values.shape)
+        ((5, 2), (5,))
+    """
+
+    def __init__(
+        self,
+        policy,
+        critics,
+        temperature=None,
+        target_entropy=None,
+        target_rate=0.005,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        pair = isinstance(critics, (list, tuple)) and len(critics) == 2
+        if not pair or not all(isinstance(x, keras.Model) for x in critics):
+            raise ValueError(
+                "critics must be a list of two models, keras.Model: the smaller value "
+                f"counts. Received: critics={critics!r}"
+            )
+        if temperature is not None:
+            check_number("temperature", temperature)
+        if target_entropy is not None:
+            check_number("target_entropy", target_entropy, low=-float("inf"))
+        self.temperature = temperature
+        self.target_entropy = target_entropy
+        self.target_rate = check_number("target_rate", target_rate, 0, 1)
+        self.policy = policy
+        self.critics = list(critics)
+        self.targets = [frozen_copy(critic) for critic in critics]
+
+    @property
+    def target_networks(self):
+        return self.targets
+
+    def build(self, input_shape):
+        # the networks were built by whoever made them
+        self.log_temperature = None
+        if self.temperature is None:
+            self.log_temperature = self.add_weight(
+                shape=(), initializer="zeros", name="log_temperature"
+            )
+
+    def call(self, inputs):
+        outputs = self._outputs(inputs)
+        best = ops.tanh(outputs[:, : outputs.shape[-1] // 2])
+        return outputs, ops.min(_values(self.critics, inputs, best), axis=0)
+
+    def _outputs(self, observations):
+        outputs = self.policy(observations, training=False)
+        return ops.cast(outputs, "float32")  # whatever the network computes in
+
+    def update(self, data):
+        observations, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        actions, rewards, following, discounts, noise = y
+        size = actions.shape[-1]
+        draw = TanhGaussian(size).draw
+        goal = -float(size) if self.target_entropy is None else self.target_entropy
+        learned = self.log_temperature is not None
+        temperature = self.temperature
+        if learned:
+            temperature = ops.exp(self.log_temperature.value)
+
+        after, log_probs_after = draw(self._outputs(following), noise[:, 1])
+        worth = _values(self.targets, following, after)
+        expected = ops.stop_gradient(
+            soft_targets(rewards, discounts, worth, log_probs_after, temperature)
+        )
+
+        def on_critics():
+            values = _values(self.critics, observations, actions)
+            return soft_critic_loss(values, expected)
+
+        def on_policy():
+            drawn, log_probs = draw(self._outputs(observations), noise[:, 0])
+            values = _values(self.critics, observations, drawn)
+            return soft_policy_loss(values, log_probs, temperature), log_probs
+
+        critic_loss = self.descend(on_critics, _trainable(self.critics))
+        policy_loss, log_probs = self.descend(
+            on_policy, self.policy.trainable_variables, has_aux=True
+        )
+        log_probs = ops.stop_gradient(log_probs)
+
+        def on_temperature():
+            log = self.log_temperature.value
+            return entropy_temperature_loss(log, log_probs, goal)
+
+        if learned and self.log_temperature.trainable:
+            self.descend(on_temperature, [self.log_temperature])
+        for target, critic in zip(self.targets, self.critics, strict=True):
+            for slow, quick in zip(target.weights, critic.weights, strict=True):
+                slow.assign(slow + self.target_rate * (quick - slow))
+        return {
+            "critic_loss": critic_loss,
+            "policy_loss": policy_loss,
+            "entropy": -ops.mean(log_probs),
+            "temperature": ops.convert_to_tensor(temperature, "float32"),
+        }
+
+    def optimizer_variables(self):
+        """Which variables each optimizer trains.
+
+        Returns:
+            Dict from ``"policy"``, ``"critics"`` and perhaps ``"temperature"`` to
+            lists of variables.
+        """
+        variables = {
+            "policy": self.policy.trainable_variables,
+            "critics": _trainable(self.critics),
+        }
+        if self.temperature is None:
+            variables["temperature"] = [self.log_temperature]
+        return variables
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "policy": serialize(self.policy),
+            "critics": [serialize(critic) for critic in self.critics],
+            "temperature": self.temperature,
+            "target_entropy": self.target_entropy,
+            "target_rate": self.target_rate,
+        }
+
+
+def _values(critics, observations, actions):
+    """What each critic says, ``(critics, batch)``."""
+    values = [critic([observations, actions], training=False) for critic in critics]
+    return ops.stack([ops.cast(v[:, 0], "float32") for v in values])
+
+
+def _trainable(models):
+    return [v for model in models for v in model.trainable_variables]
 
 
 class SAC(SegmentAgent):

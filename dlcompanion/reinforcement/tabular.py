@@ -298,8 +298,8 @@ class QLearning(TabularAgent):
     .. math:: \hat v(s') = \max_{a'} q(s', a')
 
     Args:
-        *args: As of :class:`~dlcompanion.reinforcement.TabularAgent`.
-        **kwargs: As of :class:`~dlcompanion.reinforcement.TabularAgent`.
+        *args: As of ``TabularAgent``.
+        **kwargs: As of ``TabularAgent``.
 
     Example:
         >>> from dlcompanion.reinforcement import GridWorld
@@ -326,8 +326,8 @@ class SARSA(TabularAgent):
     with the action :math:`a'` that it takes next.
 
     Args:
-        *args: As of :class:`~dlcompanion.reinforcement.TabularAgent`.
-        **kwargs: As of :class:`~dlcompanion.reinforcement.TabularAgent`.
+        *args: As of ``TabularAgent``.
+        **kwargs: As of ``TabularAgent``.
 
     Example:
         >>> from dlcompanion.reinforcement import GridWorld
@@ -350,8 +350,8 @@ class ExpectedSARSA(TabularAgent):
     .. math:: \hat v(s') = \sum_{a'} \pi(a' \mid s')\, q(s', a')
 
     Args:
-        *args: As of :class:`~dlcompanion.reinforcement.TabularAgent`.
-        **kwargs: As of :class:`~dlcompanion.reinforcement.TabularAgent`.
+        *args: As of ``TabularAgent``.
+        **kwargs: As of ``TabularAgent``.
 
     Example:
         >>> from dlcompanion.reinforcement import GridWorld

@@ -9,7 +9,7 @@ from keras import ops
 from dlcompanion import backend
 from dlcompanion.checks import check_count
 from dlcompanion.training import StepModel
-from dlcompanion.uncertainty.ensemble_members import (
+from dlcompanion.uncertainty.ensembles.ensemble_members import (
     PerMember,
     available_memory,
     check_elementwise,

@@ -42,7 +42,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from dlcompanion.claims import claim
-from dlcompanion.reinforcement import A2C, REINFORCE, Environments
+from dlcompanion.reinforcement import A2C, REINFORCE
+from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
 
 keras.utils.set_random_seed(0)
 

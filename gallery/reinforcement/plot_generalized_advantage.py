@@ -37,12 +37,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from dlcompanion.claims import claim
-from dlcompanion.reinforcement import (
-    FiniteMDP,
-    generalized_advantages,
-    policy_values,
-    reward_to_go,
-)
+from dlcompanion.reinforcement import FiniteMDP, generalized_advantages, policy_values
+from dlcompanion.reinforcement.generalized_advantage import reward_to_go
 
 # %%
 # Eleven cells in a row. A step to the right has probability 0.55; beyond the last cell

@@ -45,12 +45,12 @@ import numpy as np
 from dlcompanion.claims import claim
 from dlcompanion.reinforcement import (
     PPO,
-    Environments,
     Normalizer,
-    RunningStatistics,
     bootstrap_interval,
     interquartile_mean,
 )
+from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
+from dlcompanion.reinforcement.normalized_environments import RunningStatistics
 
 keras.utils.set_random_seed(0)
 

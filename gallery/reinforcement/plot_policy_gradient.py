@@ -43,12 +43,10 @@ from matplotlib.animation import FuncAnimation
 
 from dlcompanion import autodiff, backend
 from dlcompanion.claims import claim
-from dlcompanion.reinforcement import (
-    REINFORCE,
-    Environments,
-    policy_gradient_loss,
-    reward_to_go,
-)
+from dlcompanion.reinforcement import REINFORCE
+from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
+from dlcompanion.reinforcement.generalized_advantage import reward_to_go
+from dlcompanion.reinforcement.policy_gradient import policy_gradient_loss
 
 keras.utils.set_random_seed(0)
 

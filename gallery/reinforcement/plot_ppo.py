@@ -39,7 +39,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from dlcompanion.claims import claim
-from dlcompanion.reinforcement import PPO, Environments, clipped_surrogate_loss
+from dlcompanion.reinforcement import PPO
+from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
+from dlcompanion.reinforcement.ppo import clipped_surrogate_loss
 
 keras.utils.set_random_seed(0)
 

@@ -39,12 +39,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from dlcompanion.claims import claim
-from dlcompanion.reinforcement import (
-    Environments,
-    PrioritizedReplay,
-    Rainbow,
-    categorical_projection,
-)
+from dlcompanion.reinforcement import PrioritizedReplay, Rainbow
+from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
+from dlcompanion.reinforcement.rainbow import categorical_projection
 
 keras.utils.set_random_seed(0)
 

@@ -38,7 +38,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from dlcompanion.claims import claim
-from dlcompanion.reinforcement import PPO, Environments, Normalizer, RecurrentPPO
+from dlcompanion.reinforcement import PPO, Normalizer, RecurrentPPO
+from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
 
 keras.utils.set_random_seed(0)
 

@@ -51,7 +51,9 @@ from matplotlib.animation import FuncAnimation
 from scipy import stats
 
 from dlcompanion.claims import claim
-from dlcompanion.reinforcement import PPO, SAC, Environments, TanhGaussian
+from dlcompanion.reinforcement import PPO, SAC
+from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
+from dlcompanion.reinforcement.networks.tanh_gaussian import TanhGaussian
 
 keras.utils.set_random_seed(0)
 

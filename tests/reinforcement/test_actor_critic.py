@@ -4,13 +4,15 @@ import gymnasium as gym
 import keras
 import numpy as np
 import pytest
+from helpers.resume import assert_resumes
+from helpers.toy_environments import Choice, Corridor
+from helpers.toy_networks import net, softmax
 from keras import ops
-from resume import assert_resumes
-from toy_environments import Choice, Corridor
-from toy_networks import net, softmax
 
-from dlcompanion.reinforcement import A2C, ActorCritic, Segment, Stream
+from dlcompanion.reinforcement import A2C
 from dlcompanion.reinforcement import actor_critic as module
+from dlcompanion.reinforcement.actor_critic import ActorCritic
+from dlcompanion.reinforcement.agents.rollout import Segment, Stream
 from dlcompanion.testing import check_model
 from dlcompanion.training import CompositeOptimizer
 

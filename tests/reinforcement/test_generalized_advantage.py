@@ -9,6 +9,13 @@ from dlcompanion.reinforcement import (
     generalized_advantages,
     lambda_returns,
     n_step_returns,
+    vtrace,
+)
+from dlcompanion.reinforcement.agents.rollout import Segment
+from dlcompanion.reinforcement.generalized_advantage import (
+    Explained,
+    explained_variance,
+    judge,
     reward_to_go,
 )
 
@@ -154,3 +161,177 @@ def test_rejects():
         generalized_advantages(rewards, values, after, ends, 0.9, -1)
     with pytest.raises(ValueError, match="Received: steps=0"):
         n_step_returns(rewards, after, ends, 0.9, 0)
+
+
+def returns_rollout(time=9, environments=4, seed=0):
+    rng = np.random.default_rng(seed)
+    ends = rng.random((time, environments)) < 0.3
+    ends[-1] = True
+    return rng.normal(size=ends.shape), ends, rng.normal(size=ends.shape)
+
+
+@pytest.mark.parametrize("discount", [0.0, 0.9, 1.0])
+def test_equals_the_sum_of_the_definition(discount):
+    rewards, ends, after = returns_rollout()
+    expected = np.zeros_like(rewards)
+    for n in range(rewards.shape[1]):
+        for t in range(len(rewards)):
+            last = t + np.flatnonzero(ends[t:, n])[0]
+            powers = discount ** np.arange(last - t + 2)
+            terms = [*rewards[t : last + 1, n], after[last, n]]
+            expected[t, n] = powers @ terms
+    np.testing.assert_allclose(
+        reward_to_go(rewards, ends, after, discount), expected, rtol=1e-6
+    )
+
+
+def test_cutting_changes_nothing_where_the_value_is_the_return():
+    rewards, ends, after = returns_rollout()
+    whole = reward_to_go(rewards, ends, after, 0.9)
+    cut, ends_cut = after.copy(), ends.copy()
+    cut[4] = np.where(ends[4], after[4], whole[5])
+    ends_cut[4] = True
+    np.testing.assert_allclose(
+        reward_to_go(rewards, ends_cut, cut, 0.9), whole, rtol=1e-6
+    )
+
+
+def test_what_follows_is_read_at_ends_only():
+    rewards, ends, after = returns_rollout()
+    noisy = np.where(ends, after, np.nan)
+    np.testing.assert_array_equal(
+        reward_to_go(rewards, ends, noisy, 0.9), reward_to_go(rewards, ends, after, 0.9)
+    )
+
+
+def test_returns_rejects():
+    rewards, ends, after = returns_rollout()
+    with pytest.raises(ValueError, match=r"one shape.*Received: rewards.shape=\(8, 4"):
+        reward_to_go(rewards[1:], ends, after, 0.9)
+    with pytest.raises(ValueError, match="one shape"):
+        reward_to_go(rewards[:, 0], ends[:, 0], after[:, 0], 0.9)
+    with pytest.raises(ValueError, match="Received: discount=1.1"):
+        reward_to_go(rewards, ends, after, 1.1)
+
+
+@pytest.mark.parametrize("trace", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("largest", [1.0, 2.0])
+def test_equals_rlax(trace, largest):
+    assert REFERENCE.stem == "generalized_advantage"
+    with np.load(REFERENCE) as file:
+        values, ends = file["in/values"], file["in/terminated"]
+        after = np.where(ends, 0.0, values[1:])
+        got = vtrace(
+            file["in/rewards"],
+            values[:-1],
+            after,
+            ends,
+            file["in/ratios"],
+            0.9,
+            trace,
+            largest,
+        )
+        out = {n: file[f"out/vtrace/{trace}/{largest}/{n}"] for n in NAMES}
+    expected = out["errors"] + values[:-1]
+    np.testing.assert_allclose(got.targets, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(got.advantages, out["advantages"], rtol=1e-5, atol=1e-5)
+
+
+NAMES = ("errors", "advantages")
+
+
+@pytest.mark.parametrize("trace", [0.0, 0.6, 1.0])
+def test_of_equal_policies_is_the_lambda_return(trace):
+    rewards, values, after, ends = rollout()
+    got = vtrace(rewards, values, after, ends, np.ones_like(rewards), 0.9, trace)
+    returns = lambda_returns(rewards, after, ends, 0.9, trace)
+    np.testing.assert_allclose(got.targets, returns, rtol=1e-5, atol=1e-6)
+    advantages = generalized_advantages(rewards, values, after, ends, 0.9, trace)
+    np.testing.assert_allclose(got.advantages, advantages, rtol=1e-5, atol=1e-6)
+
+
+def test_no_weight_no_correction():
+    rewards, values, after, ends = rollout()
+    got = vtrace(rewards, values, after, ends, np.zeros_like(rewards), 0.9)
+    np.testing.assert_allclose(got.targets, values, rtol=1e-6)
+    assert not got.advantages.any()
+
+
+def test_with_large_weights_allowed_one_step_is_importance_sampling():
+    # E_mu[w f] = E_pi[f]: of two actions, under the policy that played
+    mu, pi, paid = np.array([0.8, 0.2]), np.array([0.3, 0.7]), np.array([1.0, 5.0])
+    one = np.ones((1, 2))  # both actions, to be weighted by mu
+    got = vtrace(paid[None], 0 * one, 0 * one, one, (pi / mu)[None], 0.9, 1.0, 4.0)
+    assert mu @ got.targets[0] == pytest.approx(pi @ paid)
+    # cut at 1 it is the value of the policy min(mu, pi), up to its sum
+    cut = vtrace(paid[None], 0 * one, 0 * one, one, (pi / mu)[None], 0.9)
+    assert mu @ cut.targets[0] == pytest.approx(np.minimum(mu, pi) @ paid)
+
+
+def test_nothing_passes_an_end():
+    rewards, values, after, ends = rollout()
+    ratios = np.exp(np.random.default_rng(1).normal(size=rewards.shape))
+    got = vtrace(rewards, values, after, ends, ratios, 0.9)
+    changed = rewards.copy()
+    changed[5:] += 7.0
+    other = vtrace(changed, values, after, ends, ratios, 0.9)
+    closed = ends[:5][::-1].cumsum(axis=0)[::-1] > 0  # an end lies before row 5
+    for a, b in zip(got, other, strict=True):
+        np.testing.assert_array_equal(a[:5][closed], b[:5][closed])
+        assert (a[:5][~closed] != b[:5][~closed]).all()
+
+
+def test_vtrace_rejects():
+    rewards, values, after, ends = rollout()
+    one = np.ones_like(rewards)
+    with pytest.raises(ValueError, match="at least 0. Received: -1.0"):
+        vtrace(rewards, values, after, ends, -one, 0.9)
+    with pytest.raises(ValueError, match=r"ratios must have one shape.*\(8, 6\)"):
+        vtrace(rewards, values, after, ends, one[1:], 0.9)
+    with pytest.raises(ValueError, match="Received: largest_weight=0.5"):
+        vtrace(rewards, values, after, ends, one, 0.9, largest_weight=0.5)
+    with pytest.raises(ValueError, match="Received: trace=2"):
+        vtrace(rewards, values, after, ends, one, 0.9, trace=2)
+
+
+RNG = np.random.default_rng(0)
+
+
+def test_judge_knows_the_ends():
+    values = {0.0: 5.0, 1.0: 7.0, 2.0: 11.0}
+    observations = np.array([[[0.0]], [[1.0]]])
+    following = np.array([[[1.0]], [[2.0]]])
+    no, yes = np.array([[False], [False]]), np.array([[False], [True]])
+    rewards, played = np.ones((2, 1)), np.ones((2, 1), bool)
+
+    def critic(x):
+        return np.array([[values[v]] for v in x[:, 0]])
+
+    for terminated, worth in ((no, 11.0), (yes, 0.0)):
+        segment = Segment(
+            observations, None, rewards, following, terminated, yes, played
+        )
+        advantages, returns = judge(segment, critic, 0.9, 0.5)
+        last = 1 + 0.9 * worth - 7
+        first = 1 + 0.9 * 7 - 5 + 0.9 * 0.5 * last
+        np.testing.assert_allclose(advantages[:, 0], [first, last], rtol=1e-6)
+        np.testing.assert_allclose(returns[:, 0], [first + 5, last + 7], rtol=1e-6)
+
+
+def test_explained_variance():
+    x = np.random.default_rng(0).normal(size=1000)
+    assert explained_variance(0 * x, x) == 1.0
+    assert explained_variance(x - x.mean(), x) == pytest.approx(0.0)
+    assert explained_variance(2 * x, x) < -2
+
+
+def test_the_share_is_that_of_all_that_was_added():
+    errors, targets = RNG.normal(size=(2, 30, 4))
+    played = RNG.random((30, 4)) < 0.8
+    explained = Explained()
+    for part in (slice(0, 10), slice(10, 30)):
+        explained.add(errors[part], targets[part], played[part])
+    whole = explained_variance(errors[played], targets[played])
+    assert explained.take() == pytest.approx(whole)
+    explained.add(0 * errors, targets, played)  # what was taken is forgotten
+    assert explained.take() == 1.0

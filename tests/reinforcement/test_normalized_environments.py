@@ -6,11 +6,13 @@ import gymnasium as gym
 import keras
 import numpy as np
 import pytest
+from helpers.resume import assert_resumes
+from helpers.toy_environments import Choice, Corridor
 from keras import ops
-from resume import assert_resumes
-from toy_environments import Choice, Corridor
 
-from dlcompanion.reinforcement import A2C, PPO, Normalizer, RunningStatistics, Segment
+from dlcompanion.reinforcement import A2C, PPO, Normalizer
+from dlcompanion.reinforcement.agents.rollout import Segment
+from dlcompanion.reinforcement.normalized_environments import RunningStatistics
 
 REFERENCE = Path(__file__).parents[1] / "references/normalized_environments.npz"
 

@@ -4,20 +4,17 @@ import gymnasium as gym
 import keras
 import numpy as np
 import pytest
+from helpers.resume import assert_resumes
+from helpers.toy_environments import Aim, Corridor, Recall
 from keras import layers, ops
-from resume import assert_resumes
-from toy_environments import Aim, Corridor, Recall
 
 from dlcompanion import autodiff
-from dlcompanion.reinforcement import (
-    PPO,
+from dlcompanion.reinforcement import PPO, Normalizer, RecurrentPPO, ppo
+from dlcompanion.reinforcement.networks.action_distributions import (
     Categorical,
     DiagonalGaussian,
-    Normalizer,
-    RecurrentPPO,
-    RecurrentProximalPolicy,
-    proximal_policy,
 )
+from dlcompanion.reinforcement.recurrent_policy import RecurrentProximalPolicy
 from dlcompanion.testing import check_model
 
 numpy = ops.convert_to_numpy
@@ -143,7 +140,7 @@ def test_one_update_is_that_of_the_same_steps_without_memory():
     (x, begins, h, g), y = piece(kind)
     weights = np.random.default_rng(3).integers(0, 2, (4, 5)).astype("float32")
     remembering = learner_of(kind, cells=(Forgetful(), Forgetful()))
-    plain = proximal_policy.ProximalPolicy(
+    plain = ppo.ProximalPolicy(
         *(
             keras.Sequential(
                 [keras.Input((3,)), layers.Dense(4, "tanh"), layers.Dense(n)]
@@ -191,8 +188,8 @@ def test_learns_what_has_to_be_remembered(seed):
 
 @pytest.mark.parametrize("turned", ["clipped_surrogate_loss", "squared_error"])
 def test_each_sign_matters(turned, monkeypatch):
-    right = getattr(proximal_policy, turned)
-    monkeypatch.setattr(proximal_policy, turned, lambda *args: -right(*args))
+    right = getattr(ppo, turned)
+    monkeypatch.setattr(ppo, turned, lambda *args: -right(*args))
     played, _, error = recalled(seed=1)
     if turned == "clipped_surrogate_loss":
         assert played < 0.7

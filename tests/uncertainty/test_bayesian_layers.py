@@ -15,7 +15,6 @@ from dlcompanion.probability import MultivariateNormalTriLSpec
 from dlcompanion.testing import check_layer
 from dlcompanion.training import fit_in_memory
 from dlcompanion.uncertainty import (
-    BayesianDense,
     DenseFlipout,
     DenseLocalReparameterization,
     DenseReparameterization,
@@ -25,6 +24,7 @@ from dlcompanion.uncertainty import (
     predictive_samples,
     set_training_examples,
 )
+from dlcompanion.uncertainty.bayesian_layers import BayesianDense
 
 VECTORS = Path(__file__).parents[1] / "references" / "bayesian_layers.npz"
 LAYERS = [DenseFlipout, DenseLocalReparameterization, DenseReparameterization]
