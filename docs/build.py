@@ -80,10 +80,10 @@ def main():
     ).returncode
 
     ran = [p for p in book.scripts() if book.run(p).get("finished") != before.get(p)]
-    ledger = write_ledger(ran, time.time() - start, code)
+    ledger = write_ledger(chosen, ran, time.time() - start, code)
     report(ledger)
     problems = list(record(chosen)) if options.record and not code else []
-    problems += [] if options.only else missing(ledger)
+    problems += missing(ledger)
     for problem in problems:
         print(f"ERROR   {problem}", file=sys.stderr)
     if code or problems:
@@ -124,8 +124,8 @@ def clean():
         shutil.rmtree(DOCS / "api" / name, ignore_errors=True)
 
 
-def write_ledger(ran, wall, code):
-    """Write ledger.json: what ran, what failed, what it cost."""
+def write_ledger(chosen, ran, wall, code):
+    """Write ledger.json: what was to run, what ran, what failed, what it cost."""
     use = resource.getrusage(resource.RUSAGE_CHILDREN)
     junit = BUILD / "gallery-junit.xml"
     failed = []
@@ -138,6 +138,7 @@ def write_ledger(ran, wall, code):
         scripts[path.stem] = {
             "chapter": path.parent.name,
             "cpu_seconds": book.run(path).get("cpu_seconds"),
+            "chosen": path in chosen,
             "executed": path in ran,
             "failed": path.stem in failed,
             "claims": len(claims),
@@ -182,6 +183,8 @@ def missing(ledger):
         elif not (HTML / f"{book.script_document(script)[1:]}.html").exists():
             yield f"topic {topic['slug']} is done and has no page"
     for name, script in ledger["scripts"].items():
+        if not script["chosen"]:
+            continue
         if script["cpu_seconds"] is None:
             yield f"{name} was not executed"
         elif not script["claims"]:
