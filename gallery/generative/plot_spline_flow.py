@@ -52,7 +52,7 @@ from dlcompanion.generative import (
     rational_quadratic_spline,
     spline_bins,
 )
-from dlcompanion.training import fit_in_memory
+from dlcompanion.training import fit_in_memory, restart
 
 keras.utils.set_random_seed(0)
 numpy = keras.ops.convert_to_numpy
@@ -125,9 +125,7 @@ def train(flow_class, units):
     ended = {title: [] for title in data}
     for title, (x, x_test) in data.items():
         for start in starts:
-            flow.set_weights(start)
-            for variable in flow.optimizer.variables:
-                variable.assign(0 * variable)
+            restart(flow, weights=start)
             epochs = STEPS * BATCH // SIZE
             fit_in_memory(flow, x, batch_size=BATCH, epochs=epochs, verbose=0)
             nll = -np.mean(numpy(flow.log_prob(x_test)))
