@@ -51,8 +51,10 @@ ROLLOUTS = (1_000, 10_000)
 
 def new_agent(game, iterations):
     """The agent before its first game; its rate falls until ``iterations``."""
-    updates = 128
-    rate = keras.optimizers.schedules.PolynomialDecay(2e-3, iterations * updates, 1e-4)
+    gradient_steps = 128
+    rate = keras.optimizers.schedules.PolynomialDecay(
+        2e-3, iterations * gradient_steps, 1e-4
+    )
     return AlphaZero(
         game,
         policy_value_network(game.observation_shape, game.actions, seed=0, units=256),
@@ -63,7 +65,7 @@ def new_agent(game, iterations):
         noise=0.5,
         exploring_moves=42,  # all: who always plays well never sees bad positions
         window=20,
-        updates=updates,
+        gradient_steps=gradient_steps,
         batch_size=512,
         seed=0,
     )

@@ -271,7 +271,7 @@ def literal(node):
 def is_agent(module):
     classes = [n for n in definitions(module) if isinstance(n, ast.ClassDef)]
     bases = {ast.unparse(base) for node in classes for base in node.bases}
-    return bool(bases & {"Agent", "SegmentAgent"})
+    return bool(bases & {"Agent", "RolloutAgent"})
 
 
 def measures(node):

@@ -86,7 +86,7 @@ class ChannelCoupling(AffineCoupling):
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class Glow(NormalizingFlow):
-    r"""Multi-scale flow of pictures: normalise, mix, couple, and again.
+    r"""Multi-scale flow of pictures: normalize, mix, couple, and again.
 
     A level squeezes the picture (``Squeeze``) and makes ``steps`` steps of
     :class:`ActNorm`, :class:`InvertibleConvolution1x1` and ``ChannelCoupling``.

@@ -325,10 +325,10 @@ def _entropy(symbols):
 class VariationalBottleneck(SavesSeeds, keras.layers.Layer):
     r"""A noisy code whose information about the input has a price (deep VIB).
 
-    The bottleneck asks for a code :math:`Z` that maximises
+    The bottleneck asks for a code :math:`Z` that maximizes
     :math:`I(Z; Y) - \beta I(Z; X)`. Both have tractable bounds: the log-likelihood of
     the classifier behind the code, and the divergence of the code from a fixed prior.
-    Training minimises
+    Training minimizes
 
     .. math:: \underbrace{-\log q(y \mid z)}_{\text{the model's loss}} + \beta\,
               \mathrm{KL}\bigl(\mathcal N(\mu(x), \operatorname{diag} \sigma^2(x))

@@ -67,7 +67,7 @@ def straight_through(forward, backward):
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class StraightThrough(keras.layers.Layer):
-    r"""A quantiser, with the identity for its gradient.
+    r"""A quantizer, with the identity for its gradient.
 
     .. math:: y = q(x), \qquad \frac{\partial y}{\partial x} = I .
 

@@ -46,7 +46,7 @@ class _Quantizer(keras.layers.Layer):
         return ops.cast(straight_through(codes, z), inputs.dtype)
 
     def learn(self, z, codes, numbers, training):
-        raise NotImplementedError("a quantiser says how its codes are learned")
+        raise NotImplementedError("a quantizer says how its codes are learned")
 
     def encode(self, inputs):
         """Number of the nearest code of each vector, int32, without the last axis."""
@@ -105,7 +105,7 @@ class VectorQuantizer(_Quantizer):
         training: Boolean, without effect.
 
     Input shape:
-        ``(batch, ..., features)``: every vector of the last axis is quantised.
+        ``(batch, ..., features)``: every vector of the last axis is quantized.
 
     Output shape:
         As the input. A NaN stays a NaN.
@@ -164,7 +164,7 @@ class EMAVectorQuantizer(_Quantizer):
         training: Boolean, whether the codes learn.
 
     Input shape:
-        ``(batch, ..., features)``: every vector of the last axis is quantised.
+        ``(batch, ..., features)``: every vector of the last axis is quantized.
 
     Output shape:
         As the input. A NaN stays a NaN, and a batch with one spoils the codes.
@@ -293,16 +293,16 @@ class VQVAE(keras.Model):
 
     .. math::
 
-        L = \mathbb E\bigl[(x - \hat x)^2\bigr] + \text{losses of the quantiser}, \qquad
+        L = \mathbb E\bigl[(x - \hat x)^2\bigr] + \text{losses of the quantizer}, \qquad
         \hat x = \mathrm{decoder}(\mathrm{quantizer}(\mathrm{encoder}(x))) .
 
-    Of :math:`m` vectors quantised by :math:`K` codes, the code of an example takes
+    Of :math:`m` vectors quantized by :math:`K` codes, the code of an example takes
     :math:`m \log_2 K` bits. Train with ``fit(x)``; the logs hold ``loss``, ``error``,
     the mean squared error of a number, and ``perplexity``, of the codes in use.
 
     Args:
         encoder: Keras model from ``(batch, ...)`` to ``(batch, ..., features)``: the
-            last axis is a vector to quantise.
+            last axis is a vector to quantize.
         decoder: Keras model from there to the shape of the data.
         quantizer: :class:`VectorQuantizer` or :class:`EMAVectorQuantizer`.
         **kwargs: Passed on to :class:`keras.Model`.
@@ -316,7 +316,7 @@ class VQVAE(keras.Model):
         which codes were used.
 
     Raises:
-        ValueError: If ``quantizer`` is no quantiser, or targets are given. A NaN in the
+        ValueError: If ``quantizer`` is no quantizer, or targets are given. A NaN in the
             data makes the loss NaN.
 
     Example:

@@ -182,7 +182,7 @@ class AlphaZero:
     .. math:: (z - v)^2 - \pi^\top \log p + c \, \lVert \theta \rVert^2 ,
 
     so that the next search begins where this one ended. One *iteration* plays
-    ``games`` games at once, all moves by search, and makes ``updates`` steps on
+    ``games`` games at once, all moves by search, and makes ``gradient_steps`` steps on
     positions of the last ``window`` iterations, each turned or mirrored at random as
     far as the game's symmetries allow.
 
@@ -205,7 +205,7 @@ class AlphaZero:
         exploring_moves: Integer of at least 0: that many moves of a game are drawn in
             proportion to the visits, the rest are those visited most.
         window: Positive integer, the iterations that are remembered.
-        updates: Positive integer, the steps of training in an iteration.
+        gradient_steps: Positive integer, the steps of training in an iteration.
         batch_size: Positive integer, the positions of a step.
         seed: Integer of at least 0, or None for one that is drawn. Decides weights,
             games and batches.
@@ -216,7 +216,7 @@ class AlphaZero:
     Example:
         >>> from dlcompanion.reinforcement import TicTacToe
         >>> game = TicTacToe()
-        >>> agent = AlphaZero(game, games=8, simulations=10, updates=2, seed=0)
+        >>> agent = AlphaZero(game, games=8, simulations=10, gradient_steps=2, seed=0)
         >>> history = agent.fit(iterations=2, verbose=0)
         >>> sorted(history.history)[:3]
         ['draws', 'game_length', 'games']
@@ -240,7 +240,7 @@ class AlphaZero:
         noise=0.25,
         exploring_moves=10,
         window=10,
-        updates=32,
+        gradient_steps=32,
         batch_size=256,
         seed=None,
     ):
@@ -254,7 +254,7 @@ class AlphaZero:
             "noise": check_number("noise", noise, 0, 1),
             "exploring_moves": check_count("exploring_moves", exploring_moves, least=0),
             "window": check_count("window", window),
-            "updates": check_count("updates", updates),
+            "gradient_steps": check_count("gradient_steps", gradient_steps),
             "batch_size": check_count("batch_size", batch_size),
             "seed": seed,
         }
@@ -322,7 +322,7 @@ class AlphaZero:
         names = ("games", "simulations", "exploration", "noise", "exploring_moves")
         played = self_play(
             self.game,
-            self._judge,
+            self._evaluate,
             random=self._random(PLAY, self.iterations),
             **{name: self.config[name] for name in names},
         )
@@ -331,7 +331,7 @@ class AlphaZero:
         self.memory.add(played)
         random = self._random(BATCHES, self.iterations)
         batches = self.memory.draw(
-            self.config["updates"], self.config["batch_size"], random
+            self.config["gradient_steps"], self.config["batch_size"], random
         )
         # "loss" becomes a running mean, so that its last value is that of all updates
         logs = {
@@ -369,12 +369,12 @@ class AlphaZero:
         return tree_search(
             self.game,
             self.game.check(positions),
-            self._judge,
+            self._evaluate,
             self.config["simulations"] if simulations is None else simulations,
             self.config["exploration"],
         )
 
-    def judge(self, positions):
+    def priors_and_values(self, positions):
         """What the network says without any search.
 
         Args:
@@ -389,7 +389,7 @@ class AlphaZero:
         """
         self._outputs.refresh()
         positions = self.game.check(positions)
-        logits, values = self._judge(positions)
+        logits, values = self._evaluate(positions)
         return legal_softmax(logits, self.game.legal(positions)), values
 
     def predict(self, positions, deterministic=True, simulations=None):
@@ -428,7 +428,7 @@ class AlphaZero:
     def _weights(self, positions, simulations):
         """Visits of a search, or probabilities of the network alone."""
         if simulations == 0:
-            return self.judge(positions)[0]
+            return self.priors_and_values(positions)[0]
         return self.search(positions, simulations).visits
 
     def evaluate(
@@ -461,7 +461,7 @@ class AlphaZero:
             opening,
         )
 
-    def _judge(self, positions):
+    def _evaluate(self, positions):
         logits, values = self._outputs(self.game.observe(positions))
         return logits, values[:, 0]
 

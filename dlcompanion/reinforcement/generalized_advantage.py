@@ -8,22 +8,22 @@ from dlcompanion.checks import check_count, check_number
 from dlcompanion.reinforcement.agents.rollout import rows_of
 
 
-def reward_to_go(rewards, ends, after, discount):
+def reward_to_go(rewards, dones, after, discount):
     r"""Discounted sum of the rewards from each step to the end of its episode.
 
     .. math:: G_t = r_t + \gamma \,
         \begin{cases} v_t & \text{if the episode ends with step } t \\
         G_{t+1} & \text{otherwise} \end{cases}
 
-    where :math:`v_t` is what is expected after the last step: 0 where the episode
-    *terminated*, the value of the state that follows where it was merely *cut*, by a
-    time limit or by the end of the rollout.
+    where :math:`v_t` is the value after the last step: 0 where the episode
+    *terminated*, the value of the next state where it was *truncated*, by a time limit
+    or by the end of the rollout.
 
     Args:
         rewards: Array of shape ``(time, environments)``.
-        ends: Boolean array of that shape, true at the last step of an episode. It
+        dones: Boolean array of that shape, true at the last step of an episode. It
             must be true in the last row of every episode that counts.
-        after: Array of that shape, :math:`v_t`; read only where ``ends`` is true.
+        after: Array of that shape, :math:`v_t`; read only where ``dones`` is true.
         discount: Number in [0, 1], :math:`\gamma`.
 
     Returns:
@@ -34,28 +34,28 @@ def reward_to_go(rewards, ends, after, discount):
 
     Example:
         >>> rewards = np.array([[1.0], [1.0], [1.0]])
-        >>> ends = np.array([[False], [True], [True]])
-        >>> after = np.array([[0.0], [0.0], [8.0]])  # the second episode was cut
-        >>> reward_to_go(rewards, ends, after, discount=0.5)[:, 0].tolist()
+        >>> dones = np.array([[False], [True], [True]])
+        >>> after = np.array([[0.0], [0.0], [8.0]])  # the second episode was truncated
+        >>> reward_to_go(rewards, dones, after, discount=0.5)[:, 0].tolist()
         [1.5, 1.0, 5.0]
     """
-    rewards, ends, after = np.asarray(rewards), np.asarray(ends), np.asarray(after)
-    if rewards.ndim != 2 or not rewards.shape == ends.shape == after.shape:
+    rewards, dones, after = np.asarray(rewards), np.asarray(dones), np.asarray(after)
+    if rewards.ndim != 2 or not rewards.shape == dones.shape == after.shape:
         raise ValueError(
-            "rewards, ends and after must have one shape (time, environments). "
-            f"Received: rewards.shape={rewards.shape}, ends.shape={ends.shape}, "
+            "rewards, dones and after must have one shape (time, environments). "
+            f"Received: rewards.shape={rewards.shape}, dones.shape={dones.shape}, "
             f"after.shape={after.shape}"
         )
     check_number("discount", discount, 0, 1)
     result = np.zeros(rewards.shape, "float64")
     following = np.zeros(rewards.shape[1:], "float64")
     for t in reversed(range(len(rewards))):
-        following = rewards[t] + discount * np.where(ends[t], after[t], following)
+        following = rewards[t] + discount * np.where(dones[t], after[t], following)
         result[t] = following
     return result.astype("float32")
 
 
-def n_step_returns(rewards, after, ends, discount, steps):
+def n_step_returns(rewards, after, dones, discount, steps):
     r"""Rewards of the next ``steps`` steps, and then what the critic expects.
 
     .. math:: G^{(n)}_t = r_t + \gamma r_{t+1} + \dots + \gamma^{n-1} r_{t+n-1}
@@ -67,9 +67,9 @@ def n_step_returns(rewards, after, ends, discount, steps):
     Args:
         rewards: Array of shape ``(time, environments)``.
         after: Array of that shape, :math:`v'_t`: 0 where the episode *terminated*; the
-            value of the state that was seen last where it was merely *cut*.
-        ends: Boolean array of that shape, true at the last step of an episode,
-            terminated or cut. The last row counts as one.
+            value of the last state where it was *truncated*.
+        dones: Boolean array of that shape, true at the last step of an episode,
+            terminated or truncated. The last row counts as one.
         discount: Number :math:`\gamma` in [0, 1].
         steps: Positive integer :math:`n`.
 
@@ -81,26 +81,26 @@ def n_step_returns(rewards, after, ends, discount, steps):
 
     Example:
         >>> rewards, after = np.array([[1.0], [2.0], [4.0]]), np.full((3, 1), 8.0)
-        >>> ends = np.zeros((3, 1), bool)
-        >>> n_step_returns(rewards, after, ends, discount=0.5, steps=2)[:, 0].tolist()
+        >>> dones = np.zeros((3, 1), bool)
+        >>> n_step_returns(rewards, after, dones, discount=0.5, steps=2)[:, 0].tolist()
         [4.0, 6.0, 8.0]
 
     References:
         Sutton and Barto, *Reinforcement Learning*, second edition, 2018, section 7.1.
     """
-    rewards, after, ends = same_shapes(rewards=rewards, after=after, ends=ends)
+    rewards, after, dones = same_shapes(rewards=rewards, after=after, dones=dones)
     check_number("discount", discount, 0, 1)
-    ends = ends.astype(bool)
-    ends[-1:] = True
+    dones = dones.astype(bool)
+    dones[-1:] = True
     following = after
     for _ in range(check_count("steps", steps)):
         returns = rewards + discount * following
         later = np.concatenate([returns[1:], after[-1:]])
-        following = np.where(ends, after, later)
+        following = np.where(dones, after, later)
     return returns.astype("float32")
 
 
-def lambda_returns(rewards, after, ends, discount, trace):
+def lambda_returns(rewards, after, dones, discount, lambda_):
     r"""All n-step returns at once, those of few steps with more weight.
 
     .. math:: G^\lambda_t = r_t + \gamma \bigl((1 - \lambda)\, v'_t
@@ -113,10 +113,10 @@ def lambda_returns(rewards, after, ends, discount, trace):
     Args:
         rewards: Array of shape ``(time, environments)``.
         after: Array of that shape, :math:`v'_t`, as of :func:`n_step_returns`.
-        ends: Boolean array of that shape, true at the last step of an episode,
-            terminated or cut. The last row counts as one.
+        dones: Boolean array of that shape, true at the last step of an episode,
+            terminated or truncated. The last row counts as one.
         discount: Number :math:`\gamma` in [0, 1].
-        trace: Number :math:`\lambda` in [0, 1].
+        lambda_: Number :math:`\lambda` in [0, 1].
 
     Returns:
         Float32 array of shape ``(time, environments)``.
@@ -126,23 +126,23 @@ def lambda_returns(rewards, after, ends, discount, trace):
 
     Example:
         >>> rewards, after = np.array([[1.0], [2.0], [4.0]]), np.full((3, 1), 8.0)
-        >>> ends = np.zeros((3, 1), bool)
-        >>> lambda_returns(rewards, after, ends, 0.5, trace=0.5)[:, 0].tolist()
+        >>> dones = np.zeros((3, 1), bool)
+        >>> lambda_returns(rewards, after, dones, 0.5, lambda_=0.5)[:, 0].tolist()
         [4.5, 6.0, 8.0]
 
     References:
         Sutton and Barto, *Reinforcement Learning*, second edition, 2018, section 12.1.
     """
-    rewards, after, ends = same_shapes(rewards=rewards, after=after, ends=ends)
+    rewards, after, dones = same_shapes(rewards=rewards, after=after, dones=dones)
     check_number("discount", discount, 0, 1)
-    check_number("trace", trace, 0, 1)
-    constant = rewards + discount * np.where(ends, 1, 1 - trace) * after
+    check_number("lambda_", lambda_, 0, 1)
+    constant = rewards + discount * np.where(dones, 1, 1 - lambda_) * after
     if len(rewards):  # the last row ends too
         constant[-1] = rewards[-1] + discount * after[-1]
-    return backwards(constant, discount * trace * (1 - ends)).astype("float32")
+    return backwards(constant, discount * lambda_ * (1 - dones)).astype("float32")
 
 
-def generalized_advantages(rewards, values, after, ends, discount, trace):
+def generalized_advantages(rewards, values, after, dones, discount, gae_lambda):
     r"""How much better than expected each step was, over a horizon of choice.
 
     .. math:: A_t = \sum_{k \ge 0} (\gamma \lambda)^k\, \delta_{t+k}, \qquad
@@ -157,10 +157,10 @@ def generalized_advantages(rewards, values, after, ends, discount, trace):
         rewards: Array of shape ``(time, environments)``.
         values: Array of that shape, the critic's :math:`v(s_t)`.
         after: Array of that shape, :math:`v'_t`, as of :func:`n_step_returns`.
-        ends: Boolean array of that shape, true at the last step of an episode,
-            terminated or cut. The last row counts as one.
+        dones: Boolean array of that shape, true at the last step of an episode,
+            terminated or truncated. The last row counts as one.
         discount: Number :math:`\gamma` in [0, 1].
-        trace: Number :math:`\lambda` in [0, 1].
+        gae_lambda: Number :math:`\lambda` in [0, 1].
 
     Returns:
         Float32 array of shape ``(time, environments)``.
@@ -170,9 +170,10 @@ def generalized_advantages(rewards, values, after, ends, discount, trace):
 
     Example:
         >>> one = np.ones((3, 1))
-        >>> ends = np.array([[False], [False], [True]])
+        >>> dones = np.array([[False], [False], [True]])
         >>> after = np.array([[1.0], [1.0], [0.0]])  # it terminated
-        >>> generalized_advantages(one, one, after, ends, 0.5, trace=1.0)[:, 0].tolist()
+        >>> found = generalized_advantages(one, one, after, dones, 0.5, gae_lambda=1.0)
+        >>> found[:, 0].tolist()
         [0.75, 0.5, 0.0]
 
     References:
@@ -180,13 +181,13 @@ def generalized_advantages(rewards, values, after, ends, discount, trace):
         Control Using Generalized Advantage Estimation*, 2016, eq. 16.
         https://arxiv.org/abs/1506.02438
     """
-    rewards, values, after, ends = same_shapes(
-        rewards=rewards, values=values, after=after, ends=ends
+    rewards, values, after, dones = same_shapes(
+        rewards=rewards, values=values, after=after, dones=dones
     )
     check_number("discount", discount, 0, 1)
-    check_number("trace", trace, 0, 1)
+    check_number("gae_lambda", gae_lambda, 0, 1)
     errors = rewards + discount * after - values
-    return backwards(errors, discount * trace * (1 - ends)).astype("float32")
+    return backwards(errors, discount * gae_lambda * (1 - dones)).astype("float32")
 
 
 def same_shapes(**arrays):
@@ -246,7 +247,7 @@ class VTrace(NamedTuple):
 
 
 def vtrace(
-    rewards, values, after, ends, ratios, discount, trace=1.0, largest_weight=1.0
+    rewards, values, after, dones, ratios, discount, lambda_=1.0, largest_weight=1.0
 ):
     r"""Correct each step by how probable the learner finds it, but not by too much.
 
@@ -271,12 +272,12 @@ def vtrace(
         rewards: Array of shape ``(time, environments)``.
         values: Array of that shape, the critic's :math:`v(s_t)`.
         after: Array of that shape, :math:`v'_t`: 0 where the episode *terminated*; the
-            value of the state that was seen last where it was merely *cut*.
-        ends: Boolean array of that shape, true at the last step of an episode,
-            terminated or cut. The last row counts as one.
+            value of the last state where it was *truncated*.
+        dones: Boolean array of that shape, true at the last step of an episode,
+            terminated or truncated. The last row counts as one.
         ratios: Array of that shape, :math:`w_t`, at least 0.
         discount: Number :math:`\gamma` in [0, 1].
-        trace: Number :math:`\lambda` in [0, 1].
+        lambda_: Number :math:`\lambda` in [0, 1].
         largest_weight: Number :math:`\bar\rho` of at least 1.
 
     Returns:
@@ -287,9 +288,9 @@ def vtrace(
             the above.
 
     Example:
-        >>> one, ends = np.ones((2, 1)), np.array([[False], [True]])
+        >>> one, dones = np.ones((2, 1)), np.array([[False], [True]])
         >>> after = np.array([[1.0], [0.0]])
-        >>> corrected = vtrace(2 * one, one, after, ends, ratios=0.5 * one, discount=1)
+        >>> corrected = vtrace(2 * one, one, after, dones, ratios=0.5 * one, discount=1)
         >>> corrected.targets[:, 0].tolist(), corrected.advantages[:, 0].tolist()
         ([2.25, 1.5], [1.25, 0.5])
 
@@ -297,19 +298,19 @@ def vtrace(
         Espeholt et al., *IMPALA: Scalable Distributed Deep-RL with Importance Weighted
         Actor-Learner Architectures*, 2018, eq. 1. https://arxiv.org/abs/1802.01561
     """
-    rewards, values, after, ends, ratios = same_shapes(
-        rewards=rewards, values=values, after=after, ends=ends, ratios=ratios
+    rewards, values, after, dones, ratios = same_shapes(
+        rewards=rewards, values=values, after=after, dones=dones, ratios=ratios
     )
     if (ratios < 0).any():
         raise ValueError(
             f"A ratio of probabilities is at least 0. Received: {ratios.min()}"
         )
     check_number("discount", discount, 0, 1)
-    check_number("trace", trace, 0, 1)
+    check_number("lambda_", lambda_, 0, 1)
     check_number("largest_weight", largest_weight, 1)
     rho = np.minimum(largest_weight, ratios)
     errors = rho * (rewards + discount * after - values)
-    going = trace * (1 - ends)
+    going = lambda_ * (1 - dones)
     corrections = backwards(errors, discount * going * np.minimum(1, ratios))
     targets = values + corrections
     following = np.concatenate([corrections[1:], np.zeros_like(corrections[:1])])
@@ -319,55 +320,62 @@ def vtrace(
     return VTrace(targets.astype("float32"), advantages.astype("float32"))
 
 
-def judge(segment, critic, discount, trace):
-    """Advantages, and the returns that a critic should have expected.
+def advantages_and_returns(rollout, critic, discount, gae_lambda):
+    """Generalized advantages and lambda-returns of a rollout.
 
     Args:
-        segment: ``Segment``.
+        rollout: ``Rollout``.
         critic: Function from observations ``(batch, ...)`` to values ``(batch, 1)``.
         discount: Number in [0, 1].
-        trace: Number in [0, 1].
+        gae_lambda: Number in [0, 1].
 
     Returns:
         Two float32 arrays ``(time, environments)``.
 
     Example:
-        >>> from dlcompanion.reinforcement.agents.rollout import Segment
+        >>> from dlcompanion.reinforcement.agents.rollout import Rollout
         >>> ones, no = np.ones((2, 1)), np.zeros((2, 1), bool)
-        >>> segment = Segment(ones[..., None], ones, ones, ones[..., None], no, no, ~no)
-        >>> judge(segment, lambda x: 0.0 * x, 0.5, 1.0)[0][:, 0].tolist()
+        >>> rollout = Rollout(ones[..., None], ones, ones, ones[..., None], no, no, ~no)
+        >>> found = advantages_and_returns(rollout, lambda x: 0.0 * x, 0.5, 1.0)
+        >>> found[0][:, 0].tolist()
         [1.5, 1.0]
     """
-    values, after = (
-        critic(rows_of(x))[:, 0].reshape(segment.rewards.shape)
-        for x in (segment.observations, segment.following)
+    values, next_values = (
+        critic(rows_of(x))[:, 0].reshape(rollout.rewards.shape)
+        for x in (rollout.observations, rollout.next_observations)
     )
-    return judge_values(segment, values, after, discount, trace)
+    return advantages_and_returns_from_values(
+        rollout, values, next_values, discount, gae_lambda
+    )
 
 
-def judge_values(segment, values, after, discount, trace):
-    """As :func:`judge`, of a critic that was asked before.
+def advantages_and_returns_from_values(
+    rollout, values, next_values, discount, gae_lambda
+):
+    """As :func:`advantages_and_returns`, from values already computed.
 
     Args:
-        segment: ``Segment``.
-        values: Array ``(time, environments)``, of the observations.
-        after: Array of that shape, of those that follow.
+        rollout: ``Rollout``.
+        values: Array ``(time, environments)``, the critic's, of the observations.
+        next_values: Array of that shape, of the next observations.
         discount: Number in [0, 1].
-        trace: Number in [0, 1].
+        gae_lambda: Number in [0, 1].
 
     Returns:
         Two float32 arrays ``(time, environments)``.
 
     Example:
-        >>> from dlcompanion.reinforcement.agents.rollout import Segment
+        >>> from dlcompanion.reinforcement.agents.rollout import Rollout
         >>> ones, no = np.ones((2, 1)), np.zeros((2, 1), bool)
-        >>> segment = Segment(ones[..., None], ones, ones, ones[..., None], no, no, ~no)
-        >>> judge_values(segment, 0 * ones, 2 * ones, 0.5, 1.0)[0][:, 0].tolist()
+        >>> rollout = Rollout(ones[..., None], ones, ones, ones[..., None], no, no, ~no)
+        >>> critic = (0 * ones, 2 * ones)
+        >>> found = advantages_and_returns_from_values(rollout, *critic, 0.5, 1.0)
+        >>> found[0][:, 0].tolist()
         [3.0, 2.0]
     """
-    after = np.where(segment.terminated, 0.0, after)
+    after = np.where(rollout.terminated, 0.0, next_values)
     advantages = generalized_advantages(
-        segment.rewards, values, after, segment.ends, discount, trace
+        rollout.rewards, values, after, rollout.dones, discount, gae_lambda
     )
     return advantages, advantages + values
 
@@ -392,10 +400,10 @@ def explained_variance(errors, targets):
 
 
 class Explained:
-    """The explained variance of all that was judged since it was last asked for.
+    """The explained variance over several rollouts.
 
-    In one segment where nobody fell all targets are nearly the same, and the share of
-    their variance says nothing: an agent gathers those of an epoch.
+    In a rollout without the end of an episode the targets are nearly equal and their
+    explained variance is meaningless, so an agent collects those of an epoch.
 
     Example:
         >>> explained = Explained()
@@ -408,9 +416,9 @@ class Explained:
     def __init__(self):
         self.rows = []
 
-    def add(self, errors, targets, played):
-        """Note the errors and targets, arrays of one shape, where ``played``."""
-        self.rows.append((errors[played], targets[played]))
+    def add(self, errors, targets, mask):
+        """Note the errors and targets, arrays of one shape, where ``mask``."""
+        self.rows.append((errors[mask], targets[mask]))
 
     def take(self):
         """The explained variance of what was added, which is then forgotten."""

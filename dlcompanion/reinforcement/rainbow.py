@@ -50,7 +50,7 @@ def categorical_projection(values, probabilities, support):
     probabilities = ops.convert_to_tensor(probabilities)
     values = ops.cast(values, probabilities.dtype)
     gaps = np.diff(support)
-    above = ops.cast(np.append(gaps, 1.0), values.dtype)  # the ends have no neighbour
+    above = ops.cast(np.append(gaps, 1.0), values.dtype)  # the ends have no neighbor
     below = ops.cast(np.append(1.0, gaps), values.dtype)
     values = ops.clip(values, support[0].item(), support[-1].item())
     distance = values[:, None, :] - ops.cast(support, values.dtype)[:, None]
@@ -161,25 +161,27 @@ class CategoricalQ(DeepQ):
         grid = ops.cast(self.support, outputs.dtype)
         return ops.sum(ops.softmax(outputs) * grid, axis=-1)
 
-    def targets(self, rewards, following, discounts):
+    def targets(self, rewards, next_observations, discounts):
         """What the distributions, or values, of the actions taken should have been."""
         if self.support is None:
-            return super().targets(rewards, following, discounts)
-        outputs = self.outputs_of(self.target_network, following)
-        chosen = self.outputs_of(self.network, following) if self.double else outputs
+            return super().targets(rewards, next_observations, discounts)
+        outputs = self.outputs_of(self.target_network, next_observations)
+        chosen = (
+            self.outputs_of(self.network, next_observations) if self.double else outputs
+        )
         best = ops.argmax(self.values_of(chosen), axis=-1)
         p = ops.softmax(_taken(outputs, best))
         grid = ops.cast(self.support, p.dtype)
         moved = rewards[:, None] + discounts[:, None] * grid
         return ops.stop_gradient(categorical_projection(moved, p, self.support))
 
-    def judge(self, observations, actions, targets, weights):
+    def loss_and_errors(self, observations, actions, targets, weights):
         """The loss of a batch, the values of its actions and its errors.
 
         The error of a distribution is its divergence (in nats) from the target.
         """
         if self.support is None:
-            return super().judge(observations, actions, targets, weights)
+            return super().loss_and_errors(observations, actions, targets, weights)
         outputs = self.outputs_of(self.network, observations)
         logs = ops.log_softmax(_taken(outputs, actions))
         each = -ops.sum(targets * logs, axis=-1)
@@ -227,19 +229,19 @@ class Rainbow(DQN):
         environment: As of DQN.
         network: :class:`keras.Model` from observations to values ``(batch, actions)``,
             or if there are ``atoms`` to logits ``(batch, actions, atoms)``; then
-            ``dueling`` is the network's own affair, and ``noisy`` calls it as said
-            above. By default two hidden layers of 64 rectified units, the second one
-            and the head noisy or not.
+            ``dueling`` is ignored, and ``noisy`` calls it as said above. By default two
+            hidden layers of 64 rectified units, the second one and the head noisy or
+            not.
         optimizer: As of DQN.
         double: Boolean.
         dueling: Boolean.
         prioritized: Boolean.
-        n_step: Positive integer; 1 is off. Seen is no further than to the end of a
-            rollout: of ``rollout_length`` steps the last ``n_step`` see fewer rewards.
+        n_step: Positive integer; 1 is off. Returns stop at the end of a rollout: the
+            last ``n_step`` of ``rollout_length`` steps sum fewer rewards.
         atoms: Integer of at least 2, the points of the grid, or None for off.
         noisy: Boolean.
-        value_range: Pair of numbers, the ends of the grid. Returns outside are taken
-            for its ends.
+        value_range: Pair of numbers, the ends of the grid, to which returns are
+            clipped.
         priority_exponent: Number :math:`\alpha` of at least 0.
         importance_exponent: Number :math:`\beta` in [0, 1], the same all along.
         **kwargs: The other arguments of :class:`~dlcompanion.reinforcement.DQN`.
@@ -344,7 +346,7 @@ class Rainbow(DQN):
             "logits of a distribution for each action",
         )
 
-    def make_learner(self, network, double, target_every, delta):
+    def make_learner(self, network, double, target_update_interval, delta):
         """What learns."""
         support = None
         if self.atoms is not None:
@@ -354,7 +356,7 @@ class Rainbow(DQN):
             support=support,
             noisy=self.noisy,
             double=double,
-            target_every=target_every,
+            target_update_interval=target_update_interval,
             delta=delta,
             name="learner",
         )

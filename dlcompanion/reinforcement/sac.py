@@ -9,7 +9,7 @@ from dlcompanion.reinforcement.agents.replay_buffer import (
     ReplayBuffer,
     n_step_transitions,
 )
-from dlcompanion.reinforcement.agents.rollout_agent import SegmentAgent
+from dlcompanion.reinforcement.agents.rollout_agent import RolloutAgent
 from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
 from dlcompanion.reinforcement.networks.actor import dense_network
 from dlcompanion.reinforcement.networks.network_checks import (
@@ -118,7 +118,7 @@ class SoftActorCritic(TargetedModel):
     r"""A policy, two critics with their slow targets, and a temperature.
 
     One step of training, on observations :math:`s` with ``y = (actions, rewards,
-    following, discounts, noise)``, goes down the gradients of
+    next_observations, discounts, noise)``, goes down the gradients of
     :func:`soft_critic_loss`, then :func:`soft_policy_loss`, then
     :func:`entropy_temperature_loss`, and moves each target
 
@@ -141,7 +141,7 @@ class SoftActorCritic(TargetedModel):
             learned, beginning with 1.
         target_entropy: Number :math:`\bar{\mathcal H}` in nats, or None for minus the
             number of actions played at a time.
-        target_rate: Number :math:`\tau` in [0, 1].
+        tau: Number :math:`\tau` in [0, 1].
         **kwargs: Passed on to :class:`keras.Model`.
 
     Call arguments:
@@ -170,7 +170,7 @@ class SoftActorCritic(TargetedModel):
         critics,
         temperature=None,
         target_entropy=None,
-        target_rate=0.005,
+        tau=0.005,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -186,7 +186,7 @@ class SoftActorCritic(TargetedModel):
             check_number("target_entropy", target_entropy, low=-float("inf"))
         self.temperature = temperature
         self.target_entropy = target_entropy
-        self.target_rate = check_number("target_rate", target_rate, 0, 1)
+        self.tau = check_number("tau", tau, 0, 1)
         self.policy = policy
         self.critics = list(critics)
         self.targets = [frozen_copy(critic) for critic in critics]
@@ -214,7 +214,7 @@ class SoftActorCritic(TargetedModel):
 
     def update(self, data):
         observations, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-        actions, rewards, following, discounts, noise = y
+        actions, rewards, next_observations, discounts, noise = y
         size = actions.shape[-1]
         draw = TanhGaussian(size).draw
         goal = -float(size) if self.target_entropy is None else self.target_entropy
@@ -223,8 +223,8 @@ class SoftActorCritic(TargetedModel):
         if learned:
             temperature = ops.exp(self.log_temperature.value)
 
-        after, log_probs_after = draw(self._outputs(following), noise[:, 1])
-        worth = _values(self.targets, following, after)
+        after, log_probs_after = draw(self._outputs(next_observations), noise[:, 1])
+        worth = _values(self.targets, next_observations, after)
         expected = ops.stop_gradient(
             soft_targets(rewards, discounts, worth, log_probs_after, temperature)
         )
@@ -252,7 +252,7 @@ class SoftActorCritic(TargetedModel):
             self.descend(on_temperature, [self.log_temperature])
         for target, critic in zip(self.targets, self.critics, strict=True):
             for slow, quick in zip(target.weights, critic.weights, strict=True):
-                slow.assign(slow + self.target_rate * (quick - slow))
+                slow.assign(slow + self.tau * (quick - slow))
         return {
             "critic_loss": critic_loss,
             "policy_loss": policy_loss,
@@ -283,7 +283,7 @@ class SoftActorCritic(TargetedModel):
             "critics": [serialize(critic) for critic in self.critics],
             "temperature": self.temperature,
             "target_entropy": self.target_entropy,
-            "target_rate": self.target_rate,
+            "tau": self.tau,
         }
 
 
@@ -297,16 +297,16 @@ def _trainable(models):
     return [v for model in models for v in model.trainable_variables]
 
 
-class SAC(SegmentAgent):
-    r"""Soft actor-critic: paid for reward, and for staying undecided.
+class SAC(RolloutAgent):
+    r"""Soft actor-critic: maximizes reward and entropy.
 
-    What it looks for is the policy with the largest
+    The policy maximizes
 
     .. math:: \mathbb E \sum_t \gamma^t \bigl(r_t
         + \alpha \, \mathcal H[\pi(\cdot \mid s_t)]\bigr),
 
     actions being hyperbolic tangents of normal ones. Two critics :math:`q_k(s, a)`
-    learn from steps that are drawn from a replay memory, whoever played them,
+    learn from steps that are drawn from a replay memory, of older policies too,
 
     .. math:: q_k(s, a) \approx r + \gamma \Bigl(\min_k \bar q_k(s', a')
         - \alpha \log \pi(a' \mid s')\Bigr), \qquad a' \sim \pi(\cdot \mid s'),
@@ -315,10 +315,10 @@ class SAC(SegmentAgent):
     own actions, and the temperature :math:`\alpha` is raised or lowered until the
     entropy is the wanted one. :math:`\bar q_k` follow the critics slowly.
 
-    After every ``rollout_length`` steps ``updates`` updates are made in one call. All
-    environments are reset, and play ``horizon`` steps each: that is one *epoch* of
-    ``fit``. An episode that *terminates* is worth nothing afterwards; one that is
-    *cut*, by its time limit or by the end of the epoch, is worth what the critics say.
+    After every ``rollout_length`` steps ``gradient_steps`` updates are made in one
+    call. An *epoch* of ``fit`` resets all environments and makes ``horizon`` steps in
+    each. The target is bootstrapped with the critics when an episode is truncated, by
+    its time limit or by the end of the epoch, and not when it terminates.
     The history has ``critic_loss``, ``policy_loss``, ``entropy`` and ``temperature``,
     means over an epoch, and NaN before the first update.
 
@@ -345,22 +345,24 @@ class SAC(SegmentAgent):
         target_entropy: Number, the entropy in nats at which a learned temperature
             stands still, of actions in units of the space; or None for minus the number
             of actions played at a time.
-        target_rate: Number in [0, 1], the share of the way to the critics that their
-            slow copies go in an update.
-        batch_size: Positive integer, the steps that an update learns from.
-        capacity: Positive integer, the steps that are remembered.
-        learning_starts: Integer of at least 0: as many steps are played at random,
-            evenly over the space, before the first update.
-        rollout_length: Positive integer, the steps between two calls of updates.
-        updates: Positive integer, the updates in a call, or None for as many as steps
-            were made, of all environments together.
+        tau: Number in [0, 1], the rate of the target critics, moving averages of the
+            critics.
+        batch_size: Positive integer, the stored steps in a minibatch.
+        buffer_size: Positive integer, the steps that the replay memory holds.
+        learning_starts: Integer of at least 0, the environment steps before the first
+            update, with actions drawn uniformly from the space.
+        rollout_length: Positive integer, the steps of each environment between two
+            phases of learning.
+        gradient_steps: Positive integer, the updates after each rollout, or None for as
+            many as environment steps in it, of all environments together.
         discount: Number :math:`\gamma` in [0, 1].
-        num_envs: Positive integer. Of an environment or vector environment it is the
-            number that that one has.
-        horizon: Positive integer, the steps of an epoch and the most of an episode, or
-            None for the environment's own time limit (1000 if it has none).
-        seed: Integer of at least 0, or None for one that is drawn. Decides weights,
-            resets, actions and what is drawn from memory.
+        num_envs: Positive integer, the environments played in parallel. Ignored if
+            ``environment`` is already an environment or vector environment.
+        horizon: Positive integer, the steps of each environment in an epoch, after
+            which an episode is truncated, or None for the environment's own time limit
+            (1000 if it has none).
+        seed: Integer of at least 0, or None for one that is drawn. Seeds weights,
+            resets, actions and minibatches.
 
     Raises:
         ValueError: If an argument is none of the above, the environment is unknown or
@@ -393,12 +395,12 @@ class SAC(SegmentAgent):
         temperature_optimizer=None,
         temperature=None,
         target_entropy=None,
-        target_rate=0.005,
+        tau=0.005,
         batch_size=256,
-        capacity=100_000,
+        buffer_size=100_000,
         learning_starts=100,
         rollout_length=8,
-        updates=None,
+        gradient_steps=None,
         discount=0.99,
         num_envs=1,
         horizon=None,
@@ -407,23 +409,23 @@ class SAC(SegmentAgent):
         self.discount = check_number("discount", discount, 0, 1)
         self.batch_size = check_count("batch_size", batch_size)
         self.learning_starts = check_count("learning_starts", learning_starts, least=0)
-        self.replay = ReplayBuffer(capacity)
+        self.replay = ReplayBuffer(buffer_size)
         environments = Environments(environment, num_envs, spaces=("Box",))
         config = {
             "temperature": temperature,
             "target_entropy": target_entropy,
-            "target_rate": target_rate,
+            "tau": tau,
             "batch_size": batch_size,
-            "capacity": capacity,
+            "buffer_size": buffer_size,
             "learning_starts": learning_starts,
-            "updates": updates,
+            "gradient_steps": gradient_steps,
             "discount": discount,
             "num_envs": num_envs,
         }
         super().__init__(environments, seed, horizon, rollout_length, config)
-        if updates is None:
-            updates = rollout_length * environments.count
-        self.updates = check_count("updates", updates)
+        if gradient_steps is None:
+            gradient_steps = rollout_length * environments.count
+        self.gradient_steps = check_count("gradient_steps", gradient_steps)
         shape, self.size = (
             environments.observation_shape,
             environments.distribution.size,
@@ -440,7 +442,7 @@ class SAC(SegmentAgent):
                 for n, seed in enumerate(seeds[1:])
             ]
         learner = SoftActorCritic(
-            policy, critics, temperature, target_entropy, target_rate, name="learner"
+            policy, critics, temperature, target_entropy, tau, name="learner"
         )
         seen = {"observations": shape}
         check_network("policy", policy, seen, (2 * self.size,))
@@ -468,18 +470,18 @@ class SAC(SegmentAgent):
             return random.uniform(-1.0, 1.0, shape).astype("float32")
         return super().explore(observations, random)
 
-    def digest(self, segment, random):
-        """Remember the segment, and learn from memory."""
+    def learn_from_rollout(self, rollout, random):
+        """Remember the rollout, and learn from memory."""
         dtype = self.environments.observation_dtype
-        self.replay.add(**n_step_transitions(segment, 1, self.discount, dtype))
+        self.replay.add(**n_step_transitions(rollout, 1, self.discount, dtype))
         if self.played < self.learning_starts or not len(self.replay):
             return {}
-        shape = (self.updates, self.batch_size)
+        shape = (self.gradient_steps, self.batch_size)
         drawn = self.replay.sample(shape, random)
         noise = random.standard_normal((*shape, 2, self.size)).astype("float32")
         before, after = (
             drawn[name].astype("float32", copy=False)
-            for name in ("observation", "following")
+            for name in ("observation", "next_observation")
         )
         y = (drawn["action"], drawn["reward"], after, drawn["discount"], noise)
         logs = self.learner.train_on_batches((before, y))

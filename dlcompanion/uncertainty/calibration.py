@@ -101,7 +101,7 @@ class VectorScaling(Calibrator):
 
     .. math:: \hat p = \operatorname{softmax}(w \odot z + b)
 
-    maximises the likelihood of the held-out labels; the problem is convex. Decisions
+    maximizes the likelihood of the held-out labels; the problem is convex. Decisions
     may change. Attributes: the weights ``scale``, :math:`w`, and ``offset``, :math:`b`,
     whose sum is 0.
 

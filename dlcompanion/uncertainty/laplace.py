@@ -145,7 +145,7 @@ class LastLayerLaplace(keras.Model):
 
     where :math:`\Lambda_n` is the curvature of the loss in the outputs:
     :math:`\sigma^{-2} I` for regression, :math:`\operatorname{diag}(p_n) - p_n
-    p_n^\top` for classification (generalised Gauss-Newton, for a last layer the
+    p_n^\top` for classification (generalized Gauss-Newton, for a last layer the
     Hessian itself). An input gets outputs of covariance
 
     .. math:: S(x) = (\phi \otimes I)^\top\, \Sigma\, (\phi \otimes I),
@@ -157,7 +157,7 @@ class LastLayerLaplace(keras.Model):
     optimum, all of this is exact.
 
     The precision :math:`\alpha` of the prior, and the noise :math:`\sigma`, are those
-    that maximise the approximate log-evidence
+    that maximize the approximate log-evidence
 
     .. math:: \log p(D \mid \hat\theta) - \tfrac\alpha2 \|\hat\theta\|^2
         + \tfrac P2 \log\alpha + \tfrac12 \log\det\Sigma ,
@@ -174,9 +174,9 @@ class LastLayerLaplace(keras.Model):
             inputs ``(batch, features)``. Its activation (none, softmax or sigmoid) is
             not used; the Laplace approximation starts from the logits.
         likelihood: ``"classification"`` or ``"regression"``.
-        prior_precision: Positive number, or None to maximise the evidence.
+        prior_precision: Positive number, or None to maximize the evidence.
         noise: Positive number, the standard deviation of targets in regression, or
-            None to maximise the evidence.
+            None to maximize the evidence.
         **kwargs: Passed on to :class:`keras.Model`.
 
     Input shape:

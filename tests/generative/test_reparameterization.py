@@ -244,7 +244,7 @@ def nearest_half(x):
     return ops.round(2 * x) / 2
 
 
-def test_contract_of_the_quantiser():
+def test_contract_of_the_quantizer():
     # finite differences of a step are not the identity: that is the point
     skip = ("gradient",)
     check_layer(StraightThrough, {"quantizer": nearest_half}, X, skip=skip)
@@ -269,7 +269,7 @@ def test_value_of_the_one_and_gradient_of_the_other():
     np.testing.assert_array_equal(numbers(by_backward), WEIGHTS)
 
 
-def test_quantiser_has_the_gradient_of_the_identity():
+def test_quantizer_has_the_gradient_of_the_identity():
     for quantizer in (nearest_half, keras.layers.Lambda(nearest_half)):
         layer = StraightThrough(quantizer)
         np.testing.assert_array_equal(numbers(layer(X)), np.round(2 * X) / 2)

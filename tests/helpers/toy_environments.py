@@ -157,7 +157,7 @@ class Faulty(Corridor):
     def __init__(self, late=True):
         super().__init__()
         if not late:
-            raise ValueError("no licence for the simulator. Received: 0 seats")
+            raise ValueError("no license for the simulator. Received: 0 seats")
 
     def step(self, action):
         if self.time == 2:

@@ -29,7 +29,7 @@ SMALL = LineGame(3, 4, 3, gravity=True)
 
 def small(game=SMALL, **kwargs):
     """An agent whose iteration takes some milliseconds."""
-    settings = {"games": 16, "simulations": 12, "updates": 4, "batch_size": 32}
+    settings = {"games": 16, "simulations": 12, "gradient_steps": 4, "batch_size": 32}
     return AlphaZero(game, **{**settings, "seed": 0, "window": 2, **kwargs})
 
 
@@ -61,12 +61,12 @@ def test_learns_and_each_sign_matters(turned, monkeypatch):
     if turned:
         right = getattr(alphazero, turned)
         monkeypatch.setattr(alphazero, turned, lambda *args: -right(*args))
-    agent = small(games=32, updates=16, window=4)
+    agent = small(games=32, gradient_steps=16, window=4)
     agent.fit(12, verbose=0)
     solution = Minimax(SMALL)
     positions = np.concatenate([one[0] for one in agent.memory.rounds])
     q = solution.action_values(positions)
-    policies, values = agent.judge(positions)
+    policies, values = agent.priors_and_values(positions)
     # what the moves are worth that the network alone would draw, of the best
     worth = (policies * np.nan_to_num(q)).sum(axis=1)
     uniform = (SMALL.legal(positions) * np.nan_to_num(q)).sum(axis=1)
@@ -82,7 +82,7 @@ def test_learns_and_each_sign_matters(turned, monkeypatch):
         assert all(learned.values())
         each = np.arange(len(positions))  # and symmetric positions look alike
         mirrored, other = SMALL.turn(positions, policies, np.ones_like(each))
-        seen, same = agent.judge(mirrored)
+        seen, same = agent.priors_and_values(mirrored)
         assert np.corrcoef(values, same)[0, 1] > 0.8
         assert np.corrcoef(other.ravel(), seen.ravel())[0, 1] > 0.8
 
@@ -213,10 +213,10 @@ def test_numpy_plays_as_keras_does():
     logits, values = agent.network(SMALL.observe(positions))
     logits = np.where(SMALL.legal(positions), ops.convert_to_numpy(logits), -np.inf)
     e = np.exp(logits)
-    policies, judged = agent.judge(positions)
+    policies, got = agent.priors_and_values(positions)
     np.testing.assert_allclose(policies, e / e.sum(axis=1, keepdims=True), rtol=1e-4)
     values = ops.convert_to_numpy(values)[:, 0]
-    np.testing.assert_allclose(judged, values, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(got, values, rtol=1e-4, atol=1e-6)
 
 
 # -- playing ------------------------------------------------------------------------
@@ -245,7 +245,7 @@ def test_draws_in_proportion_to_the_visits():
     best = agent.move(start, np.random.default_rng(0), simulations=6)
     ties = agent.search(SMALL.start(1), simulations=6).visits[0]
     assert set(best) == set(np.flatnonzero(ties == ties.max()))
-    policies, _ = agent.judge(SMALL.start(1))
+    policies, _ = agent.priors_and_values(SMALL.start(1))
     drawn = agent.predict(start, deterministic=False, simulations=0)
     drawn = np.bincount(drawn, minlength=4) / 4_000
     np.testing.assert_allclose(drawn, policies[0], atol=0.03)
@@ -270,7 +270,7 @@ def test_evaluates_in_both_seats_the_same_way_twice():
         ({"noise": 1.5}, "Received: noise=1.5"),
         ({"exploring_moves": -1}, "Received: exploring_moves=-1"),
         ({"window": 0}, "Received: window=0"),
-        ({"updates": 0}, "Received: updates=0"),
+        ({"gradient_steps": 0}, "Received: gradient_steps=0"),
         ({"batch_size": 0}, "Received: batch_size=0"),
         ({"seed": -1}, "Received: seed=-1"),
         ({"network": policy_value_network((3, 4, 2), 5, 0)}, r"logits \(batch, 4\)"),

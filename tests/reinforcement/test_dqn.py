@@ -29,7 +29,7 @@ def small(environment=Choice, **kwargs):
         "horizon": 8,
         "batch_size": 16,
         "gradient_steps": 8,
-        "target_every": 8,
+        "target_update_interval": 8,
         "learning_starts": 32,
         "exploration_steps": 1_000,
     }
@@ -88,13 +88,15 @@ def test_what_is_cut_goes_on_and_what_terminates_does_not():
     agent.fit(60, verbose=0)
     columns = agent.replay.columns
     many = len(agent.replay)
-    ended = columns["following"][:many, 0] >= columns["following"][:many, 1]
-    cut = columns["following"][:many, 0] >= 6
-    assert ended.any() and (cut & ~ended).any()
+    ended = (
+        columns["next_observation"][:many, 0] >= columns["next_observation"][:many, 1]
+    )
+    truncated = columns["next_observation"][:many, 0] >= 6
+    assert ended.any() and (truncated & ~ended).any()
     discounts = columns["discount"][:many]
     assert (discounts[ended] == 0).all() and (discounts[~ended] == 0.5).all()
     np.testing.assert_array_equal(
-        columns["reward"][:many], columns["following"][:many, 0]
+        columns["reward"][:many], columns["next_observation"][:many, 0]
     )
 
 
@@ -132,7 +134,7 @@ def test_learns_cartpole():
         optimizer=keras.optimizers.Adam(0.001, global_clipnorm=10.0),
         rollout_length=8,
         gradient_steps=16,
-        target_every=64,
+        target_update_interval=64,
         delta=10.0,
         exploration_steps=4_000,
         seed=0,
@@ -160,7 +162,7 @@ def test_remembers_images_as_the_bytes_they_are():
     agent = small(Pixels, network=network, num_envs=1)
     agent.fit(1, verbose=0)
     kept = agent.replay.take(np.arange(4))
-    for name in ("observation", "following"):
+    for name in ("observation", "next_observation"):
         assert kept[name].dtype == np.uint8
     assert any((kept["observation"][0] == x).all() for x in seen)
     agent.fit(600, verbose=0)
@@ -173,7 +175,7 @@ def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
         "num_envs": 4,
         "rollout_length": 10,
         "horizon": 50,
-        "target_every": 37,  # saved in the middle of a target's life
+        "target_update_interval": 37,  # saved in the middle of a target's life
         "buffer_size": 300,  # and of a ring
         "network": net(4, 2, [8]),
     }
@@ -213,7 +215,7 @@ def test_takes_any_network_and_goes_on_from_a_file(tmp_path):
         ({"learning_starts": 100.0}, "Received: learning_starts=100.0"),
         ({"rollout_length": 0}, "Received: rollout_length=0"),
         ({"gradient_steps": 0}, "Received: gradient_steps=0"),
-        ({"target_every": 0}, "Received: target_every=0"),
+        ({"target_update_interval": 0}, "Received: target_update_interval=0"),
         ({"delta": -1.0}, "Received: delta=-1.0"),
         ({"jit_compile": "yes"}, "Received: jit_compile='yes'"),
         ({"exploration_steps": 0}, "Received: exploration_steps=0"),
@@ -237,13 +239,13 @@ def test_names_the_environment_that_gives_nan():
 
 def batch(count=8, inputs=3, actions=2, seed=0):
     rng = np.random.default_rng(seed)
-    x, following = rng.normal(size=(2, count, inputs)).astype("float32")
+    x, next_observations = rng.normal(size=(2, count, inputs)).astype("float32")
     rewards = (3 * rng.normal(size=count)).astype("float32")
     discounts = (0.9 * (rng.random(count) < 0.7)).astype("float32")
     return x, (
         rng.integers(0, actions, count).astype("int32"),
         rewards,
-        following,
+        next_observations,
         discounts,
     )
 
@@ -252,7 +254,12 @@ def test_contract():
     x, y = batch()
     check_model(
         DeepQ,
-        lambda: {"network": net(3, 2), "double": True, "target_every": 2, "delta": 2.0},
+        lambda: {
+            "network": net(3, 2),
+            "double": True,
+            "target_update_interval": 2,
+            "delta": 2.0,
+        },
         x,
         y,
         compile_kwargs={"optimizer": "adam"},
@@ -261,20 +268,20 @@ def test_contract():
 
 def test_targets_are_those_worked_out_by_hand():
     rewards, discounts = np.array([1.0, -1.0, 2.0]), np.array([0.9, 0.5, 0.0])
-    following = np.array([[1.0, 2.0, 3.0], [4.0, 0.0, -1.0], [7.0, 8.0, 9.0]])
+    next_values = np.array([[1.0, 2.0, 3.0], [4.0, 0.0, -1.0], [7.0, 8.0, 9.0]])
     choice = np.array([[0.0, 9.0, 1.0], [-3.0, -2.0, -1.0], [1.0, 0.0, 0.0]])
-    got = ops.convert_to_numpy(q_learning_targets(rewards, discounts, following))
+    got = ops.convert_to_numpy(q_learning_targets(rewards, discounts, next_values))
     np.testing.assert_allclose(got, [3.7, 1.0, 2.0], rtol=1e-6)
-    got = q_learning_targets(rewards, discounts, following, choice)
+    got = q_learning_targets(rewards, discounts, next_values, choice)
     np.testing.assert_allclose(ops.convert_to_numpy(got), [2.8, -1.5, 2.0], rtol=1e-6)
 
 
 def test_double_targets_are_less_hopeful():
     # all actions are worth 0, and two networks say so with independent errors
-    following, choice = np.random.default_rng(0).normal(size=(2, 4000, 4))
+    next_values, choice = np.random.default_rng(0).normal(size=(2, 4000, 4))
     zero, one = np.zeros(4000), np.ones(4000)
-    single = ops.convert_to_numpy(q_learning_targets(zero, one, following)).mean()
-    double = ops.convert_to_numpy(q_learning_targets(zero, one, following, choice))
+    single = ops.convert_to_numpy(q_learning_targets(zero, one, next_values)).mean()
+    double = ops.convert_to_numpy(q_learning_targets(zero, one, next_values, choice))
     # the expected maximum of four normal numbers is 1.0294
     assert single == pytest.approx(1.0294, abs=0.04)
     assert double.mean() == pytest.approx(0.0, abs=0.06)
@@ -298,7 +305,7 @@ def test_loss_is_the_formula():
 @pytest.mark.parametrize("double", [False, True])
 def test_steps_are_those_of_numpy(double):
     steps, every, rate = 5, 2, 0.3
-    learner = DeepQ(net(3, 2), double=double, target_every=every)
+    learner = DeepQ(net(3, 2), double=double, target_update_interval=every)
     learner.build((None, 3))
     learner.compile(keras.optimizers.SGD(rate))
     kernel, bias = learner.network.get_weights()
@@ -310,13 +317,13 @@ def test_steps_are_those_of_numpy(double):
 
     old, losses, means = None, [], []
     for step in range(steps):
-        now, (actions, rewards, following, discounts) = keras.tree.map_structure(
-            lambda a, n=step: a[n], shaped
+        now, (actions, rewards, next_observations, discounts) = (
+            keras.tree.map_structure(lambda a, n=step: a[n], shaped)
         )
         if step % every == 0:
             old = kernel, bias
-        after = following @ old[0] + old[1]
-        best = (following @ kernel + bias if double else after).argmax(1)
+        after = next_observations @ old[0] + old[1]
+        best = (next_observations @ kernel + bias if double else after).argmax(1)
         targets = rewards + discounts * after[np.arange(8), best]
         taken = (now @ kernel + bias)[np.arange(8), actions]
         error = taken - targets
@@ -376,7 +383,7 @@ def test_the_copy_shares_nothing():
 
 
 def test_deep_q_rejects():
-    with pytest.raises(ValueError, match="Received: target_every=0"):
-        DeepQ(net(3, 2), target_every=0)
+    with pytest.raises(ValueError, match="Received: target_update_interval=0"):
+        DeepQ(net(3, 2), target_update_interval=0)
     with pytest.raises(ValueError, match="delta must be positive. Received: delta=0"):
         DeepQ(net(3, 2), delta=0)

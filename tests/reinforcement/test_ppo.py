@@ -19,7 +19,7 @@ from dlcompanion.reinforcement.policy_gradient import policy_gradient_loss
 from dlcompanion.reinforcement.ppo import (
     ProximalPolicy,
     clipped_surrogate_loss,
-    standardised,
+    standardize,
 )
 from dlcompanion.testing import check_model
 
@@ -36,7 +36,7 @@ def adam(rate=0.03):
 def small(environment=Choice, **kwargs):
     """An agent whose update compiles quickly."""
     settings = {"seed": 0, "num_envs": 32, "rollout_length": 2, "horizon": 8}
-    settings |= {"batch_size": 32, "epochs": 4, "optimizer": adam()}
+    settings |= {"batch_size": 32, "update_epochs": 4, "optimizer": adam()}
     return PPO(environment, **{**settings, **kwargs})
 
 
@@ -107,13 +107,13 @@ def test_an_update_phase_goes_over_every_step():
         seen.append((data, rows)) or {"kl": np.zeros(len(rows))}
     )
     agent.fit(1, verbose=0)
-    (x, (actions, behaviour, advantages, returns), played), rows = seen[0]
-    assert rows.shape == (4 * 3, 8) and x.shape == (24, 2) and (played == 0).any()
+    (x, (actions, behavior, advantages, returns), mask), rows = seen[0]
+    assert rows.shape == (4 * 3, 8) and x.shape == (24, 2) and (mask == 0).any()
     for epoch in rows.reshape(4, 24):
         assert sorted(epoch) == list(range(24))
     assert (rows[:3] != rows[3:6]).any()
     logits = ops.convert_to_numpy(agent.policy(x))
-    np.testing.assert_allclose(behaviour, logits, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(behavior, logits, rtol=1e-4, atol=1e-6)
     values = ops.convert_to_numpy(agent.learner.critic(x))[:, 0]
     np.testing.assert_allclose(returns - advantages, values, rtol=1e-3, atol=1e-4)
 
@@ -123,9 +123,9 @@ def test_learns_cartpole():
         "CartPole-v1",
         optimizer=adam(1e-3),
         rollout_length=32,
-        epochs=20,
+        update_epochs=20,
         discount=0.98,
-        trace=0.8,
+        gae_lambda=0.8,
         seed=0,
     )
     best, before = 0, agent.evaluate(episodes=20)["return_mean"]
@@ -218,13 +218,13 @@ def test_an_action_without_axes_is_no_integer():
         ({"batch_size": 7}, r"rollout_length = 1024. Received: batch_size=7"),
         ({"batch_size": 0}, "Received: batch_size=0"),
         ({"batch_size": 1}, "at least 2. Received: batch_size=1"),
-        ({"epochs": 0}, "Received: epochs=0"),
+        ({"update_epochs": 0}, "Received: update_epochs=0"),
         ({"clip_range": 0.0}, "Received: clip_range=0"),
         ({"policy": zero_net(4, 3)}, r"give \(batch, 2\).*output shape \(batch, 3\)"),
         ({"critic": zero_net(4, 2)}, r"critic must give \(batch, 1\).*Received"),
         ({"rollout_length": 0}, "Received: rollout_length=0"),
         ({"discount": 1.1}, "Received: discount=1.1"),
-        ({"trace": -0.1}, "Received: trace=-0.1"),
+        ({"gae_lambda": -0.1}, "Received: gae_lambda=-0.1"),
         (
             {"environment": "Pendulum-v1", "policy": zero_net(3, 1)},
             r"give \(batch, 2\)",
@@ -256,14 +256,14 @@ numpy = ops.convert_to_numpy
 
 
 def rollout(n, kind, seed=0):
-    """Observations, actions, behaviour, advantages, returns."""
+    """Observations, actions, behavior, advantages, returns."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, 4)).astype("float32")
-    behaviour = rng.normal(size=(n, kind.outputs)).astype("float32")
-    actions = kind.sample(behaviour, rng)
+    behavior = rng.normal(size=(n, kind.outputs)).astype("float32")
+    actions = kind.sample(behavior, rng)
     actions = actions.astype("int32" if actions.dtype.kind == "i" else "float32")
     advantages, returns = rng.normal(size=(2, n)).astype("float32")
-    return x, (actions, behaviour, advantages, returns)
+    return x, (actions, behavior, advantages, returns)
 
 
 def test_contract():
@@ -295,7 +295,7 @@ def test_a_schedule_of_the_clip_range_is_saved(tmp_path):
 
 def test_one_update_is_the_written_one():
     kind = Categorical(3)
-    x, (actions, behaviour, advantages, returns) = rollout(64, kind)
+    x, (actions, behavior, advantages, returns) = rollout(64, kind)
     weights = (np.arange(64) % 5 > 0).astype("float32")
     learner = ProximalPolicy(net(4, 3), net(4, 1), kind, 0.2, 0.3, 0.05)
     learner.build((None, 4))
@@ -303,7 +303,7 @@ def test_one_update_is_the_written_one():
     kernel, bias = learner.policy.get_weights()
     value = learner.critic.get_weights()
     logs = learner.train_on_batch(
-        x, (actions, behaviour, advantages, returns), weights, return_dict=True
+        x, (actions, behavior, advantages, returns), weights, return_dict=True
     )
     count = weights.sum()
 
@@ -313,7 +313,7 @@ def test_one_update_is_the_written_one():
     a = advantages - mean(advantages)
     a = a / np.sqrt(mean(a**2))
     p, rows = softmax(x @ kernel + bias), np.arange(64)
-    ratio = p[rows, actions] / softmax(behaviour)[rows, actions]
+    ratio = p[rows, actions] / softmax(behavior)[rows, actions]
     clipped = np.clip(ratio, 0.8, 1.2)
     assert logs["policy_loss"] == pytest.approx(
         -mean(np.minimum(ratio * a, clipped * a)), rel=1e-4
@@ -347,9 +347,9 @@ def gradient(f, x):
 def test_the_first_step_is_the_policy_gradient():
     # before any step all ratios are 1, and nothing is clipped
     kind = Categorical(3)
-    _, (actions, behaviour, advantages, _) = rollout(32, kind)
+    _, (actions, behavior, advantages, _) = rollout(32, kind)
     weights = np.ones(32, "float32")
-    before = kind.log_prob(behaviour, actions)
+    before = kind.log_prob(behavior, actions)
 
     def surrogate(outputs):
         log_ratio = kind.log_prob(outputs, actions) - before
@@ -358,7 +358,7 @@ def test_the_first_step_is_the_policy_gradient():
     def plain(outputs):
         return policy_gradient_loss(outputs, actions, advantages, weights)
 
-    got, want = gradient(surrogate, behaviour), gradient(plain, behaviour)
+    got, want = gradient(surrogate, behavior), gradient(plain, behavior)
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
 
 
@@ -375,15 +375,15 @@ def test_what_has_gone_far_enough_is_left_alone_and_a_mistake_is_not():
     np.testing.assert_allclose(gradient(loss, log_ratio), want, rtol=1e-5, atol=1e-8)
 
 
-def test_standardised_advantages_have_mean_0_and_deviation_1():
+def test_standardized_advantages_have_mean_0_and_deviation_1():
     rng = np.random.default_rng(0)
     weights = (rng.random(50) < 0.7).astype("float32")
     x = rng.normal(3, 9, 50).astype("float32")
-    got = numpy(standardised(x, weights))[weights > 0]
+    got = numpy(standardize(x, weights))[weights > 0]
     assert abs(got.mean()) < 1e-5 and got.std() == pytest.approx(1, rel=1e-5)
     # equal advantages say nothing, and no batch without a step that counts is a NaN
-    np.testing.assert_array_equal(numpy(standardised(ops.ones(3), ops.ones(3))), 0)
-    assert np.isfinite(numpy(standardised(ops.ones(3), ops.zeros(3)))).all()
+    np.testing.assert_array_equal(numpy(standardize(ops.ones(3), ops.ones(3))), 0)
+    assert np.isfinite(numpy(standardize(ops.ones(3), ops.zeros(3)))).all()
 
 
 @pytest.mark.parametrize(

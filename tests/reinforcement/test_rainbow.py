@@ -18,7 +18,7 @@ from dlcompanion.reinforcement import (
     Rainbow,
 )
 from dlcompanion.reinforcement import rainbow as module
-from dlcompanion.reinforcement.agents.rollout import Stream
+from dlcompanion.reinforcement.agents.rollout import RolloutCollector
 from dlcompanion.reinforcement.dqn import DeepQ
 from dlcompanion.reinforcement.rainbow import (
     CategoricalQ,
@@ -54,7 +54,7 @@ def small(environment=Choice, **kwargs):
         "horizon": 16,
         "batch_size": 16,
         "gradient_steps": 16,
-        "target_every": 16,
+        "target_update_interval": 16,
         "learning_starts": 32,
         "exploration_steps": 1_000,
         "value_range": (0.0, 2.0),
@@ -83,8 +83,10 @@ def test_each_part_is_switched(name):
     assert agent.policy.output_shape == shape
     assert agent.epsilon == (1.0 if name == "noisy" else 0.0)
     agent.learning_starts = 1_000  # only remember
-    wait = Stream(agent.environments, 0).play(lambda x: np.zeros(len(x), int), 6)
-    agent.digest(wait, np.random.default_rng(0))
+    wait = RolloutCollector(agent.environments, 0).play(
+        lambda x: np.zeros(len(x), int), 6
+    )
+    agent.learn_from_rollout(wait, np.random.default_rng(0))
     columns = agent.replay.take(np.arange(len(agent.replay)))
     seen = columns["reward"][columns["observation"][:, 0] == 0]
     assert seen.max() == (0.0 if name == "n_step" else pytest.approx(0.99 * 2))
@@ -108,7 +110,7 @@ def test_learns_to_wait_and_each_sign_matters(fault, monkeypatch):
         **(OFF if fault == "off" else ON),
         discount=0.9,
         gradient_steps=8,
-        target_every=8,
+        target_update_interval=8,
         optimizer=keras.optimizers.Adam(0.01),
     )
     agent.fit(1_300, verbose=0)
@@ -145,7 +147,8 @@ def test_with_all_off_it_is_dqn():
         **{k: ours.config[k] for k in ("batch_size", "learning_starts", "horizon")},
         **{k: ours.config[k] for k in ("rollout_length", "gradient_steps", "seed")},
         **{
-            k: ours.config[k] for k in ("target_every", "exploration_steps", "num_envs")
+            k: ours.config[k]
+            for k in ("target_update_interval", "exploration_steps", "num_envs")
         },
     )
     plain.fit(300, verbose=0)
@@ -164,7 +167,7 @@ def test_what_surprised_is_remembered():
 @pytest.mark.slow  # the new process imports Keras and its backend
 def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
     settings = {**ON, "rollout_length": 10, "horizon": 30, "buffer_size": 300}
-    settings |= {"target_every": 37, "value_range": (0, 100)}
+    settings |= {"target_update_interval": 37, "value_range": (0, 100)}
     whole, part = (small("CartPole-v1", **settings) for _ in range(2))
     whole.fit(1_000, verbose=0)
     part.fit(450, verbose=0)
@@ -257,13 +260,13 @@ def atom_net(inputs=3, actions=2, atoms=5):
 
 def batch(count=8, inputs=3, actions=2, seed=0):
     rng = np.random.default_rng(seed)
-    x, following = rng.normal(size=(2, count, inputs)).astype("float32")
+    x, next_observations = rng.normal(size=(2, count, inputs)).astype("float32")
     rewards = rng.normal(size=count).astype("float32")
     discounts = (0.9 * (rng.random(count) < 0.7)).astype("float32")
     return x, (
         rng.integers(0, actions, count).astype("int32"),
         rewards,
-        following,
+        next_observations,
         discounts,
     )
 
@@ -296,12 +299,14 @@ def test_cross_entropy_is_that_of_rlax(double):
         double=double,
     )
     object.__setattr__(learner, "answers", [rlax["in/following"], rlax["in/choice"]])
-    columns = [rlax[f"in/{name}"] for name in ("rewards", "following", "discounts")]
+    columns = [
+        rlax[f"in/{name}"] for name in ("rewards", "next_observation", "discounts")
+    ]
     targets = learner.targets(*map(ops.convert_to_tensor, columns))
     np.testing.assert_allclose(ops.convert_to_numpy(targets).sum(1), 1.0, rtol=1e-5)
     object.__setattr__(learner, "answers", [None, rlax["in/logits"]])
     weights = np.random.default_rng(0).uniform(size=16).astype("float32")
-    loss, (_, errors) = learner.judge(
+    loss, (_, errors) = learner.loss_and_errors(
         None, ops.convert_to_tensor(rlax["in/actions"]), targets, weights
     )
     want = rlax["out/double" if double else "out/cross_entropy"]

@@ -27,13 +27,13 @@ class Dart(gym.Env):
     """One step an episode: minus four times the squared distance to 2.8.
 
     Actions are between 2 and 4, so that 2.8 is -0.2 in units of the space. Where
-    ``steps`` is given the episode is that long, and cut, not over, if ``cut``.
+    ``steps`` is given the episode is that long, then truncated if ``truncated``.
     """
 
     action_space = gym.spaces.Box(2.0, 4.0, (1,), np.float32)
 
-    def __init__(self, steps=1, cut=False, shape=(1,)):
-        self.steps, self.cut = steps, cut
+    def __init__(self, steps=1, truncated=False, shape=(1,)):
+        self.steps, self.truncated = steps, truncated
         self.observation_space = gym.spaces.Box(-99.0, 99.0, shape, np.float32)
 
     def reset(self, seed=None, options=None):
@@ -46,7 +46,7 @@ class Dart(gym.Env):
         self.time += 1
         reward = -4.0 * float((action[0] - 2.8) ** 2)
         over = self.time >= self.steps
-        return self.observation(), reward, over and not self.cut, over, {}
+        return self.observation(), reward, over and not self.truncated, over, {}
 
     def observation(self):
         return np.full(self.observation_space.shape, self.time, np.float32)
@@ -68,7 +68,7 @@ def small(environment=Dart, **kwargs):
         "seed": 0,
         "num_envs": 16,
         "rollout_length": 2,
-        "updates": 4,
+        "gradient_steps": 4,
         "batch_size": 64,
         "horizon": 20,
         "learning_starts": 32,
@@ -86,7 +86,7 @@ def test_learns_and_each_sign_matters(turned, monkeypatch):
         monkeypatch.setattr(module, turned, lambda *args: -right(*args))
     agent = small(
         target_entropy=0.0,
-        updates=10,
+        gradient_steps=10,
         optimizer=keras.optimizers.Adam(0.02),
         critic_optimizer=keras.optimizers.Adam(0.02),
         temperature_optimizer=keras.optimizers.Adam(0.04),
@@ -115,19 +115,22 @@ def test_learns_and_each_sign_matters(turned, monkeypatch):
     assert len(set(drawn)) == 3 and all(2 < a < 4 for a in drawn)
 
 
-@pytest.mark.parametrize("cut", [True, False])
-def test_only_what_terminates_is_worth_nothing_afterwards(cut):
+@pytest.mark.parametrize("truncated", [True, False])
+def test_only_what_terminates_is_worth_nothing_afterwards(truncated):
     agent = small(
-        lambda: Dart(steps=3, cut=cut), num_envs=2, horizon=8, learning_starts=99
+        lambda: Dart(steps=3, truncated=truncated),
+        num_envs=2,
+        horizon=8,
+        learning_starts=99,
     )
     agent.fit(1, verbose=0)
     columns = agent.replay.take(np.arange(len(agent.replay)))
     # of nine rows one is a reset: it is not remembered
     assert len(agent.replay) == agent.replay.added == 2 * 6
-    last = columns["following"][:, 0] == 3
+    last = columns["next_observation"][:, 0] == 3
     assert last.sum() == 4
     np.testing.assert_allclose(
-        columns["discount"], np.where(last & (not cut), 0.0, 0.99)
+        columns["discount"], np.where(last & (not truncated), 0.0, 0.99)
     )
     np.testing.assert_allclose(  # actions are remembered in units of the space
         columns["reward"], -4.0 * (columns["action"][:, 0] + 0.2) ** 2, atol=1e-5
@@ -141,7 +144,7 @@ def test_the_beginning_is_random():
     actions = agent.replay.columns["action"][: len(agent.replay), 0]
     assert np.abs(actions).max() < 1 and abs(actions.mean()) < 0.15
     assert actions.std() == pytest.approx(1 / np.sqrt(3), abs=0.06)
-    # the last of the segments is the first to learn
+    # the last of the rollouts is the first to learn
     assert int(agent.learner.optimizer["critics"].iterations) == 4
     agent.fit(400, verbose=0)
     actions = agent.replay.columns["action"][len(actions) : len(agent.replay), 0]
@@ -150,10 +153,10 @@ def test_the_beginning_is_random():
 
 
 def test_as_many_updates_as_steps():
-    agent = small(num_envs=3, updates=None, rollout_length=4, horizon=8)
+    agent = small(num_envs=3, gradient_steps=None, rollout_length=4, horizon=8)
     agent.fit(48, verbose=0)
-    # segments of 12 steps; the third is the first after 32 steps
-    assert agent.updates == 12
+    # rollouts of 12 steps; the third is the first after 32 steps
+    assert agent.gradient_steps == 12
     assert int(agent.learner.optimizer["policy"].iterations) == 2 * 12
 
 
@@ -168,8 +171,8 @@ def test_the_default_networks_take_any_observation():
 
 @pytest.mark.slow  # the new process imports Keras and its backend
 def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
-    settings = {"num_envs": 2, "horizon": 40, "capacity": 90, "target_rate": 0.1}
-    settings |= {"updates": 2, "rollout_length": 10, "learning_starts": 60}
+    settings = {"num_envs": 2, "horizon": 40, "buffer_size": 90, "tau": 0.1}
+    settings |= {"gradient_steps": 2, "rollout_length": 10, "learning_starts": 60}
     networks = [
         {"policy": net(3, 2), "critics": [critic_net(3), critic_net(3)]}
         for _ in range(2)
@@ -215,13 +218,13 @@ def test_a_given_temperature_and_any_policy_go_on_from_a_file(tmp_path):
         ({"critics": ["a", "b"]}, "two models, keras.Model.*Received: critics="),
         ({"critics": critic_net()}, "list of two models"),
         ({"temperature": -1.0}, "Received: temperature=-1"),
-        ({"target_rate": 2}, "Received: target_rate=2"),
+        ({"tau": 2}, "Received: tau=2"),
         ({"target_entropy": "auto"}, "Received: target_entropy='auto'"),
         ({"batch_size": 0}, "Received: batch_size=0"),
-        ({"capacity": 0}, "Received: capacity=0"),
+        ({"buffer_size": 0}, "Received: buffer_size=0"),
         ({"learning_starts": -1}, "Received: learning_starts=-1"),
         ({"rollout_length": 0}, "Received: rollout_length=0"),
-        ({"updates": 0}, "Received: updates=0"),
+        ({"gradient_steps": 0}, "Received: gradient_steps=0"),
         ({"discount": 1.5}, "Received: discount=1.5"),
         ({"num_envs": 0}, "Received: 0"),
         ({"seed": -1}, "Received: seed=-1"),
@@ -252,13 +255,13 @@ def made(rates=(0.1, 0.07, 0.3), steps=1, **kwargs):
     learner.compile(CompositeOptimizer(dict(optimizers)))
     rng = np.random.default_rng(0)
     learner.set_weights([0.3 * rng.normal(size=w.shape) for w in learner.weights])
-    x, following = rng.normal(size=(2, steps, 6, 3)).astype("float32")
+    x, next_observations = rng.normal(size=(2, steps, 6, 3)).astype("float32")
     actions = rng.uniform(-1, 1, (steps, 6, 2)).astype("float32")
     rewards = rng.normal(size=(steps, 6)).astype("float32")
     discounts = np.array([0.9, 0.0, 0.9, 0.9, 0.0, 0.9], "float32")
     noise = rng.normal(size=(steps, 6, 2, 2)).astype("float32")
     discounts = np.tile(discounts, (steps, 1))
-    return learner, (x, (actions, rewards, following, discounts, noise))
+    return learner, (x, (actions, rewards, next_observations, discounts, noise))
 
 
 def test_contract():
@@ -310,7 +313,7 @@ def numeric_gradient(f, arrays, step=1e-6):
 
 @pytest.mark.parametrize("goal", [None, 1.5])
 def test_one_update_is_the_written_one(goal):
-    learner, (x, y) = made(target_rate=0.2, target_entropy=goal)
+    learner, (x, y) = made(tau=0.2, target_entropy=goal)
 
     def weights(model):
         return [w.astype("float64") for w in model.get_weights()]
@@ -323,9 +326,9 @@ def test_one_update_is_the_written_one(goal):
     alpha = np.exp(log_temperature)
     logs = learner.train_on_batches((x, y))
 
-    x, (actions, rewards, following, discounts, noise) = x[0], [a[0] for a in y]
-    after, log_after = draw(policy, following, noise[:, 1])
-    worth = np.minimum(*(value(t, following, after) for t in slow))
+    x, (actions, rewards, next_observations, discounts, noise) = x[0], [a[0] for a in y]
+    after, log_after = draw(policy, next_observations, noise[:, 1])
+    worth = np.minimum(*(value(t, next_observations, after) for t in slow))
     expected = rewards + discounts * (worth - alpha * log_after)
     joined, loss = np.concatenate([x, actions], axis=1), 0.0
     for critic in critics:
@@ -382,11 +385,11 @@ def test_targets_are_copies_and_follow_geometrically():
         net(3, 4),
         [line_critic(), line_critic()],
     )
-    learner = SoftActorCritic(policy, critics, target_rate=0.5)
+    learner = SoftActorCritic(policy, critics, tau=0.5)
     for critic, target in zip(critics, learner.targets, strict=True):
         for a, b in zip(critic.get_weights(), target.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
-    learner, batches = made(steps=20, target_rate=0.5)
+    learner, batches = made(steps=20, tau=0.5)
     for network in (learner.policy, *learner.critics):
         network.trainable = False
     before = [w.copy() for w in learner.policy.get_weights()]
@@ -429,7 +432,7 @@ def test_losses_are_the_formulas():
         ),
         ({"temperature": -0.1}, "Received: temperature=-0.1"),
         ({"target_entropy": "auto"}, "Received: target_entropy='auto'"),
-        ({"target_rate": 1.5}, "Received: target_rate=1.5"),
+        ({"tau": 1.5}, "Received: tau=1.5"),
     ],
 )
 def test_soft_actor_critic_rejects(arguments, message):

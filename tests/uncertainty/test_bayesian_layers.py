@@ -89,7 +89,7 @@ def with_noise(layer_class, columns=4, units=6, **kwargs):
 
 
 def draws_of_two(layer, samples=800):
-    """Centred draws for the same example, twice in a batch: (samples, 2 * units)."""
+    """Centered draws for the same example, twice in a batch: (samples, 2 * units)."""
     twice = np.repeat(points(1, 4), 2, axis=0)
     draws = predictive_samples(layer, twice, samples, seed=0)
     return draws - draws.mean(axis=0)

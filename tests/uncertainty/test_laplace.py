@@ -70,7 +70,7 @@ def test_linear_regression_is_exact_and_tuned_as_scikit_learn_does(laplace):
 
 
 def test_classification_is_the_hessian():
-    """Against second derivatives of the penalised loss, by central differences."""
+    """Against second derivatives of the penalized loss, by central differences."""
     model = network()
     posterior = LastLayerLaplace(model, prior_precision=0.5).fit(X, Y)
     phi, theta = features(model)

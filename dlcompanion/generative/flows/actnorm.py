@@ -16,7 +16,7 @@ class ActNorm(keras.layers.Layer):
     on :math:`h \times w` places. Learned are :math:`s` and :math:`b`, which start at
     zero. :math:`\mu_0` and :math:`\sigma_0` are the mean and the standard deviation of
     each channel over the first batch that comes in training, and are kept from then
-    on: a normalisation that, unlike that of a batch, gives each example a density of
+    on: a normalization that, unlike that of a batch, gives each example a density of
     its own. It is the data-dependent start of the paper, in a form that a compiled
     step can make on every backend: nothing has to be called before ``fit``. Whether it
     has happened is a weight and saved; until then :math:`\mu_0 = 0, \sigma_0 = 1`.

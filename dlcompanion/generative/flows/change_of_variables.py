@@ -23,7 +23,7 @@ class NormalizingFlow(SavesSeeds, keras.Model):
               + \sum_k \log \left| \det \frac{\partial f_k}{\partial f_{k-1}} \right| ,
 
     and a sample is :math:`f^{-1}` of noise. ``fit(x)`` takes no targets and
-    minimises :math:`-\log p`; ``predict(x)`` is the log-density. The step is small
+    minimizes :math:`-\log p`; ``predict(x)`` is the log-density. The step is small
     operations, so on TensorFlow ``compile(optimizer, jit_compile=True)`` is worth its
     seconds of compilation.
 

@@ -51,7 +51,7 @@ def dequantize(levels, count, seed=0):
 
 
 def bits_per_dimension(log_prob, dimensions, count):
-    r"""Log-density in nats to the bits that each entry of a quantised example costs.
+    r"""Log-density in nats to the bits that each entry of a quantized example costs.
 
     .. math:: \frac{-\log p(x)}{D \log 2} + \log_2 K
 

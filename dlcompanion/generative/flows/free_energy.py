@@ -15,7 +15,7 @@ from dlcompanion.generative.flows.change_of_variables import (
 class FreeEnergy(keras.Model):
     r"""Model that fits a flow to an energy, without a single example.
 
-    To draw from :math:`p(x) = e^{-U(x)} / Z`, minimise the reverse divergence of the
+    To draw from :math:`p(x) = e^{-U(x)} / Z`, minimize the reverse divergence of the
     flow's density :math:`q` over its own samples :math:`x = g(z)`,
 
     .. math:: F = \mathbb E_{z \sim \mathcal N(0, I)}

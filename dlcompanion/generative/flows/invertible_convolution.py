@@ -11,7 +11,7 @@ class InvertibleConvolution1x1(keras.layers.Layer):
 
     Couplings leave half of the channels alone, so something must mix them between
     couplings. A fixed permutation does; a learned matrix :math:`W` is its
-    generalisation. Written as
+    generalization. Written as
 
     .. math:: W = P L \, (U + \operatorname{diag}(\sigma \odot e^s))
 

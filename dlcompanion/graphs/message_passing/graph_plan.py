@@ -1,4 +1,4 @@
-"""GraphPlan and join_graphs: edges checked, sorted and normalised outside the step."""
+"""GraphPlan and join_graphs: edges checked, sorted and normalized outside the step."""
 
 import functools
 from typing import NamedTuple
@@ -15,7 +15,7 @@ class GraphPlan:
     r"""One fixed graph, checked and prepared once for all layers that walk on it.
 
     Graph layers multiply by the same sparse matrix in every step, forwards by the
-    matrix and backwards by its transpose. Checking, normalising and sorting the edges
+    matrix and backwards by its transpose. Checking, normalizing and sorting the edges
     is work that none of these steps has to repeat: the plan does it once, on first
     use, and every layer that is given the plan shares the result. Plans are saved
     with the model.
@@ -60,7 +60,7 @@ class GraphPlan:
         return (sums + 1).astype("float32")
 
     @functools.cached_property
-    def normalised(self):
+    def normalized(self):
         r"""The sparse matrix :math:`\tilde D^{-1/2} (A + I)\, \tilde D^{-1/2}`."""
         loops = np.arange(self.num_nodes, dtype="int32")
         sources, targets = np.concatenate([self.edges, [loops, loops]], axis=1)

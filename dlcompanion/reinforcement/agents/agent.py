@@ -24,7 +24,8 @@ class Agent:
     Args:
         environments: ``Environments``.
         seed: Integer of at least 0, or None for one that is drawn.
-        horizon: Positive integer, the number of steps after which an episode is cut,
+        horizon: Positive integer, the number of steps after which an episode is
+            truncated,
             or None for the time limit that the environment declares, else 1000.
         config: Dict, the arguments of the subclass that JSON can hold.
 
@@ -95,7 +96,7 @@ class Agent:
         One rollout and its update are one *epoch*: it ends with
         ``on_epoch_end(rollout, logs)``, where ``logs`` has ``return_mean`` and
         ``length_mean`` of the rollout, what ``improve`` returns, ``steps`` (all so far)
-        and ``steps_per_second``. Rollouts are never cut short, so a few more steps than
+        and ``steps_per_second``. Rollouts are never shortened, so a few more steps than
         asked for are made; the next call makes as many fewer. Rollouts are numbered on
         from call to call.
 
@@ -284,7 +285,7 @@ class Agent:
         arguments and the counters, and no pickle. ``fit(n)`` equals, bit for bit on one
         backend and machine, ``fit(k)``, ``save``, a new process, ``load`` and
         ``fit(n - k)``. Environments are not saved, nor need they be, as long as they
-        honour ``reset(seed=...)``: every rollout begins with one.
+        honor ``reset(seed=...)``: every rollout begins with one.
 
         To survive a killed process, save from a callback:
         ``keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: agent.save(path))``.

@@ -16,14 +16,14 @@ class PrioritizedReplay(ReplayBuffer):
     of sums, so that drawing and changing cost :math:`\log n`, many rows in one go.
 
     Args:
-        capacity: Positive integer, the number of steps remembered.
+        buffer_size: Positive integer, the number of steps remembered.
         exponent: Number :math:`\alpha` of at least 0; with 0 draws are uniform.
 
     Raises:
         ValueError: If an argument is none of the above.
 
     Example:
-        >>> replay = PrioritizedReplay(capacity=4, exponent=1.0)
+        >>> replay = PrioritizedReplay(buffer_size=4, exponent=1.0)
         >>> rows = replay.add(reward=np.arange(3.0))
         >>> replay.prioritize(rows, np.array([1.0, 0.0, 3.0]))
         >>> drawn = replay.draw((4000,), np.random.default_rng(0))
@@ -37,10 +37,10 @@ class PrioritizedReplay(ReplayBuffer):
 
     smallest = 1e-6  # what epsilon is above, so that nothing is forgotten for good
 
-    def __init__(self, capacity, exponent=0.5):
-        super().__init__(capacity)
+    def __init__(self, buffer_size, exponent=0.5):
+        super().__init__(buffer_size)
         self.exponent = check_number("exponent", exponent)
-        self.leaves = 1 << (self.capacity - 1).bit_length()
+        self.leaves = 1 << (self.buffer_size - 1).bit_length()
         self.sums = np.zeros(2 * self.leaves)  # node n has the children 2n and 2n + 1
         self.largest = 1.0
 

@@ -6,19 +6,19 @@ from dlcompanion.checks import check_count, check_number
 
 
 class ReplayBuffer:
-    """The last ``capacity`` steps, drawn from uniformly.
+    """The last ``buffer_size`` steps, drawn from uniformly.
 
     One column an array, filled in a ring. Memory is taken as it fills, and never more
     than the columns hold: observations keep the dtype that they are first given in.
 
     Args:
-        capacity: Positive integer, the number of steps remembered.
+        buffer_size: Positive integer, the number of steps remembered.
 
     Raises:
-        ValueError: If ``capacity`` is not a positive integer.
+        ValueError: If ``buffer_size`` is not a positive integer.
 
     Example:
-        >>> replay = ReplayBuffer(capacity=3)
+        >>> replay = ReplayBuffer(buffer_size=3)
         >>> replay.add(reward=np.array([1.0, 2.0])).tolist()
         [0, 1]
         >>> replay.add(reward=np.array([3.0, 4.0])).tolist()  # forgets the first
@@ -30,13 +30,13 @@ class ReplayBuffer:
         (2, 5)
     """
 
-    def __init__(self, capacity):
-        self.capacity = check_count("capacity", capacity)
+    def __init__(self, buffer_size):
+        self.buffer_size = check_count("buffer_size", buffer_size)
         self.columns = {}
         self.added = 0  # since the beginning
 
     def __len__(self):
-        return min(self.added, self.capacity)
+        return min(self.added, self.buffer_size)
 
     def add(self, **columns):
         """Remember steps, the oldest first.
@@ -46,7 +46,7 @@ class ReplayBuffer:
 
         Returns:
             Integer array ``(steps,)``, the rows where they now are; of more steps than
-            the capacity the last ones are kept.
+            ``buffer_size`` the last ones are kept.
 
         Raises:
             ValueError: If the names, lengths, shapes or kinds differ from before.
@@ -55,7 +55,7 @@ class ReplayBuffer:
         if not self.columns:
             self._check_lengths(columns)
             self.columns = {
-                name: np.zeros((self.capacity, *x.shape[1:]), x.dtype)
+                name: np.zeros((self.buffer_size, *x.shape[1:]), x.dtype)
                 for name, x in columns.items()
             }
         kinds = {name: (c.shape[1:], c.dtype) for name, c in self.columns.items()}
@@ -66,8 +66,8 @@ class ReplayBuffer:
                 f"dtypes: {kinds}. Received: {given}"
             )
         steps = self._check_lengths(columns)
-        rows = (self.added + np.arange(steps)) % self.capacity
-        kept = slice(max(steps - self.capacity, 0), None)
+        rows = (self.added + np.arange(steps)) % self.buffer_size
+        kept = slice(max(steps - self.buffer_size, 0), None)
         for name, x in columns.items():
             self.columns[name][rows[kept]] = x[kept]
         self.added += steps
@@ -129,7 +129,7 @@ class ReplayBuffer:
             arrays: Dict from name to NumPy array; other names are ignored.
 
         Raises:
-            ValueError: If they do not fit the capacity.
+            ValueError: If they do not fit ``buffer_size``.
         """
         added = int(arrays["replay_added"])
         self.added, self.columns = added, {}
@@ -138,10 +138,10 @@ class ReplayBuffer:
                 continue
             if len(x) != len(self):
                 raise ValueError(
-                    f"A replay buffer of {self.capacity} steps, {added} added so far, "
-                    f"holds {len(self)}. Received: {len(x)} rows of {name}"
+                    f"A replay buffer of {self.buffer_size} steps, {added} added so "
+                    f"far, holds {len(self)}. Received: {len(x)} rows of {name}"
                 )
-            column = np.zeros((self.capacity, *x.shape[1:]), x.dtype)
+            column = np.zeros((self.buffer_size, *x.shape[1:]), x.dtype)
             column[: len(x)] = x
             self.columns[name.removeprefix("replay.")] = column
 
@@ -156,24 +156,24 @@ class ReplayBuffer:
         return lengths.pop()
 
 
-def n_step_transitions(segment, n, discount, dtype="float32"):
+def n_step_transitions(rollout, n, discount, dtype="float32"):
     r"""What each step led to, ``n`` steps later.
 
     .. math:: R_t = \sum_{k=0}^{m-1} \gamma^k r_{t+k}, \qquad
         (s_t, a_t, R_t, s_{t+m}, \gamma^m)
 
-    where :math:`m` is ``n``, or fewer where the episode ends or the segment does. After
+    where :math:`m` is ``n``, or fewer where the episode ends or the rollout does. After
     a step that *terminates* nothing follows, and :math:`\gamma^m` is 0.
 
     Args:
-        segment: ``Segment``.
+        rollout: ``Rollout``.
         n: Positive integer.
         discount: Number :math:`\gamma` in [0, 1].
         dtype: String, of the observations: ``"uint8"`` where they are bytes, as of
             images, takes a quarter of the memory.
 
     Returns:
-        Dict with ``observation`` and ``following`` ``(steps, ...)``, ``action``,
+        Dict with ``observation`` and ``next_observation`` ``(steps, ...)``, ``action``,
         ``reward`` and ``discount`` ``(steps,)``, of the steps that were played, in the
         order of time.
 
@@ -181,35 +181,35 @@ def n_step_transitions(segment, n, discount, dtype="float32"):
         ValueError: If ``n`` or ``discount`` is none of the above.
 
     Example:
-        >>> from dlcompanion.reinforcement.agents.rollout import Segment
+        >>> from dlcompanion.reinforcement.agents.rollout import Rollout
         >>> x, no = np.arange(3.0)[:, None], np.zeros((3, 1), bool)
-        >>> segment = Segment(x, x, x + 1, x + 1, no, no, ~no)
-        >>> found = n_step_transitions(segment, n=2, discount=0.5)
+        >>> rollout = Rollout(x, x, x + 1, x + 1, no, no, ~no)
+        >>> found = n_step_transitions(rollout, n=2, discount=0.5)
         >>> found["reward"].tolist(), found["discount"].tolist()
         ([2.0, 3.5, 3.0], [0.25, 0.25, 0.5])
     """
     check_count("n", n)
     check_number("discount", discount, 0, 1)
-    time = len(segment.rewards)
-    rewards = np.zeros(segment.rewards.shape)
+    time = len(rollout.rewards)
+    rewards = np.zeros(rollout.rewards.shape)
     factor = np.ones_like(rewards)
     last = np.broadcast_to(np.arange(time)[:, None], rewards.shape).copy()
-    going = segment.played.copy()
+    going = rollout.mask.copy()
     for k in range(min(n, time)):
         at = np.minimum(np.arange(time) + k, time - 1)
-        going[time - k :] = False  # the segment ends
+        going[time - k :] = False  # the rollout ends
         if k:
-            going &= ~segment.ends[np.maximum(at - 1, 0)]
-        rewards += np.where(going, factor * segment.rewards[at], 0.0)
+            going &= ~rollout.dones[np.maximum(at - 1, 0)]
+        rewards += np.where(going, factor * rollout.rewards[at], 0.0)
         last = np.where(going, at[:, None], last)
         factor = np.where(going, factor * discount, factor)
     column = np.arange(rewards.shape[1])
-    factor = np.where(segment.terminated[last, column], 0.0, factor)
-    played = segment.played
+    factor = np.where(rollout.terminated[last, column], 0.0, factor)
+    mask = rollout.mask
     return {
-        "observation": segment.observations[played].astype(dtype),
-        "action": segment.actions[played],
-        "reward": rewards[played].astype("float32"),
-        "following": segment.following[last, column][played].astype(dtype),
-        "discount": factor[played].astype("float32"),
+        "observation": rollout.observations[mask].astype(dtype),
+        "action": rollout.actions[mask],
+        "reward": rewards[mask].astype("float32"),
+        "next_observation": rollout.next_observations[last, column][mask].astype(dtype),
+        "discount": factor[mask].astype("float32"),
     }

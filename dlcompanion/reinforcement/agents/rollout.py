@@ -7,7 +7,7 @@ import numpy as np
 from dlcompanion.reinforcement.environments.gymnasium_environments import _finite
 
 
-class Segment(NamedTuple):
+class Rollout(NamedTuple):
     """Some steps of all environments.
 
     Attributes:
@@ -16,29 +16,29 @@ class Segment(NamedTuple):
             choices if there are several; of real actions a float32 array
             ``(time, environments, size)``, in units of the space.
         rewards: Float64 array ``(time, environments)``.
-        following: Float32 array ``(time, environments, ...)``, seen after each step,
-            at the end of an episode before the reset.
+        next_observations: Float32 array ``(time, environments, ...)``,
+            after each step, at the end of an episode before the reset.
         terminated: Boolean array ``(time, environments)``.
-        ends: Boolean array ``(time, environments)``, terminated or cut.
-        played: Boolean array ``(time, environments)``: false where an environment did
+        dones: Boolean array ``(time, environments)``, terminated or truncated.
+        mask: Boolean array ``(time, environments)``: false where an environment did
             nothing but reset itself.
 
     Example:
-        >>> Segment(*[np.zeros((3, 2))] * 7).rewards.shape
+        >>> Rollout(*[np.zeros((3, 2))] * 7).rewards.shape
         (3, 2)
     """
 
     observations: np.ndarray
     actions: np.ndarray
     rewards: np.ndarray
-    following: np.ndarray
+    next_observations: np.ndarray
     terminated: np.ndarray
-    ends: np.ndarray
-    played: np.ndarray
+    dones: np.ndarray
+    mask: np.ndarray
 
 
-class Stream:
-    """Environments that are reset once, and then go on from segment to segment.
+class RolloutCollector:
+    """Environments that are reset once, and then go on from rollout to rollout.
 
     Args:
         environments: ``Environments``.
@@ -55,11 +55,11 @@ class Stream:
         >>> from dlcompanion.reinforcement.environments.gymnasium_environments import (
         ...     Environments,
         ... )
-        >>> stream = Stream(Environments("CartPole-v1", count=2), seed=0)
+        >>> collector = RolloutCollector(Environments("CartPole-v1", count=2), seed=0)
         >>> push_right = lambda observations: np.ones(len(observations), "int32")
-        >>> stream.play(push_right, steps=8).ends.any(), stream.lengths
+        >>> collector.play(push_right, steps=8).dones.any(), collector.lengths
         (np.False_, [])
-        >>> stream.play(push_right, steps=8).ends.sum(axis=0), stream.lengths
+        >>> collector.play(push_right, steps=8).dones.sum(axis=0), collector.lengths
         (array([1, 1]), [10, 10])
     """
 
@@ -82,7 +82,7 @@ class Stream:
             steps: Positive integer.
 
         Returns:
-            :class:`Segment`.
+            :class:`Rollout`.
 
         Raises:
             ValueError: If an observation or reward is not finite; the message names
@@ -94,31 +94,33 @@ class Stream:
             seen = np.array(self.observations, "float32")
             _finite("observation", seen, self._step)
             actions = np.asarray(act(seen))
-            self.observations, rewards, terminated, cut, infos = (
+            self.observations, rewards, terminated, truncated, infos = (
                 environments.vector.step(environments.to_environment(actions))
             )
             rewards = np.asarray(rewards, "float64")
             _finite("reward", rewards, self._step)
             self._step += 1
-            played = ~self._resetting
-            terminated, ends = played & terminated, played & (terminated | cut)
-            following = environments._after(self.observations, ends, infos)
-            _finite("observation", following, self._step)
-            self._count(np.where(played, rewards, 0.0), played, ends)
-            self.begins = ends | ~played
+            mask = ~self._resetting
+            terminated, dones = mask & terminated, mask & (terminated | truncated)
+            next_observations = environments._after(self.observations, dones, infos)
+            _finite("observation", next_observations, self._step)
+            self._count(np.where(mask, rewards, 0.0), mask, dones)
+            self.begins = dones | ~mask
             if not environments.same_step:
-                self._resetting = ends
-            rows.append((seen, actions, rewards, following, terminated, ends, played))
+                self._resetting = dones
+            rows.append(
+                (seen, actions, rewards, next_observations, terminated, dones, mask)
+            )
         columns = [np.stack(column) for column in zip(*rows, strict=True)]
         columns[1] = columns[1].astype(environments.action_dtype)
-        return Segment(*columns)
+        return Rollout(*columns)
 
-    def _count(self, rewards, played, ends):
+    def _count(self, rewards, mask, dones):
         self._total += rewards
-        self._length += played
-        self.returns += self._total[ends].tolist()
-        self.lengths += self._length[ends].tolist()
-        self._total[ends], self._length[ends] = 0, 0
+        self._length += mask
+        self.returns += self._total[dones].tolist()
+        self.lengths += self._length[dones].tolist()
+        self._total[dones], self._length[dones] = 0, 0
 
     def unfinished(self):
         """Returns and lengths of the episodes that are under way.

@@ -1,4 +1,4 @@
-"""SegmentAgent: agents that learn while their episodes are still under way."""
+"""RolloutAgent: agents that learn while their episodes are still under way."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from dlcompanion.checks import check_count
 from dlcompanion.reinforcement.agents.agent import ACTIONS, RESETS, Agent
-from dlcompanion.reinforcement.agents.rollout import Stream
+from dlcompanion.reinforcement.agents.rollout import RolloutCollector
 from dlcompanion.reinforcement.normalized_environments import Normalizer
 
 
@@ -31,12 +31,12 @@ class Epoch(NamedTuple):
     logs: dict
 
 
-class SegmentAgent(Agent):
+class RolloutAgent(Agent):
     """Plays ``rollout_length`` steps, learns, plays on.
 
     All environments are reset, and play ``horizon`` steps each, episode after episode:
-    that is one *epoch* of ``fit``. A subclass defines ``digest(segment, random)``, what
-    it learns from a piece of ``rollout_length`` steps.
+    that is one *epoch* of ``fit``. A subclass defines
+    ``learn_from_rollout(rollout, random)``, one update from ``rollout_length`` steps.
 
     Args:
         environments: ``Environments``.
@@ -54,7 +54,7 @@ class SegmentAgent(Agent):
 
     Example:
         >>> from dlcompanion.reinforcement import A2C
-        >>> isinstance(A2C("CartPole-v1", seed=0), SegmentAgent)
+        >>> isinstance(A2C("CartPole-v1", seed=0), RolloutAgent)
         True
     """
 
@@ -91,11 +91,11 @@ class SegmentAgent(Agent):
         """
         return self._sample(observations, random)
 
-    def digest(self, segment, random):
-        """Learn from a segment.
+    def learn_from_rollout(self, rollout, random):
+        """Learn from a rollout.
 
         Args:
-            segment: ``Segment``, normalised if the
+            rollout: ``Rollout``, normalized if the
                 agent has a normalizer.
             random: ``numpy.random.Generator`` of this epoch.
 
@@ -103,14 +103,15 @@ class SegmentAgent(Agent):
             Dict from name to number, empty if nothing was learned.
         """
         raise NotImplementedError(
-            f"{type(self).__name__} must define digest(segment, random) -> logs"
+            f"{type(self).__name__} must define "
+            "learn_from_rollout(rollout, random) -> logs"
         )
 
-    def summarise(self, logs):
-        """What an epoch logs, from what its segments did.
+    def summarize(self, logs):
+        """What an epoch logs, from what its rollouts did.
 
         Args:
-            logs: List of dicts, what ``digest`` returned.
+            logs: List of dicts, what ``learn_from_rollout`` returned.
 
         Returns:
             Dict from name to number, here the means. What is ``logged`` is there from
@@ -129,7 +130,7 @@ class SegmentAgent(Agent):
     def _rollout(self):
         """One epoch: play and learn in turns."""
         random = np.random.default_rng(self.number(ACTIONS, 1 + self.rollouts))
-        self._stream = stream = Stream(
+        self._collector = collector = RolloutCollector(
             self.environments, self.number(RESETS, self.rollouts)
         )
         playing, logs = [], []
@@ -140,30 +141,30 @@ class SegmentAgent(Agent):
             pieces += not self.normalizer.ready  # one to look at
         for _ in range(pieces):
             self._in_numpy.refresh()
-            segment = stream.play(
+            rollout = collector.play(
                 lambda observations: self.explore(observations, random),
                 self.rollout_length,
             )
-            playing.append(segment.played)
-            self.played += segment.played.size
-            logs.append(self._take_in(segment, random))
-        returns, lengths = stream.returns, stream.lengths
+            playing.append(rollout.mask)
+            self.played += rollout.mask.size
+            logs.append(self._take_in(rollout, random))
+        returns, lengths = collector.returns, collector.lengths
         if not returns:  # the horizon is shorter than any episode
-            returns, lengths = stream.unfinished()
-        logs = self.summarise(logs)
+            returns, lengths = collector.unfinished()
+        logs = self.summarize(logs)
         return Epoch(
             np.array(returns), np.array(lengths), np.concatenate(playing), logs
         )
 
-    def _take_in(self, segment, random):
-        """Learn from a segment, through the normalizer if there is one."""
+    def _take_in(self, rollout, random):
+        """Learn from a rollout, through the normalizer if there is one."""
         if self.normalizer is None:
-            return self.digest(segment, random)
+            return self.learn_from_rollout(rollout, random)
         ready = self.normalizer.ready
-        self.normalizer.see_rewards(segment)
-        scaled = self.normalizer.scaled(segment)
-        logs = self.digest(scaled, random) if ready else {}
-        self.normalizer.see_observations(segment)  # the policy that played has learned
+        self.normalizer.see_rewards(rollout)
+        scaled = self.normalizer.scaled(rollout)
+        logs = self.learn_from_rollout(scaled, random) if ready else {}
+        self.normalizer.see_observations(rollout)  # the policy that played has learned
         return logs
 
     def _scaled(self, observations):

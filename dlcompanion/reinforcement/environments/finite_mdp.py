@@ -31,7 +31,7 @@ class FiniteMDP:
         >>> mdp = FiniteMDP(go, -np.ones((2, 1)), terminal=[False, True])
         >>> mdp.reset(seed=0)
         (0, {})
-        >>> mdp.step(0)  # state, reward, whether it ended, whether it was cut, infos
+        >>> mdp.step(0)  # state, reward, terminated, truncated, infos
         (0, -1.0, False, False, {})
 
     References:

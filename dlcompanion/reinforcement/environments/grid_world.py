@@ -93,7 +93,7 @@ class GridWorld(FiniteMDP):
                     continue
                 for turn, share in ((0, 1 - self.slip), (1, None), (3, None)):
                     share = self.slip / 2 if share is None else share
-                    cell = self._neighbour(state, (action + turn) % 4)
+                    cell = self._neighbor(state, (action + turn) % 4)
                     fallen = letters[cell] == "C"
                     for after in self.starts if fallen else [cell]:
                         part = share / len(self.starts) if fallen else share
@@ -102,7 +102,7 @@ class GridWorld(FiniteMDP):
         reachable = np.where(transitions > 0, transitions, 1)
         return transitions, paid / reachable, [x in "G#CP" for x in letters]
 
-    def _neighbour(self, state, direction):
+    def _neighbor(self, state, direction):
         row, column = np.add(divmod(state, self.shape[1]), MOVES[direction])
         inside = 0 <= row < self.shape[0] and 0 <= column < self.shape[1]
         if not inside or self.cells[row, column] == "#":

@@ -23,7 +23,8 @@ class Episodes(NamedTuple):
             float32 array ``(time, environments, size)``, in units of the space.
         rewards: Float64 array ``(time, environments)``, 0 after the end.
         playing: Boolean array ``(time, environments)``, false after the end.
-        terminated: Boolean array ``(environments,)``: false where the episode was cut.
+        terminated: Boolean array ``(environments,)``: false where the episode was
+            truncated.
         last_observations: Float32 array ``(environments, ...)``, seen after the end.
 
     Example:
@@ -87,7 +88,7 @@ class Environments:
                 f"Received: {count!r}"
             )
         self.source = environment
-        self.vector = _vectorised(gym, environment, count)
+        self.vector = _vectorized(gym, environment, count)
         self.count = self.vector.num_envs
         observation = self.vector.single_observation_space
         action = self.vector.single_action_space
@@ -165,7 +166,7 @@ class Environments:
 
     @property
     def time_limit(self):
-        """Steps after which an episode is cut, or None where nobody says."""
+        """Steps after which an episode is truncated, or None if there is no limit."""
         environments = getattr(self.vector, "envs", ())
         specs = [getattr(e, "spec", None) for e in (self.vector, *environments)]
         limits = [s.max_episode_steps for s in specs if s and s.max_episode_steps]
@@ -224,7 +225,7 @@ class Environments:
                 ``(environments, ...)``, as ``to_environment`` takes them.
             seed: Integer, seeds the reset: the same seed and actions, the same
                 episodes.
-            horizon: Positive integer: an episode that is longer is cut there.
+            horizon: Positive integer: longer episodes are truncated.
 
         Returns:
             :class:`Episodes`.
@@ -242,13 +243,13 @@ class Environments:
             seen = np.array(observations, "float32")  # the environment may reuse it
             _finite("observation", seen, step)
             actions = act(seen)
-            observations, rewards, ended, cut, infos = self.vector.step(
+            observations, rewards, ended, truncated, infos = self.vector.step(
                 self.to_environment(actions)
             )
             _finite("reward", np.asarray(rewards), step)
-            over = playing & (ended | cut)
+            over = playing & (ended | truncated)
             if over.any() or step == horizon - 1:
-                after = self._after(observations, ended | cut, infos)
+                after = self._after(observations, ended | truncated, infos)
                 _finite("observation", after, step + 1)
                 leaving = playing if step == horizon - 1 else over
                 last[leaving] = after[leaving]
@@ -274,7 +275,7 @@ class Environments:
         self.vector.close()
 
 
-def _vectorised(gym, environment, count):
+def _vectorized(gym, environment, count):
     if isinstance(environment, gym.vector.VectorEnv):
         return environment
     if isinstance(environment, gym.Env):

@@ -12,7 +12,7 @@ from dlcompanion.reinforcement.games.tree_search import tree_search
 
 
 class SearchPlayer:
-    """Plays what a tree search looked at most often, with any judge of positions.
+    """Plays what a tree search looked at most often, with any evaluation of positions.
 
     Args:
         game: A game like :class:`~dlcompanion.reinforcement.LineGame`.

@@ -53,7 +53,7 @@ def tree_search(
     exploration=1.5,
     root_noise=None,
 ):
-    r"""Look ahead from every position, guided by a policy and a judge of positions.
+    r"""Look ahead from every position, guided by a policy and a value function.
 
     One simulation goes down from the root, in position :math:`s` along the action
 
@@ -164,10 +164,10 @@ def tree_search(
             asked = np.flatnonzero(~ended)
             if len(asked):
                 node, board = node[asked], boards_new[asked]
-                prior, judged = _evaluated(game, board, evaluate)
+                prior, estimated = _evaluated(game, board, evaluate)
                 boards[node], inner[node] = board, True
                 priors[node] = exploration * prior
-                value[new[asked]] = judged
+                value[new[asked]] = estimated
                 evaluations += len(asked)
         for walked, node, edge in reversed(path):
             back = -value[walked]  # good for the one who moved, bad for the other

@@ -166,7 +166,7 @@ def newton(derivatives, theta, separable=True):
     if separable and loss < 1e-6:
         raise ValueError(
             "Every example is decided correctly, so the likelihood has no maximum: the "
-            "larger the scale, the better. Calibrate on more examples, or penalise. "
+            "larger the scale, the better. Calibrate on more examples, or penalize. "
             f"Received: negative log-likelihood={loss:.3g}"
         )
     return theta

@@ -182,7 +182,7 @@ class IsotonicCalibration(_OneVersusRest):
     .. math:: \hat m = \arg\min_{m \text{ non-decreasing}}
               \sum_i \bigl(y_i - m(s_i)\bigr)^2 ,
 
-    of the log-odds :math:`s`, found by pooling neighbours that are out of order: a
+    of the log-odds :math:`s`, found by pooling neighbors that are out of order: a
     staircase. Between its knots the map is linear, outside them constant, as in
     scikit-learn, which fits it; before ``fit`` it is a line from (-4, 0) to (4, 1).
     Different probabilities may become equal, so a decision can become a draw, and a

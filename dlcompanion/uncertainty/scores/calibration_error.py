@@ -1,7 +1,7 @@
 r"""How far probabilities are from frequencies: the binned calibration errors.
 
 Probabilities are calibrated if among all cases that are given 0.8, eight in ten are
-so. Nobody has many cases of exactly 0.8, so neighbours are put into a bin, and in each
+so. Nobody has many cases of exactly 0.8, so neighbors are put into a bin, and in each
 the mean probability is compared with the frequency.
 
 =================================  =================================================

@@ -25,7 +25,7 @@ def test_contract():
     check_layer(ActNorm, {}, pictures(), output_shape=[(6, 2, 3, 4), (6,)])
 
 
-def test_the_first_training_batch_is_normalised_and_no_other():
+def test_the_first_training_batch_is_normalized_and_no_other():
     layer, x, other = ActNorm(), pictures(), pictures(seed=1) * 3
     layer.build(x.shape)
     np.testing.assert_array_equal(numpy(layer(x)[0]), x)  # not trained: identity

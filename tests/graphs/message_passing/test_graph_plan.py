@@ -13,7 +13,7 @@ EDGES = [[0, 1, 1, 2, 0], [1, 0, 2, 1, 1]]  # 0 -> 1 twice
 
 
 def by_definition(edges, num_nodes, weights):
-    """The normalised adjacency with self loops, entry by entry."""
+    """The normalized adjacency with self loops, entry by entry."""
     a = np.eye(num_nodes)
     for s, t, w in zip(*edges, weights, strict=True):
         a[t, s] += w
@@ -22,16 +22,16 @@ def by_definition(edges, num_nodes, weights):
 
 
 @pytest.mark.parametrize("weights", [None, [0.5, 2.0, 1.0, 0.0, 3.0]])
-def test_normalised_matrix_is_the_definition(weights):
+def test_normalized_matrix_is_the_definition(weights):
     plan = GraphPlan(EDGES, 5, weights)
-    dense = ops.convert_to_numpy(plan.normalised @ ops.eye(5))
+    dense = ops.convert_to_numpy(plan.normalized @ ops.eye(5))
     expected = by_definition(EDGES, 5, np.ones(5) if weights is None else weights)
     np.testing.assert_allclose(dense, expected, rtol=1e-6, atol=1e-7)
 
 
 def test_a_graph_without_edges_is_the_identity():
     plan = GraphPlan(np.zeros((2, 0), "int32"), 3)
-    dense = ops.convert_to_numpy(plan.normalised @ ops.eye(3))
+    dense = ops.convert_to_numpy(plan.normalized @ ops.eye(3))
     np.testing.assert_array_equal(dense, np.eye(3))
 
 

@@ -7,17 +7,17 @@ from scipy import stats
 from dlcompanion.reinforcement import PrioritizedReplay
 
 
-def filled(count, capacity, exponent=0.7, seed=0):
-    replay = PrioritizedReplay(capacity, exponent)
+def filled(count, buffer_size, exponent=0.7, seed=0):
+    replay = PrioritizedReplay(buffer_size, exponent)
     replay.add(number=np.arange(count))
     errors = np.random.default_rng(seed).exponential(size=len(replay))
     replay.prioritize(np.arange(len(replay)), errors)
     return replay, errors
 
 
-@pytest.mark.parametrize("count, capacity", [(37, 37), (10, 37), (64, 64), (3, 2)])
-def test_draws_follow_the_priorities(count, capacity):
-    replay, errors = filled(count, capacity)
+@pytest.mark.parametrize("count, buffer_size", [(37, 37), (10, 37), (64, 64), (3, 2)])
+def test_draws_follow_the_priorities(count, buffer_size):
+    replay, errors = filled(count, buffer_size)
     powers = (errors + 1e-6) ** 0.7
     np.testing.assert_allclose(replay.probabilities(), powers / powers.sum(), rtol=1e-9)
     draws = replay.draw((100, 200), np.random.default_rng(1))
@@ -97,7 +97,7 @@ def test_goes_on_as_it_was():
 def test_rejects():
     with pytest.raises(ValueError, match="Received: exponent=-1"):
         PrioritizedReplay(4, -1)
-    with pytest.raises(ValueError, match="Received: capacity=0"):
+    with pytest.raises(ValueError, match="Received: buffer_size=0"):
         PrioritizedReplay(0)
     replay = PrioritizedReplay(4)
     with pytest.raises(ValueError, match="empty replay buffer"):

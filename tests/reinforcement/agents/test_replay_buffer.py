@@ -8,7 +8,7 @@ from helpers.toy_environments import Corridor
 
 from dlcompanion.reinforcement import ReplayBuffer
 from dlcompanion.reinforcement.agents.replay_buffer import n_step_transitions
-from dlcompanion.reinforcement.agents.rollout import Segment, Stream
+from dlcompanion.reinforcement.agents.rollout import Rollout, RolloutCollector
 from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
 
 
@@ -56,7 +56,7 @@ def test_a_million_steps_take_their_own_bytes():
     replay = ReplayBuffer(1_000_000)
     step = {
         "observation": np.zeros((1000, 4), "float32"),
-        "following": np.zeros((1000, 4), "float32"),
+        "next_observation": np.zeros((1000, 4), "float32"),
         "action": np.zeros(1000, "int32"),
         "reward": np.zeros(1000, "float32"),
         "discount": np.zeros(1000, "float32"),
@@ -69,54 +69,56 @@ def test_a_million_steps_take_their_own_bytes():
     assert peak < 1.1 * sum(c.nbytes for c in replay.columns.values())
 
 
-def by_hand(segment, n, discount):
+def by_hand(rollout, n, discount):
     """The transitions of one environment after the other, from the definition."""
-    time, count = segment.rewards.shape
+    time, count = rollout.rewards.shape
     rows = []
     for t in range(time):
         for e in range(count):
-            if not segment.played[t, e]:
+            if not rollout.mask[t, e]:
                 continue
             total, factor, k = 0.0, 1.0, t
             while True:
-                total += factor * segment.rewards[k, e]
+                total += factor * rollout.rewards[k, e]
                 factor *= discount
-                if k + 1 == time or segment.ends[k, e] or k + 1 == t + n:
+                if k + 1 == time or rollout.dones[k, e] or k + 1 == t + n:
                     break
                 k += 1
-            factor = 0.0 if segment.terminated[k, e] else factor
-            rows.append((total, factor, *segment.following[k, e]))
+            factor = 0.0 if rollout.terminated[k, e] else factor
+            rows.append((total, factor, *rollout.next_observations[k, e]))
     return np.array(rows)
 
 
 @pytest.mark.parametrize("n", [1, 3, 50])
 def test_n_steps_are_those_of_the_definition(n):
-    stream = Stream(Environments(Corridor, 5), seed=1)
-    segment = stream.play(lambda x: np.zeros(len(x), int), 14)
-    assert segment.terminated.any() and (segment.ends & ~segment.terminated).any()
-    assert not segment.played.all()
-    found = n_step_transitions(segment, n, 0.9)
-    got = np.column_stack([found["reward"], found["discount"], found["following"]])
-    np.testing.assert_allclose(got, by_hand(segment, n, 0.9), rtol=1e-5)
-    np.testing.assert_array_equal(
-        found["observation"], segment.observations[segment.played]
+    collector = RolloutCollector(Environments(Corridor, 5), seed=1)
+    rollout = collector.play(lambda x: np.zeros(len(x), int), 14)
+    assert rollout.terminated.any() and (rollout.dones & ~rollout.terminated).any()
+    assert not rollout.mask.all()
+    found = n_step_transitions(rollout, n, 0.9)
+    got = np.column_stack(
+        [found["reward"], found["discount"], found["next_observation"]]
     )
-    np.testing.assert_array_equal(found["action"], segment.actions[segment.played])
+    np.testing.assert_allclose(got, by_hand(rollout, n, 0.9), rtol=1e-5)
+    np.testing.assert_array_equal(
+        found["observation"], rollout.observations[rollout.mask]
+    )
+    np.testing.assert_array_equal(found["action"], rollout.actions[rollout.mask])
 
 
 def test_without_discount_the_return_of_an_episode_is_what_was_paid():
     no = np.zeros((4, 1), bool)
-    ends = no.copy()
-    ends[3] = True
+    dones = no.copy()
+    dones[3] = True
     x = np.arange(4.0)[:, None]
-    segment = Segment(x, x, x + 1, x + 1, ends, ends, ~no)
-    found = n_step_transitions(segment, 10, 1.0)
+    rollout = Rollout(x, x, x + 1, x + 1, dones, dones, ~no)
+    found = n_step_transitions(rollout, 10, 1.0)
     assert found["reward"].tolist() == [10.0, 9.0, 7.0, 4.0]
     assert found["discount"].tolist() == [0.0] * 4
 
 
 def test_rejects():
-    with pytest.raises(ValueError, match="Received: capacity=0"):
+    with pytest.raises(ValueError, match="Received: buffer_size=0"):
         ReplayBuffer(0)
     replay = ReplayBuffer(5)
     with pytest.raises(ValueError, match="Received: an empty replay buffer"):
@@ -127,8 +129,8 @@ def test_rejects():
     for wrong in ({"y": np.zeros(2)}, {"x": np.zeros((2, 1))}, {"x": np.zeros(2, int)}):
         with pytest.raises(ValueError, match="columns of the first one.*Received"):
             replay.add(**wrong)
-    segment = Segment(*[np.zeros((3, 2))] * 7)
+    rollout = Rollout(*[np.zeros((3, 2))] * 7)
     with pytest.raises(ValueError, match="Received: n=0"):
-        n_step_transitions(segment, 0, 0.9)
+        n_step_transitions(rollout, 0, 0.9)
     with pytest.raises(ValueError, match="Received: discount=2"):
-        n_step_transitions(segment, 1, 2)
+        n_step_transitions(rollout, 1, 2)

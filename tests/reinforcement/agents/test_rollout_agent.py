@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers.toy_environments import Corridor
 
-from dlcompanion.reinforcement.agents.rollout_agent import Epoch, SegmentAgent
+from dlcompanion.reinforcement.agents.rollout_agent import Epoch, RolloutAgent
 from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
 from dlcompanion.training import StepModel
 
@@ -25,7 +25,7 @@ class Still(StepModel):
         return self.policy(inputs)
 
 
-class Watcher(SegmentAgent):
+class Watcher(RolloutAgent):
     def __init__(self, num_envs=3, rollout_length=4, horizon=10, seed=0):
         environments = Environments(Corridor, num_envs)
         super().__init__(environments, seed, horizon, rollout_length, {})
@@ -35,8 +35,8 @@ class Watcher(SegmentAgent):
         self.attach(learner)
         self.seen = []
 
-    def digest(self, segment, random):
-        self.seen.append((segment, random.random(), self.played))
+    def learn_from_rollout(self, rollout, random):
+        self.seen.append((rollout, random.random(), self.played))
         return {"even": len(self.seen)} if len(self.seen) % 2 == 0 else {}
 
 
@@ -46,9 +46,11 @@ def test_an_epoch_is_played_in_segments():
     assert [x.rewards.shape for x, _, _ in agent.seen] == [(4, 3)] * 3
     assert [played for _, _, played in agent.seen] == [12, 24, 36]
     assert history["steps"] == [36] and history["even"] == [2.0]
-    # segments follow one another, and the random numbers go on
+    # rollouts follow one another, and the random numbers go on
     first, second = agent.seen[0][0], agent.seen[1][0]
-    same = first.ends[-1] | (first.following[-1] == second.observations[0]).all(axis=1)
+    same = first.dones[-1] | (
+        first.next_observations[-1] == second.observations[0]
+    ).all(axis=1)
     assert same.all() and len({r for _, r, _ in agent.seen}) == 3
     agent.fit(36, verbose=0)
     assert [played for _, _, played in agent.seen[3:]] == [48, 60, 72]
@@ -72,5 +74,5 @@ def test_an_epoch_counts_what_was_played():
 def test_rejects():
     with pytest.raises(ValueError, match="Received: rollout_length=0"):
         Watcher(rollout_length=0)
-    with pytest.raises(NotImplementedError, match="digest"):
-        SegmentAgent.digest(None, None, None)
+    with pytest.raises(NotImplementedError, match="learn_from_rollout"):
+        RolloutAgent.learn_from_rollout(None, None, None)

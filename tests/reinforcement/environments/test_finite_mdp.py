@@ -25,10 +25,10 @@ def test_steps_follow_the_table():
         seen = np.zeros(4)
         for _ in range(4000):
             mdp._state = state  # wherever it is
-            after, reward, ended, cut, info = mdp.step(action)
+            after, reward, ended, truncated, info = mdp.step(action)
             seen[after] += 1
             assert reward == mdp.rewards[state, action, after]
-            assert ended == (after == 3) and not cut and info == {}
+            assert ended == (after == 3) and not truncated and info == {}
         share = mdp.transitions[state, action]
         np.testing.assert_allclose(seen / 4000, share, atol=0.032)  # 4 sd
         assert not seen[share == 0].any()

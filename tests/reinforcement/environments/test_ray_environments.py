@@ -281,7 +281,7 @@ def test_the_users_exceptions_pass_through(on_ray):
         with pytest.raises(KeyError, match="a bug of the user"):
             environments.step(np.array([3, 3, 3]))
     assert actors == environments._actors
-    with pytest.raises(ValueError, match="no licence.*0 seats"):
+    with pytest.raises(ValueError, match="no license.*0 seats"):
         on_ray(functools.partial(Faulty, late=False), workers=1)
     with pytest.raises(ValueError, match="an environment of gymnasium. Received: 3"):
         on_ray(lambda: 3, workers=1)

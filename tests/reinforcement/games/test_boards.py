@@ -15,7 +15,7 @@ BY_SHAPE = {"argvalues": GAMES, "ids": lambda g: str(tuple(g.config.values()))}
 
 
 class Plain:
-    """The rules once more: one board, two colours, loops."""
+    """The rules once more: one board, two colors, loops."""
 
     def __init__(self, game):
         self.game, self.player, self.board = game, 0, {}

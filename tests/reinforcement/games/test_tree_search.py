@@ -214,10 +214,10 @@ def test_what_has_ended_is_never_evaluated_and_nothing_twice():
 
 def test_the_prior_decides_first_and_the_values_later():
     game = TicTacToe()
-    favourite = np.eye(9)[[7]] * 5
+    favorite = np.eye(9)[[7]] * 5
 
     def evaluate(positions):
-        return np.tile(favourite, (len(positions), 1)), np.zeros(len(positions))
+        return np.tile(favorite, (len(positions), 1)), np.zeros(len(positions))
 
     assert tree_search(game, game.start(1), evaluate, 1).visits[0].argmax() == 7
     winning = board(["XX.", "OO.", "..."])[None].astype("int8")

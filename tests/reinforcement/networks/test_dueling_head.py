@@ -21,7 +21,7 @@ def test_contract(settings, shape):
     check_layer(DuelingHead, settings, inputs(), output_shape=shape)
 
 
-def test_is_value_and_centred_advantage():
+def test_is_value_and_centered_advantage():
     x, head = inputs(), DuelingHead(3, atoms=4, seed=0)
     got = ops.convert_to_numpy(head(x))
     value, value_bias, advantage, advantage_bias = head.get_weights()
