@@ -88,9 +88,9 @@ class ChannelCoupling(AffineCoupling):
 class Glow(NormalizingFlow):
     r"""Multi-scale flow of pictures: normalise, mix, couple, and again.
 
-    A level squeezes the picture (:class:`Squeeze`) and makes ``steps`` steps of
-    :class:`ActNorm`, :class:`InvertibleConvolution1x1` and :class:`ChannelCoupling`.
-    Then half of the channels is finished (:class:`FactorOut`): a last coupling gives
+    A level squeezes the picture (``Squeeze``) and makes ``steps`` steps of
+    :class:`ActNorm`, :class:`InvertibleConvolution1x1` and ``ChannelCoupling``.
+    Then half of the channels is finished (``FactorOut``): a last coupling gives
     it a normal distribution with mean and scale from the other half, which goes on to
     the next level. A :class:`LogitTransform` in front takes pixels between 0 and 1,
     which should be :func:`dequantize`\ d.

@@ -215,7 +215,7 @@ class MaskedAutoregressiveFlow(AutoregressiveFlow):
 
     .. math:: \log p(x) = \log \mathcal N(f(x); 0, I) - \sum_k \sum_i \alpha_{ki} ,
 
-    with the log-scales of :class:`MaskedAutoregressive`. Sampling finds one variable
+    with the log-scales of ``MaskedAutoregressive``. Sampling finds one variable
     after the other, in ``event_size`` passes a layer; where samples are what counts,
     take :class:`InverseAutoregressiveFlow`. The paper puts batch normalization between
     the layers; here there is none.

@@ -84,7 +84,7 @@ class NICE(CouplingFlow):
     r"""Flow of additive couplings and one learned scale for each variable.
 
     The couplings (:class:`AdditiveCoupling`) keep volume and the closing
-    :class:`DiagonalScaling` sets it, so that
+    ``DiagonalScaling`` sets it, so that
     :math:`\log p(x) = \log \mathcal N(f(x); 0, I) + \sum_i s_i`. The paper's noise is
     logistic or normal; here it is normal.
 

@@ -215,7 +215,7 @@ class NeuralSplineFlow(CouplingFlow):
 class AutoregressiveSplineFlow(AutoregressiveFlow):
     r"""Flow of autoregressive splines: the most flexible density, the slowest samples.
 
-    A :class:`MaskedAutoregressiveFlow` with :class:`AutoregressiveSpline` in place of
+    A :class:`MaskedAutoregressiveFlow` with ``AutoregressiveSpline`` in place of
     shifts and scales. The density costs one pass a layer, a sample ``event_size``.
 
     Args:

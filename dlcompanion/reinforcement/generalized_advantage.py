@@ -280,7 +280,7 @@ def vtrace(
         largest_weight: Number :math:`\bar\rho` of at least 1.
 
     Returns:
-        :class:`VTrace`.
+        ``VTrace``.
 
     Raises:
         ValueError: If the shapes differ, a ratio is negative, or a number is none of

@@ -141,8 +141,8 @@ class Normalizer:
         clip: Number :math:`c` above 0, in standard deviations.
 
     Attributes:
-        seen: :class:`RunningStatistics` of the observations.
-        returns: :class:`RunningStatistics` of the discounted sums :math:`R_t`.
+        seen: ``RunningStatistics`` of the observations.
+        returns: ``RunningStatistics`` of the discounted sums :math:`R_t`.
 
     Raises:
         ValueError: If an argument is none of the above, nothing is to be normalised, or

@@ -104,7 +104,7 @@ def check_same_model(subject, model, loaded, x, y, train=True):
     with quiet():
         model.train_on_batch(x, y)
     for seed, old, new in drawn:
-        if not np.arrayequal(common.to_numpy(seed), old):  # the step used it
+        if not np.array_equal(common.to_numpy(seed), old):  # the step used it
             subject.close(
                 [new],
                 [old],

@@ -1,6 +1,7 @@
 """Chapter uncertainty."""
 
 from dlcompanion.uncertainty.bayesian_convolution import (
+    BayesianConvolution,
     Conv1DFlipout,
     Conv1DLocalReparameterization,
     Conv1DReparameterization,
@@ -12,6 +13,7 @@ from dlcompanion.uncertainty.bayesian_convolution import (
     Conv3DReparameterization,
 )
 from dlcompanion.uncertainty.bayesian_layers import (
+    BayesianDense,
     DenseFlipout,
     DenseLocalReparameterization,
     DenseReparameterization,
@@ -21,7 +23,7 @@ from dlcompanion.uncertainty.calibration import (
     TemperatureScaling,
     VectorScaling,
 )
-from dlcompanion.uncertainty.calibrators.calibrator import calibrated_model
+from dlcompanion.uncertainty.calibrators.calibrator import Calibrator, calibrated_model
 from dlcompanion.uncertainty.calibrators.one_vs_rest_calibration import (
     BetaCalibration,
     IsotonicCalibration,
@@ -29,6 +31,7 @@ from dlcompanion.uncertainty.calibrators.one_vs_rest_calibration import (
 )
 from dlcompanion.uncertainty.conformal import (
     AdaptivePredictionSets,
+    ConformalPredictor,
     RegularizedPredictionSets,
     SplitConformal,
 )
@@ -74,10 +77,14 @@ from dlcompanion.uncertainty.swag import SWAG
 __all__ = [
     "AdaptiveCalibrationError",
     "AdaptivePredictionSets",
+    "BayesianConvolution",
+    "BayesianDense",
     "BetaCalibration",
     "BrierScore",
+    "Calibrator",
     "ClassConditionalConformal",
     "ClasswiseCalibrationError",
+    "ConformalPredictor",
     "ConformalizedQuantileRegression",
     "Conv1DFlipout",
     "Conv1DLocalReparameterization",

@@ -174,7 +174,7 @@ class SplitConformal(ConformalPredictor):
     .. math:: s(x, k) = 1 - \hat p_k(x), \qquad
               C(x) = \{k : s(x, k) \le \hat q\}
 
-    with the :func:`conformal_quantile` :math:`\hat q` of the scores of the true classes
+    with the ``conformal_quantile`` :math:`\hat q` of the scores of the true classes
     of held-out examples. Were :math:`\hat p` right, no sets of that coverage were
     smaller on average. The price: hard inputs get sets that are too small, or none,
     and easy ones pay for them.

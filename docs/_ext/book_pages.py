@@ -210,11 +210,21 @@ class TopicMap(BookDirective):
         yield ""
         text = f"  :muted:`{topic['slug']}` {book.escape(topic['target'])}."
         yield text
-        if topic.get("measured"):
-            yield ""
-            verdict = topic.get("verdict", "")
-            yield f"  **Measured** ({verdict}): {book.escape(topic['measured'])}."
         yield ""
+        if topic["state"] == "done":
+            yield from measured(topic)
+
+
+def measured(topic):
+    """Lines that open on what the page of a topic measured, and on the verdict."""
+    count = plural(len(topic["claims"]), "claim")
+    verdict = {"held": "held", "weaker": "held in part", "false": "did not hold"}
+    yield f"  .. dropdown:: The target {verdict[topic['verdict']]}: {count} on the page"
+    yield ""
+    for claim in topic["claims"]:
+        value, sign, bound = parts(claim)
+        yield f"     - {book.escape(claim['text'])}: **{value}** {sign} {bound}"
+    yield ""
 
 
 def parts(claim):

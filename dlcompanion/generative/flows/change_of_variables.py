@@ -38,7 +38,7 @@ class NormalizingFlow(SavesSeeds, keras.Model):
             ``compute_output_shape``; in a conditional flow ``call`` takes ``context``
             too, and ``build`` its shape. A layer may change the shape of the event,
             not the number of its entries. One that is easy in the other direction
-            only goes in as :class:`Inverted`.
+            only goes in as ``Inverted``.
         context_size: Integer, the number of variables the density depends on, 0 for
             none.
         seed: Integer or ``None``, where ``sample`` starts. The state of the generator

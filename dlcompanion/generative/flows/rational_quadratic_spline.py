@@ -16,7 +16,7 @@ def spline_bins(widths, heights, slopes, bound=3.0, floor=1e-3):
     .. math:: w = 2B \, (\epsilon + (1 - K\epsilon) \operatorname{softmax}(\theta^w),
               \qquad d = \epsilon + \operatorname{softplus}(\theta^d),
 
-    and heights like widths. A raw slope of :func:`spline_unit_slope` means a slope
+    and heights like widths. A raw slope of ``spline_unit_slope`` means a slope
     of one.
 
     Args:
@@ -56,7 +56,7 @@ def spline_bins(widths, heights, slopes, bound=3.0, floor=1e-3):
 
 
 def spline_unit_slope(floor=1e-3):
-    r"""Raw number that :func:`spline_bins` turns into the slope one.
+    r"""Raw number that ``spline_bins`` turns into the slope one.
 
     Args:
         floor: Number between 0 and 1, the least slope :math:`\epsilon`.

@@ -176,7 +176,7 @@ def join_graphs(x, edges, weights=None, num_nodes=None, num_edges=None):
         num_edges: Integer, pad to so many edges, loops of weight 0 at the last node.
 
     Returns:
-        A :class:`JoinedGraphs`.
+        A ``JoinedGraphs``.
 
     Raises:
         ValueError: If the sequences have different lengths or are empty, a graph has

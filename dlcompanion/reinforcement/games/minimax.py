@@ -159,7 +159,7 @@ class Minimax:
                 always move the same way in the same position.
 
         Returns:
-            :class:`Examination`.
+            ``Examination``.
         """
         game = self.game
         positions, errors = [], []

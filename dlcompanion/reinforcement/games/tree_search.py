@@ -78,11 +78,11 @@ def tree_search(
         exploration: Positive number :math:`c`. The larger, the longer the prior
             outweighs what was found.
         root_noise: Function of the priors of the roots and of what is legal there, both
-            ``(batch, actions)``, to the priors to search with: :func:`with_noise` with
+            ``(batch, actions)``, to the priors to search with: ``with_noise`` with
             its other arguments bound.
 
     Returns:
-        :class:`SearchResult`.
+        ``SearchResult``.
 
     Raises:
         ValueError: If a number is out of its range, an array has another shape, a

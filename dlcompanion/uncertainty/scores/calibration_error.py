@@ -143,7 +143,7 @@ class ExpectedCalibrationError(BinnedCalibration):
         bins: Positive integer, :math:`B`.
         binning: ``"width"`` for bins of equal width; ``"mass"`` for bins of equally
             many examples, whose gaps are equally certain (see
-            :class:`BinnedCalibration`).
+            ``BinnedCalibration``).
         from_logits: Boolean, whether predictions are logits.
         name: String, name of the metric.
         dtype: Dtype of the result.

@@ -277,7 +277,7 @@ def test_two_devices_train_the_same_flow_as_one(backend):
     if backend == "torch":  # there one process has one device
         assert replicas() == 1
         return
-    program = TWO_DEVICES.format(tests=str(Path(__file__).parents[1]))
+    program = TWO_DEVICES.format(tests=str(Path(__file__).parent))
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
