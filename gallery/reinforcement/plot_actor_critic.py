@@ -165,30 +165,30 @@ claim(
     475,
     seeds=seeds,
 )
-claim("worst of the seeds", trained.min(), ">=", 400, seeds=seeds)
+claim("greedy return of the worst seed", trained.min(), ">=", 400, seeds=seeds)
 claim(
-    "worst of the seeds, in multiples of the coin's return",
+    "return of the worst seed, in multiples of random play",
     trained.min() / coin.mean(),
     ">",
     15,
     seeds=seeds,
 )
 claim(
-    "updates in the same steps, in multiples of REINFORCE's",
+    "updates per environment step, in multiples of REINFORCE's",
     np.median(updates) / np.median(waiting),
     ">",
     4,
     seeds=seeds,
 )
 claim(
-    "variance of the returns that the critic explains, last six epochs, median",
+    "explained variance of the critic, last six epochs, median",
     np.median(explained[:, -6:]),
     ">",
     0.5,
     seeds=seeds,
 )
 claim(
-    "with lambda 0 it learns too: worst seed, in multiples of the coin's return",
+    "return with lambda 0, worst seed, in multiples of random play",
     blind.min() / coin.mean(),
     ">",
     3,

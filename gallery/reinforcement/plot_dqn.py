@@ -201,42 +201,42 @@ for name in runs:
 
 possible = 1 / (1 - discount)
 claim(
-    "DQN, greedy return in two tries in a row, median of the seeds",
+    "greedy return of DQN in two evaluations in a row, median of the seeds",
     np.median(pairs["DQN"]),
     ">=",
     475,
     seeds=len(seeds),
 )
 claim(
-    "its values stay below the largest possible one, in units of it",
+    "largest value of DQN, in units of the largest possible return",
     end["DQN"].max() / possible,
     "<",
     1,
     seeds=len(seeds),
 )
 claim(
-    "without the memory, median of the seeds",
+    "the same without replay memory, median of the seeds",
     np.median(pairs["no memory"]),
     "<",
     475,
     seeds=len(seeds),
 )
 claim(
-    "mean of the last four tries, with the memory over without it, medians",
+    "mean of the last four evaluations, with memory over without, medians",
     np.median(late["DQN"]) / np.median(late["no memory"]),
     ">",
     1.2,
     seeds=len(seeds),
 )
 claim(
-    "without the target network no seed and no try is better than a coin",
+    "best evaluation without target network, in multiples of random play",
     returns["no target network"].max() / coin,
     "<",
     1,
     seeds=len(seeds),
 )
 claim(
-    "and the smallest of its final values is, in units of the possible",
+    "smallest final value of it, in units of the largest possible return",
     end["no target network"].min() / possible,
     ">",
     1000,

@@ -153,7 +153,7 @@ gap = max(
     np.abs(generalized_advantages(*everything, 0.0) - one_step)[going].max(),
     np.abs(generalized_advantages(*everything, 1.0) - monte_carlo)[going].max(),
 )
-claim("the ends of the scale: one-step error and Monte Carlo", gap, "<", 1e-6)
+claim("lambda 0 and 1 against one-step error and Monte Carlo", gap, "<", 1e-6)
 claim(
     "bias at lambda 1, the worst critic, in standard errors",
     max(bias[n][-1] / doubt[n][-1] for n in critics),
@@ -163,7 +163,7 @@ claim(
 claim("bias of the exact critic at lambda 0", bias["exact critic"][0], "<", 0.02)
 claim("bias of the half-right critic at lambda 0", bias["half of it"][0], ">", 0.3)
 claim(
-    "noise at lambda 1 over that at lambda 0, exact critic",
+    "deviation at lambda 1 over that at lambda 0, exact critic",
     spread["exact critic"][-1] / spread["exact critic"][0],
     ">",
     2,

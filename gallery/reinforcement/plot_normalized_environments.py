@@ -246,21 +246,21 @@ claim(
     seeds=len(seeds),
 )
 claim(
-    "observations in sensible units normalized as well: the return falls, by",
+    "return lost if observations in sensible units are normalized as well",
     gap("rewards", "both"),
     ">",
     0,
     seeds=len(seeds),
 )
 claim(
-    "speed in degrees: normalized observations raise the return, by",
+    "speed in degrees: return gained by normalized observations",
     gap("both, degrees", "rewards, degrees"),
     ">",
     350,
     seeds=3,
 )
 claim(
-    "speed in degrees, as it is: best run above the mean of random actions, by",
+    "speed in degrees, not normalized: best run less mean of random actions",
     scores["rewards, degrees"].max() - chance.mean(),
     "<",
     200,
