@@ -3,12 +3,12 @@ Q-learning with a network runs away without an older copy of itself
 ===================================================================
 
 In a table, a better value for one state leaves all other values alone. In a network it
-does not, and Q-learning, which learns from its own values, may talk itself into
-anything. :class:`~dlcompanion.reinforcement.DQN` made it work with two inventions: a
-memory of past steps, drawn from at random, and a target network, an older copy that
-stands still while the network learns from it. This page lets it balance a pole, takes
-away the one and then the other, and looks at what the network believes. Without the
-older copy it learns nothing at all; without the memory it learns, and holds nothing.
+does not, and Q-learning, whose targets are its own values, may diverge.
+:class:`~dlcompanion.reinforcement.DQN` made it work with two inventions: a replay
+memory of past steps, drawn from at random, and a target network, an older copy that is
+constant while the network learns from it. This page lets it balance a pole, takes away
+the one and then the other, and looks at the network's values. Without the target
+network it learns nothing at all; without the memory it learns, and forgets again.
 
 Prerequisites: :doc:`/gallery/reinforcement/plot_tabular`. Notation: :doc:`/notation`.
 """

@@ -2,13 +2,13 @@ r"""
 One number trades the critic's error for the world's noise
 ==========================================================
 
-Was that a good move? The critic says at once: the state it led to is worth this much
-more. The game says at the end: it was won. The critic may be wrong, and the game has
-many other reasons. :func:`~dlcompanion.reinforcement.generalized_advantages` listens to
-both, and a number :math:`\lambda` says how long to wait before believing the critic.
-This page takes a walk so small that the true gradient is known, and measures what
-:math:`\lambda` does to bias and to variance, with a critic that is right, one that is
-half right, and none.
+The advantage of an action can be estimated at once, from the critic's value of the next
+state, or at the end, from the return of the episode. The first is biased where the
+critic is wrong, the second has a high variance.
+:func:`~dlcompanion.reinforcement.generalized_advantages` mixes the two, and a number
+:math:`\lambda` is the weight of the later rewards. This page takes a walk so small that
+the true gradient is known, and measures what :math:`\lambda` does to bias and to
+variance, with a critic that is right, one that is half right, and none.
 
 Prerequisites: :doc:`/gallery/reinforcement/plot_policy_gradient` and
 :doc:`/gallery/reinforcement/plot_tabular`. Notation: :doc:`/notation`.
