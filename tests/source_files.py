@@ -141,14 +141,20 @@ def sizes(path):
     return len(code), len(text.splitlines())
 
 
+def claim_calls(script):
+    """The arguments of every claim() of a script, name to syntax."""
+    names = ("text", "value", "comparison", "bound", "unit", "seeds")
+    return [
+        dict(zip(names, node.args, strict=False))
+        | {k.arg: k.value for k in node.keywords}
+        for node in ast.walk(tree(script))
+        if isinstance(node, ast.Call) and called(node) == "claim"
+    ]
+
+
 def claims_of(script):
     """The value of every claim() of a script, as syntax."""
-    values = []
-    for node in ast.walk(tree(script)):
-        if isinstance(node, ast.Call) and called(node) == "claim":
-            words = {k.arg: k.value for k in node.keywords}
-            values.append(node.args[1] if len(node.args) > 1 else words["value"])
-    return values
+    return [call["value"] for call in claim_calls(script)]
 
 
 def is_constant(value, script):
