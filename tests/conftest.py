@@ -24,6 +24,28 @@ def pytest_unconfigure():
     shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
+STARTED = pytest.StashKey()
+
+
+def cpu_seconds():
+    """CPU seconds of this process and of the processes that it waited for."""
+    return sum(os.times()[:4])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    item.stash[STARTED] = cpu_seconds()
+    return (yield)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item, call):
+    """Write the CPU seconds of a test, fixtures included, into its report."""
+    if call.when == "teardown":
+        seconds = cpu_seconds() - item.stash[STARTED]
+        item.user_properties.append(("cpu_seconds", f"{seconds:.2f}"))
+
+
 def pytest_collection_modifyitems(items):
     if keras.backend.backend() not in ("tensorflow", "jax"):
         skip = pytest.mark.skip(reason="needs TensorFlow Probability")
@@ -38,7 +60,10 @@ def pytest_collection_modifyitems(items):
 
 
 def _example_with_ray(item):
-    return item.name == "dlcompanion.reinforcement.ray_environments.ray_environments"
+    return (
+        item.name
+        == "dlcompanion.reinforcement.environments.ray_environments.ray_environments"
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -218,7 +218,7 @@ class ForgetsOptimizer(DQN):
         variables = self.learner.optimizer.variables
         values = [ops.convert_to_numpy(v) for v in variables]
         for variable in variables:
-            variable.assign(ops.zeros_like(variable))
+            variable.assign(ops.zeros(variable.shape, variable.dtype))
         super().save(path)
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
@@ -345,7 +345,3 @@ class Player(Healthy):
         seen = [self.game.start(draws) for _ in range(games)]
         won = [self.game.won(x, self.predict(np.append(x[:1], 1.0))) for x in seen]
         return {"return_mean": float(np.mean(won))}
-
-
-def raise_end_of_file():
-    raise EOFError("planted")

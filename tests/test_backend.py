@@ -24,6 +24,8 @@ def found(module, path):
         elif name == "Trainer()":
             thing = keras.Sequential()
             thing.compile()
+        elif name == "BaseOptimizer()":
+            thing = keras.optimizers.SGD()
     return thing
 
 

@@ -154,11 +154,9 @@ def test_a_new_process_knows_nothing_of_this_one():
     first = call_in_new_process(os.getpid)
     assert first != os.getpid()
     assert call_in_new_process(os.getpid) == first  # it serves many calls
-    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+    with pytest.raises(ZeroDivisionError):
         call_in_new_process(divmod, 1, 0)
-    with pytest.raises(RuntimeError, match="EOFError"):
-        call_in_new_process(agents.raise_end_of_file)
-    with pytest.raises(RuntimeError, match="ended before it answered"):
+    with pytest.raises(RuntimeError, match="the new process ended"):
         call_in_new_process(os._exit, 3)
     assert call_in_new_process(os.getpid) != first
 

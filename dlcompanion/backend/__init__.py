@@ -22,7 +22,13 @@ from dlcompanion.backend.epochs import (
 from dlcompanion.backend.phases import phase_program
 from dlcompanion.backend.recorder import StepRecorder, sync
 from dlcompanion.backend.sparse import SparseMatrix, segment_sum
-from dlcompanion.backend.steps import collected_losses, model_step, replicas
+from dlcompanion.backend.steps import (
+    collected_losses,
+    model_step,
+    optimized_variables,
+    placement,
+    replicas,
+)
 from dlcompanion.backend.variables import (
     RecordingScope,
     compile,
@@ -47,8 +53,10 @@ __all__ = [
     "flatten_layers",
     "jacobian",
     "model_step",
+    "optimized_variables",
     "pack_arrays",
     "phase_program",
+    "placement",
     "prepare_fit",
     "random_state",
     "repeat",
@@ -72,6 +80,7 @@ PRIVATE = (
     ("keras.src.backend.common.stateless_scope", "StatelessScope.get_current_value"),
     ("keras.src.backend.common.variables", "Variable()._value"),
     ("keras.src.layers.layer", "Layer._flatten_layers"),
+    ("keras.src.optimizers.base_optimizer", "BaseOptimizer()._trainable_variables"),
     ("keras.src.random.seed_generator", "global_seed_generator"),
     ("keras.src.trainers.data_adapters.array_data_adapter", "ArrayDataAdapter"),
     ("keras.src.trainers.data_adapters.array_slicing", "train_validation_split"),

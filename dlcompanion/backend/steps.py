@@ -75,3 +75,17 @@ def replicas():
     import tensorflow as tf
 
     return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def placement(model):
+    """Scope in which variables are created on the devices of the model."""
+    if keras.backend.backend() == "tensorflow":
+        strategy = model.distribute_strategy
+        if strategy.num_replicas_in_sync > 1:
+            return strategy.scope()
+    return contextlib.nullcontext()
+
+
+def optimized_variables(optimizer):
+    """The variables for which an optimizer was built, in their order."""
+    return list(optimizer._trainable_variables)

@@ -162,7 +162,7 @@ class BernoulliBandits:
             steps: Positive integer.
 
         Returns:
-            :class:`Pulls`.
+            ``Pulls``.
 
         Raises:
             ValueError: If ``steps`` is no positive integer or the strategy names an arm

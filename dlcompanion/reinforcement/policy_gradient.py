@@ -5,11 +5,14 @@ import numpy as np
 from keras import ops
 
 from dlcompanion.checks import check_count, check_number
-from dlcompanion.reinforcement.agent import WEIGHTS, Agent
-from dlcompanion.reinforcement.environments import Environments
-from dlcompanion.reinforcement.network_checks import check_network, check_separate
-from dlcompanion.reinforcement.numpy_policy import dense_network, in_numpy
-from dlcompanion.reinforcement.returns import reward_to_go
+from dlcompanion.reinforcement.agents.agent import WEIGHTS, Agent
+from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
+from dlcompanion.reinforcement.generalized_advantage import reward_to_go
+from dlcompanion.reinforcement.networks.actor import dense_network, in_numpy
+from dlcompanion.reinforcement.networks.network_checks import (
+    check_network,
+    check_separate,
+)
 from dlcompanion.training import CompositeOptimizer, StepModel
 
 
@@ -181,9 +184,9 @@ class REINFORCE(Agent):
     One rollout is one whole episode in each of ``num_envs`` environments, one update is
     one step of the policy on all of its steps. The mean runs over steps instead of
     episodes, and the factor :math:`\gamma^t` in front of each term is left out, as in
-    most implementations. An episode that *terminates* is worth nothing afterwards; one
-    that is *cut*, by the environment's time limit or by ``horizon``, is worth
-    :math:`v` of the state that follows. Rollouts are padded to ``num_envs * horizon``
+    most implementations. Returns are bootstrapped with :math:`v` of the next state when
+    an episode is truncated, by the environment's time limit or by ``horizon``, and not
+    when it terminates. Rollouts are padded to ``num_envs * horizon``
     steps, so that one compiled update serves all.
 
     A policy that is a chain of dense layers acts in NumPy, any other through a
@@ -204,11 +207,11 @@ class REINFORCE(Agent):
         baseline_steps: Positive integer, the steps of the baseline after each one of
             the policy.
         discount: Number :math:`\gamma` in [0, 1].
-        num_envs: Positive integer, the episodes of a rollout. Of an environment or
-            vector environment it is the number that that one has.
-        horizon: Positive integer, the steps after which an episode is cut, or None for
-            the environment's own time limit (1000 if it has none).
-        seed: Integer of at least 0, or None for one that is drawn. Decides weights,
+        num_envs: Positive integer, the episodes of a rollout. Ignored if
+            ``environment`` is already an environment or vector environment.
+        horizon: Positive integer, the steps after which an episode is truncated, or
+            None for the environment's own time limit (1000 if it has none).
+        seed: Integer of at least 0, or None for one that is drawn. Seeds weights,
             resets and actions.
 
     Raises:
@@ -283,9 +286,9 @@ class REINFORCE(Agent):
         following = self._values(episodes.last_observations)[:, 0]
         after = np.where(episodes.terminated, 0.0, following)
         playing = episodes.playing  # (time, environments)
-        ends = playing & ~np.vstack([playing[1:], np.zeros_like(playing[:1])])
+        dones = playing & ~np.vstack([playing[1:], np.zeros_like(playing[:1])])
         returns = reward_to_go(
-            episodes.rewards, ends, np.broadcast_to(after, ends.shape), self.discount
+            episodes.rewards, dones, np.broadcast_to(after, dones.shape), self.discount
         )
 
         def padded(x):

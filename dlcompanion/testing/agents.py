@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import pickle
 import tempfile
 from pathlib import Path
 
@@ -55,7 +54,8 @@ def check_agent(
 
     Calls :func:`keras.utils.set_random_seed`. The new process is started once and
     serves all later checks; it imports the agent and the environment by name, so both
-    must be defined in a module, not in ``__main__`` or a function.
+    must be defined in a module, not in ``__main__`` or a function. A script needs the
+    guard ``if __name__ == "__main__"``.
 
     Args:
         agent_class: The agent's class.
@@ -386,7 +386,7 @@ def _resume(subject):
             subject.parts[1],
             subject.evaluate_kwargs,
         )
-    except (AttributeError, pickle.PicklingError, RuntimeError, TypeError) as error:
+    except Exception as error:
         subject.fail(
             "load(), fit() and evaluate() in a new process",
             f"{type(error).__name__}: {error}",

@@ -1,91 +1,45 @@
 """Calls of functions in a Python process that has seen nothing of this one."""
 
-import atexit
 import functools
-import os
-import pickle
-import subprocess
+import multiprocessing
 import sys
-import traceback
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 
 def call_in_new_process(function, *args):
     """Call a function of a module in another process.
 
-    The process is started once and serves all later calls: importing Keras and its
-    backend costs more than most calls. It imports by the names of modules, from the
-    present ``sys.path``, and with the present backend; the script that runs here is
-    not run there.
+    The process is started at the first call and serves the later ones: importing Keras
+    and its backend costs more than most calls. A script that calls this guards itself
+    by ``if __name__ == "__main__"``, as for :mod:`multiprocessing`.
 
     Args:
         function: Function that can be imported, so neither local nor of ``__main__``.
-        *args: What :mod:`pickle` can hold.
+        *args: What can be sent to a process, classes and functions by their names.
 
     Returns:
         What the function returns.
 
     Raises:
-        RuntimeError: If the function raises, or the process ends; with the traceback
-            of the other process.
+        RuntimeError: If the process ends before it answers. What the function raises
+            is raised here.
 
     Example:
         >>> import os
         >>> call_in_new_process(os.getpid) == os.getpid()
         False
     """
-    request = pickle.dumps((function, args))
-    process = _process(tuple(sys.path))
+    pool = _pool(tuple(sys.path))
     try:
-        pickle.dump(request, process.stdin)  # whole, whether it can be loaded or not
-        process.stdin.flush()
-        failed, result = pickle.load(process.stdout)
-    except (BrokenPipeError, EOFError) as error:
-        _process.cache_clear()  # the call after this one gets another
-        raise RuntimeError("the new process ended before it answered") from error
-    if failed:
-        raise RuntimeError(result)
-    return result
+        return pool.submit(function, *args).result()
+    except BrokenProcessPool as error:
+        _pool.cache_clear()  # the call after this one gets another
+        raise RuntimeError(
+            "the new process ended: it could not import what it was sent, or crashed"
+        ) from error
 
 
 @functools.cache
-def _process(path):
-    import keras  # not above: the new process imports what a call needs, and no more
-
-    here = {
-        **os.environ,
-        "KERAS_BACKEND": keras.backend.backend(),
-        "PYTHONPATH": os.pathsep.join(folder or os.getcwd() for folder in path),
-    }
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    command = [sys.executable, "-P", __file__]  # without this folder in sys.path
-    process = subprocess.Popen(command, env=here, **pipes)
-    atexit.register(_end, process)
-    return process
-
-
-def _end(process):
-    process.stdin.close()
-    process.wait()
-    process.stdout.close()
-
-
-def serve():
-    """In the new process: answer calls until nobody can make any."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what the functions print does not belong among the answers
-    while True:
-        try:
-            request = pickle.load(sys.stdin.buffer)
-        except EOFError:
-            return
-        try:
-            function, args = pickle.loads(request)
-            answer = pickle.dumps((False, function(*args)))
-        except Exception:
-            answer = pickle.dumps((True, traceback.format_exc()))
-        answers.write(answer)
-        answers.flush()
-
-
-if __name__ == "__main__":
-    serve()
+def _pool(path):
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))

@@ -4,6 +4,7 @@ from dlcompanion.training.checkpoint import ResumableCheckpoint
 from dlcompanion.training.find_nan import FindNaN
 from dlcompanion.training.in_memory import fit_in_memory
 from dlcompanion.training.optimizers import CompositeOptimizer, LossScaling
+from dlcompanion.training.restart import restart
 from dlcompanion.training.seeds import SavesSeeds
 from dlcompanion.training.step_model import StepModel
 
@@ -15,4 +16,5 @@ __all__ = [
     "SavesSeeds",
     "StepModel",
     "fit_in_memory",
+    "restart",
 ]

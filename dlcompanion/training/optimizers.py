@@ -164,6 +164,11 @@ class CompositeOptimizer(keras.optimizers.Optimizer):
                 f"No optimizer {name!r} here; there are {self.names}"
             ) from None
 
+    @property
+    def owned(self):
+        """Dict from name to the variables for which each optimizer was built."""
+        return {name: list(owned) for name, owned in self._owned.value.items()}
+
     def scale_losses(self):
         """Put each optimizer under loss scaling, for ``mixed_float16``."""
         for name, optimizer in self._inner.value.items():

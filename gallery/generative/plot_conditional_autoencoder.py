@@ -35,8 +35,9 @@ from sklearn.linear_model import LogisticRegression
 
 from dlcompanion import backend, datasets
 from dlcompanion.claims import claim
-from dlcompanion.generative import VAE, ConditionalVAE, kl_to_standard_normal
-from dlcompanion.training import fit_in_memory
+from dlcompanion.generative import VAE, ConditionalVAE
+from dlcompanion.generative.variational_autoencoder import kl_to_standard_normal
+from dlcompanion.training import fit_in_memory, restart
 
 (x_train, y_train), (x_test, y_test) = datasets.digits(flat=True)
 classes = np.eye(10, dtype="float32")
@@ -54,14 +55,11 @@ def trained(make, data):
     model = make()
     model.compile(keras.optimizers.Adam(rate))
     model(keras.tree.map_structure(lambda part: part[:2], data))
-    model.optimizer.build(model.trainable_variables)
     for seed in range(SEEDS):
         keras.utils.set_random_seed(seed)
         start = make()
         start(keras.tree.map_structure(lambda part: part[:2], data))
-        model.set_weights(start.get_weights())
-        for variable in model.optimizer.variables:
-            variable.assign(0 * variable)
+        restart(model, weights=start.get_weights())
         fit_in_memory(model, data, batch_size=128, epochs=EPOCHS, verbose=0)
         yield model
 

@@ -46,6 +46,7 @@ from dlcompanion.generative import (
     relax_gradient,
     score_function_gradient,
 )
+from dlcompanion.training import restart
 
 keras.utils.set_random_seed(0)
 rng = np.random.default_rng(0)
@@ -105,8 +106,7 @@ def uniforms(tries, seed):
 SEEDS, STEPS = 5, 300
 
 
-def network(seed):
-    keras.utils.set_random_seed(seed)
+def network():
     return keras.Sequential(
         [
             keras.Input((coins,)),
@@ -130,10 +130,10 @@ def with_network(net, relaxed):
 
 def trained(relaxed, seeds):
     """Variances on the way, and a function from (logits, uniforms) to estimates."""
-    net = network(0)
+    net = network()
     control = with_network(net, relaxed)
-    optimizer = keras.optimizers.Adam(0.015)
-    optimizer.build(net.trainable_variables)
+    net.compile(keras.optimizers.Adam(0.015))
+    net.optimizer.build(net.trainable_variables)
     many = batch(64)
     generator = keras.random.SeedGenerator(0)
 
@@ -151,15 +151,12 @@ def trained(relaxed, seeds):
         value, gradients = autodiff.value_and_grad(
             square, variables=net.trainable_variables
         )()
-        optimizer.apply(gradients, net.trainable_variables)
+        net.optimizer.apply(gradients, net.trainable_variables)
         return value
 
     measured = backend.compile(estimate)
     for seed in range(seeds):
-        net.set_weights(network(seed).get_weights())
-        for variable in optimizer.variables:
-            if "learning_rate" not in variable.path:
-                variable.assign(0 * variable)
+        restart(net, seed)
         curve = [float(step()) - exact @ exact for _ in range(STEPS)]
         found = measured(batch(TRIES), uniforms(TRIES, 100 + seed))
         yield np.array(curve), ops.convert_to_numpy(found)[..., 0].astype("float64")

@@ -47,7 +47,7 @@ from dlcompanion.generative import (
     bits_per_dimension,
     dequantize,
 )
-from dlcompanion.training import fit_in_memory
+from dlcompanion.training import fit_in_memory, restart
 
 keras.utils.set_random_seed(0)
 numpy = keras.ops.convert_to_numpy
@@ -99,9 +99,7 @@ def learn(make, rate, epochs, train, test):
     rate = keras.optimizers.schedules.CosineDecay(rate, steps)
     flow.compile(keras.optimizers.Adam(rate))
     for start in [f.get_weights() for f in flows]:
-        flow.set_weights(start)
-        for variable in flow.optimizer.variables:
-            variable.assign(0 * variable)
+        restart(flow, weights=start)
         history.append([])
         for epoch in range(epochs):
             fit_in_memory(

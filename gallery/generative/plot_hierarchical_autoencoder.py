@@ -42,8 +42,9 @@ from keras import ops
 
 from dlcompanion import backend, datasets
 from dlcompanion.claims import claim
-from dlcompanion.generative import VAE, HierarchicalVAE, kl_to_standard_normal
-from dlcompanion.training import fit_in_memory
+from dlcompanion.generative import VAE, HierarchicalVAE
+from dlcompanion.generative.variational_autoencoder import kl_to_standard_normal
+from dlcompanion.training import fit_in_memory, restart
 
 (x_train, _), (x_test, _) = datasets.digits(flat=True)
 SEEDS, LATENT, UPPER = 3, 8, 2
@@ -81,12 +82,9 @@ def fitted(model, epochs, rate, starts):
     """The weights after training from each of the given weights, in one program."""
     schedule = keras.optimizers.schedules.CosineDecay(rate, epochs * 12)
     model.compile(keras.optimizers.Adam(schedule))
-    model.optimizer.build(model.trainable_variables)
     ended = []
     for seed, start in enumerate(starts):
-        model.set_weights(start)
-        for variable in model.optimizer.variables:
-            variable.assign(0 * variable)
+        restart(model, weights=start)
         fit_in_memory(
             model, x_train, batch_size=128, epochs=epochs, verbose=0, seed=seed
         )

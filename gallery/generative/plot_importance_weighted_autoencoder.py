@@ -38,8 +38,9 @@ from sklearn.decomposition import PCA
 
 from dlcompanion import backend, datasets
 from dlcompanion.claims import claim
-from dlcompanion.generative import IWAE, VAE, kl_to_standard_normal
-from dlcompanion.training import fit_in_memory
+from dlcompanion.generative import IWAE, VAE
+from dlcompanion.generative.variational_autoencoder import kl_to_standard_normal
+from dlcompanion.training import fit_in_memory, restart
 
 (x_train, _), (x_test, y_test) = datasets.digits(flat=True)
 SEEDS, LATENT = 3, 8
@@ -57,12 +58,9 @@ def fitted(model, epochs, rate, starts):
     schedule = keras.optimizers.schedules.CosineDecay(rate, epochs * 12)
     model.compile(keras.optimizers.Adam(schedule))
     model.build((None, 64))
-    model.optimizer.build(model.trainable_variables)
     ended = []
     for start in starts:
-        model.set_weights(start)
-        for variable in model.optimizer.variables:
-            variable.assign(0 * variable)
+        restart(model, weights=start)
         fit_in_memory(model, x_train, batch_size=128, epochs=epochs, verbose=0, seed=0)
         ended.append(model.get_weights())
     return ended

@@ -42,10 +42,12 @@ from dlcompanion.generative import (
     InfoNCEEstimator,
     InformationPlane,
     VariationalBottleneck,
+)
+from dlcompanion.generative.information_bottleneck import (
     binned_information,
     discrete_information,
 )
-from dlcompanion.training import fit_in_memory
+from dlcompanion.training import fit_in_memory, restart
 
 keras.utils.set_random_seed(0)
 rng = np.random.default_rng(0)
@@ -99,9 +101,7 @@ for make in (DonskerVaradhanEstimator, InfoNCEEstimator):
     estimator.build([(None, PAIRS), (None, PAIRS)])
     start, found = estimator.get_weights(), []
     for level in levels:
-        estimator.set_weights(start)
-        for variable in estimator.optimizer.variables:
-            variable.assign(0 * variable)
+        restart(estimator, weights=start)
         pairs = list(normals(level, 400 * BATCH, seed=1))
         fit_in_memory(estimator, pairs, batch_size=BATCH, verbose=0)
         found.append(estimator.estimate(*normals(level, 3_200, 2), batch_size=BATCH))

@@ -44,11 +44,11 @@ from dlcompanion.claims import claim
 from dlcompanion.generative import (
     MADE,
     InverseAutoregressiveFlow,
-    MaskedAutoregressive,
     MaskedAutoregressiveFlow,
     RealNVP,
 )
-from dlcompanion.training import fit_in_memory
+from dlcompanion.generative.masked_autoregressive_flow import MaskedAutoregressive
+from dlcompanion.training import fit_in_memory, restart
 
 keras.utils.set_random_seed(0)
 
@@ -199,9 +199,7 @@ for name in ("RealNVP", "MAF"):
     rate = keras.optimizers.schedules.CosineDecay(5e-3, EPOCHS * len(x_train) // BATCH)
     flow.compile(keras.optimizers.Adam(rate))
     for start in [f.get_weights() for f in flows]:
-        flow.set_weights(start)
-        for variable in flow.optimizer.variables:
-            variable.assign(0 * variable)
+        restart(flow, weights=start)
         fit_in_memory(flow, x_train, batch_size=BATCH, epochs=EPOCHS, verbose=0)
         nll[name].append(-float(np.mean(numpy(flow.log_prob(x_test)))))
     trained[name] = flow

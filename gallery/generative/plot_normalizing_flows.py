@@ -39,7 +39,7 @@ from sklearn.mixture import GaussianMixture
 from dlcompanion.claims import claim
 from dlcompanion.datasets import two_moons
 from dlcompanion.generative import RealNVP
-from dlcompanion.training import fit_in_memory
+from dlcompanion.training import fit_in_memory, restart
 
 keras.utils.set_random_seed(0)
 
@@ -76,9 +76,7 @@ def train(x):
     rate = keras.optimizers.schedules.CosineDecay(5e-3, STEPS)
     flow.compile(keras.optimizers.Adam(rate))
     for start in [f.get_weights() for f in flows]:
-        flow.set_weights(start)
-        for variable in flow.optimizer.variables:
-            variable.assign(0 * variable)
+        restart(flow, weights=start)
         epochs = STEPS * BATCH // len(x)
         fit_in_memory(flow, x, batch_size=BATCH, epochs=epochs, verbose=0)
         ended.append(flow.get_weights())

@@ -39,8 +39,9 @@ from keras import ops
 from scipy.optimize import minimize
 
 from dlcompanion.claims import claim
-from dlcompanion.generative import FreeEnergy, Planar, PlanarFlow, Radial
-from dlcompanion.training import fit_in_memory
+from dlcompanion.generative import FreeEnergy, PlanarFlow
+from dlcompanion.generative.planar_flow import Planar, Radial
+from dlcompanion.training import fit_in_memory, restart
 
 keras.utils.set_random_seed(0)
 
@@ -155,14 +156,9 @@ for column, length in enumerate(LENGTHS):
     model.compile(keras.optimizers.Adam(rate), jit_compile=True)
     model.build((None, 2))
     for number in range(4):
-        energy.switch.assign(np.eye(4)[number])
         for seed in range(SEEDS):
-            keras.utils.set_random_seed(seed)
-            start = PlanarFlow(2, length)
-            start.build((None, 2))
-            flow.set_weights(start.get_weights())
-            for variable in model.optimizer.variables:
-                variable.assign(0 * variable)
+            restart(model, seed)
+            energy.switch.assign(np.eye(4)[number])
             fit_in_memory(model, noise, batch_size=BATCH, epochs=4, verbose=0)
             found = numpy(model(fresh)).mean() + np.log(constant[number])
             divergence[number, column, seed] = found

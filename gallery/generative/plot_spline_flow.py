@@ -46,13 +46,9 @@ from sklearn.mixture import GaussianMixture
 
 from dlcompanion.claims import claim
 from dlcompanion.datasets import two_moons
-from dlcompanion.generative import (
-    NeuralSplineFlow,
-    RealNVP,
-    rational_quadratic_spline,
-    spline_bins,
-)
-from dlcompanion.training import fit_in_memory
+from dlcompanion.generative import NeuralSplineFlow, RealNVP, rational_quadratic_spline
+from dlcompanion.generative.flows.rational_quadratic_spline import spline_bins
+from dlcompanion.training import fit_in_memory, restart
 
 keras.utils.set_random_seed(0)
 numpy = keras.ops.convert_to_numpy
@@ -125,9 +121,7 @@ def train(flow_class, units):
     ended = {title: [] for title in data}
     for title, (x, x_test) in data.items():
         for start in starts:
-            flow.set_weights(start)
-            for variable in flow.optimizer.variables:
-                variable.assign(0 * variable)
+            restart(flow, weights=start)
             epochs = STEPS * BATCH // SIZE
             fit_in_memory(flow, x, batch_size=BATCH, epochs=epochs, verbose=0)
             nll = -np.mean(numpy(flow.log_prob(x_test)))

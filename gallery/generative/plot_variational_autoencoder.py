@@ -39,8 +39,9 @@ from sklearn.decomposition import PCA
 
 from dlcompanion import datasets
 from dlcompanion.claims import claim
-from dlcompanion.generative import VAE, kl_to_standard_normal
-from dlcompanion.training import fit_in_memory
+from dlcompanion.generative import VAE
+from dlcompanion.generative.variational_autoencoder import kl_to_standard_normal
+from dlcompanion.training import fit_in_memory, restart
 
 (x_train, _), (x_test, y_test) = datasets.digits(flat=True)
 
@@ -52,14 +53,11 @@ def trained(seeds, rate, epochs, batch_size=128, **settings):
     vae = VAE.dense(64, likelihood="gaussian", seed=0, **settings)
     vae.compile(keras.optimizers.Adam(schedule))
     vae.build((None, 64))
-    vae.optimizer.build(vae.trainable_variables)
     for seed in seeds:
         keras.utils.set_random_seed(seed)
         start = VAE.dense(64, likelihood="gaussian", **settings)
         start.build((None, 64))
-        vae.set_weights(start.get_weights())
-        for variable in vae.optimizer.variables:
-            variable.assign(0 * variable)
+        restart(vae, weights=start.get_weights())
         fit_in_memory(vae, x_train, batch_size=batch_size, epochs=epochs, verbose=0)
         yield vae
 

@@ -43,7 +43,7 @@ from sklearn.decomposition import PCA
 from dlcompanion import datasets
 from dlcompanion.claims import claim
 from dlcompanion.generative import VQVAE, EMAVectorQuantizer, VectorQuantizer
-from dlcompanion.training import fit_in_memory
+from dlcompanion.training import fit_in_memory, restart
 
 (x_train, y_train), (x_test, y_test) = datasets.digits(flat=True)
 PLACES, CODES, EPOCHS = 4, 32, 60
@@ -76,14 +76,11 @@ def trained(make_quantizer, seeds):
     rate = keras.optimizers.schedules.CosineDecay(4e-3, EPOCHS * 12)
     model.compile(keras.optimizers.Adam(rate))
     model.build((None, 64))
-    model.optimizer.build(model.trainable_variables)
     for seed in range(seeds):
         keras.utils.set_random_seed(seed)
         start = autoencoder(make_quantizer())
         start.build((None, 64))
-        model.set_weights(start.get_weights())
-        for variable in model.optimizer.variables:
-            variable.assign(0 * variable)
+        restart(model, weights=start.get_weights())
         history = fit_in_memory(
             model, x_train, batch_size=128, epochs=EPOCHS, verbose=0
         )

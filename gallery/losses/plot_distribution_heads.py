@@ -39,7 +39,7 @@ from scipy import stats
 from dlcompanion.claims import claim
 from dlcompanion.losses import DistributionHead, NegativeLogLikelihood
 from dlcompanion.probability import MixtureNormalSpec, NormalSpec
-from dlcompanion.training import fit_in_memory
+from dlcompanion.training import fit_in_memory, restart
 
 keras.utils.set_random_seed(0)
 
@@ -96,9 +96,7 @@ def train(head, loss):
     for seed in range(SEEDS):
         keras.utils.set_random_seed(seed)
         fresh = network(type(head).from_config(head.get_config()))
-        model.set_weights(fresh.get_weights())
-        for variable in model.optimizer.variables:
-            variable.assign(0 * variable)
+        restart(model, weights=fresh.get_weights())
         x, y = draw(SIZE, seed)
         epochs = STEPS * BATCH // SIZE
         fit_in_memory(model, x, y, batch_size=BATCH, epochs=epochs, verbose=0)

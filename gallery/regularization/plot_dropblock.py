@@ -40,7 +40,7 @@ from scipy.ndimage import gaussian_filter
 from dlcompanion import datasets
 from dlcompanion.claims import claim
 from dlcompanion.regularization import DropBlock2D
-from dlcompanion.training import fit_in_memory
+from dlcompanion.training import fit_in_memory, restart
 
 keras.utils.set_random_seed(0)
 RATE = 0.3
@@ -133,11 +133,7 @@ def network(make_drop):
 def train(model, seed, examples=300, epochs=60):
     """Train from a new start; the compiled program of the model is kept."""
     keras.utils.set_random_seed(seed)
-    fresh = network(keras.layers.Identity)
-    model.set_weights(fresh.get_weights())
-    for variable in model.optimizer.variables:
-        if not variable.path.endswith("learning_rate"):
-            variable.assign(0 * variable)
+    restart(model, weights=network(keras.layers.Identity).get_weights())
     chosen = np.random.default_rng(seed).permutation(len(x_train))[:examples]
     x, y = x_train[chosen], y_train[chosen]
     fit_in_memory(model, x, y, batch_size=50, epochs=epochs, verbose=0, seed=seed)

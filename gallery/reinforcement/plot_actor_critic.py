@@ -42,7 +42,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from dlcompanion.claims import claim
-from dlcompanion.reinforcement import A2C, REINFORCE, Environments
+from dlcompanion.reinforcement import A2C, REINFORCE
+from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
 
 keras.utils.set_random_seed(0)
 
@@ -62,7 +63,7 @@ seeds, budget = 5, 48_000
 schedule = keras.optimizers.schedules.PolynomialDecay
 
 
-def train(seed, trace=0.95, steps=budget):
+def train(seed, gae_lambda=0.95, steps=budget):
     updates = steps // 256
     rate = schedule(0.002, updates, end_learning_rate=0.0)
     critic_rate = schedule(0.005, 5 * updates, end_learning_rate=0.0)
@@ -72,7 +73,7 @@ def train(seed, trace=0.95, steps=budget):
         critic_optimizer=keras.optimizers.Adam(critic_rate),
         entropy_weight=0.0,
         discount=0.98,
-        trace=trace,
+        gae_lambda=gae_lambda,
         seed=seed,
     )
     history = agent.fit(steps, verbose=0).history
@@ -98,7 +99,7 @@ coin = Environments("CartPole-v1", 200).play(by_coin, seed=0, horizon=500).retur
 # Left, the returns of the policies while they explore, right those of their most
 # probable actions in the end, on 20 new episodes.
 
-blind = np.array([train(seed, trace=0.0)[2] for seed in range(3)])
+blind = np.array([train(seed, gae_lambda=0.0)[2] for seed in range(3)])
 figure, (left, right) = plt.subplots(
     1, 2, figsize=(9, 3.6), layout="constrained", width_ratios=[1.6, 1]
 )
@@ -203,9 +204,9 @@ claim(
 # 2. With ``rollout_length=1`` and any :math:`\lambda`, which is the only advantage that
 #    is left?
 # 3. Give the critic two layers of 64 tanh units, ``critic_steps=1`` and Adam with a
-#    rate of 0.02. How much do its values differ within a segment?
-# 4. Tell the critic that a pole cut after 500 steps has fallen. What becomes of its
-#    values, and of the policy?
+#    rate of 0.02. How much do its values differ within a rollout?
+# 4. Treat a truncation after 500 steps as a fall of the pole. What becomes of the
+#    critic's values, and of the policy?
 #
 # References
 # ----------

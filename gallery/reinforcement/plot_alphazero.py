@@ -44,14 +44,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from dlcompanion.claims import claim
-from dlcompanion.reinforcement import (
-    AlphaZero,
-    Minimax,
-    RandomRollouts,
-    SearchPlayer,
-    TicTacToe,
-    play_match,
-)
+from dlcompanion.reinforcement import AlphaZero, Minimax, TicTacToe, play_match
+from dlcompanion.reinforcement.games.matches import SearchPlayer
+from dlcompanion.reinforcement.games.tree_search import RandomRollouts
 
 keras.utils.set_random_seed(0)
 game = TicTacToe()

@@ -36,7 +36,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from dlcompanion.claims import claim
-from dlcompanion.reinforcement import DQN, Environments
+from dlcompanion.reinforcement import DQN
+from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
 
 keras.utils.set_random_seed(0)
 
@@ -88,7 +89,7 @@ def train(seed, steps=budget, **changes):
 kinds = {
     "DQN": {},
     "no memory": {"buffer_size": 256},
-    "no target network": {"target_every": 1, "steps": 3 * between},
+    "no target network": {"target_update_interval": 1, "steps": 3 * between},
 }
 runs = {
     name: [train(seed, **changes) for seed in seeds] for name, changes in kinds.items()

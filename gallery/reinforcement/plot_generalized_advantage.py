@@ -37,12 +37,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from dlcompanion.claims import claim
-from dlcompanion.reinforcement import (
-    FiniteMDP,
-    generalized_advantages,
-    policy_values,
-    reward_to_go,
-)
+from dlcompanion.reinforcement import FiniteMDP, generalized_advantages, policy_values
+from dlcompanion.reinforcement.generalized_advantage import reward_to_go
 
 # %%
 # Eleven cells in a row. A step to the right has probability 0.55; beyond the last cell
@@ -88,11 +84,11 @@ over = ends[after]
 going = ~ends[state]
 
 
-def gradients(critic, trace):
+def gradients(critic, gae_lambda):
     """One estimate a walk, ``(walks, cells)``."""
     following = np.where(over, 0.0, critic[after])
     advantage = generalized_advantages(
-        reward, critic[state], following, over, 1.0, trace
+        reward, critic[state], following, over, 1.0, gae_lambda
     )
     score = advantage * (action - right) * going
     estimate = np.zeros((cells + 2, state.shape[1]))
@@ -101,10 +97,10 @@ def gradients(critic, trace):
 
 
 critics = {"exact critic": values, "half of it": values / 2, "none": 0 * values}
-traces = np.array([0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0])
+lambdas = np.array([0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0])
 bias, spread, doubt = {}, {}, {}
 for name, critic in critics.items():
-    rows = [gradients(critic, trace) for trace in traces]
+    rows = [gradients(critic, gae_lambda) for gae_lambda in lambdas]
     errors = [g.mean(axis=0) - exact for g in rows]
     scale = np.linalg.norm(exact)
     bias[name] = np.array([np.linalg.norm(e) for e in errors]) / scale
@@ -126,7 +122,7 @@ panels = (
 )
 for axis, (title, curves) in zip(axes, panels, strict=True):
     for name in critics:
-        axis.plot(traces, curves[name], "o-", ms=3, label=name)
+        axis.plot(lambdas, curves[name], "o-", ms=3, label=name)
     axis.set(xlabel=r"$\lambda$", title=title)
 axes[0].axhline(doubt["none"][-1], color="0.6", ls=":", lw=1)
 axes[1].legend(fontsize="small", loc="upper left")
@@ -173,7 +169,7 @@ claim(
     2,
 )
 best = total["half of it"].argmin()
-claim("the best lambda of the half-right critic", traces[best], "<", 1)
+claim("the best lambda of the half-right critic", lambdas[best], "<", 1)
 claim(
     "its error, over that of REINFORCE without a critic",
     total["half of it"][best] / total["none"][-1],

@@ -39,12 +39,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from dlcompanion.claims import claim
-from dlcompanion.reinforcement import (
-    Environments,
-    PrioritizedReplay,
-    Rainbow,
-    categorical_projection,
-)
+from dlcompanion.reinforcement import PrioritizedReplay, Rainbow
+from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
+from dlcompanion.reinforcement.rainbow import categorical_projection
 
 keras.utils.set_random_seed(0)
 
@@ -60,7 +57,7 @@ q = keras.ops.convert_to_numpy(q)[0]
 # square root of the error.
 
 errors = np.linspace(0.05, 1.0, 64)
-replay = PrioritizedReplay(capacity=64, exponent=0.5)
+replay = PrioritizedReplay(buffer_size=64, exponent=0.5)
 rows = replay.add(step=np.arange(64))
 replay.prioritize(rows, errors)
 drawn = replay.draw((400, 64), np.random.default_rng(0))
@@ -108,7 +105,7 @@ def train(seed, changes):
         learning_starts=256,
         rollout_length=32,
         gradient_steps=32,
-        target_every=64,
+        target_update_interval=64,
         exploration_steps=1_000,
         num_envs=4,
         seed=seed,
@@ -167,7 +164,7 @@ plt.show()
 # What to notice
 # --------------
 #
-# - The projection spreads each spike over its two neighbours, and the draws follow the
+# - The projection spreads each spike over its two neighbors, and the draws follow the
 #   errors: the two laws that the claims below check.
 # - Five of the parts can go, and after 2,000 steps nobody would notice: two seeds of
 #   one kind differ as much as two kinds do. The parts were made for games in which

@@ -51,7 +51,9 @@ from matplotlib.animation import FuncAnimation
 from scipy import stats
 
 from dlcompanion.claims import claim
-from dlcompanion.reinforcement import PPO, SAC, Environments, TanhGaussian
+from dlcompanion.reinforcement import PPO, SAC
+from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
+from dlcompanion.reinforcement.networks.tanh_gaussian import TanhGaussian
 
 keras.utils.set_random_seed(0)
 
@@ -351,10 +353,10 @@ claim(
 #    go up, with every seed? What happens to ``history["entropy"]``?
 # 2. Give SAC two critics with the same weights, so that the smaller of their values is
 #    that of each. What becomes of the values, and of the returns?
-# 3. ``updates=5`` learns a fifth as often. How many steps does it take now, and how
-#    many seconds?
-# 4. An episode that is cut by its time limit counts as going on. What would the value
-#    of a pendulum at rest be, if it counted as over?
+# 3. ``gradient_steps=5`` learns a fifth as often. How many steps does it take now,
+#    and how many seconds?
+# 4. An episode that is truncated by its time limit counts as going on. What would the
+#    value of a pendulum at rest be, if it counted as over?
 #
 # References
 # ----------

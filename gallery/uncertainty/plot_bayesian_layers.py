@@ -40,7 +40,7 @@ from sklearn.metrics import roc_auc_score
 from dlcompanion import datasets
 from dlcompanion.autodiff import value_and_grad
 from dlcompanion.claims import claim
-from dlcompanion.training import fit_in_memory
+from dlcompanion.training import fit_in_memory, restart
 from dlcompanion.uncertainty import (
     Conv2DFlipout,
     DenseFlipout,
@@ -55,14 +55,6 @@ from dlcompanion.uncertainty import (
 
 keras.utils.set_random_seed(0)
 NOISE, SEEDS = 0.2, 5
-
-
-def restart(model, weights):
-    """Give a compiled model new weights and an optimizer without memory."""
-    model.set_weights(weights)
-    for variable in model.optimizer.variables:
-        if not variable.path.endswith("learning_rate"):
-            variable.assign(0 * variable)
 
 
 def target(x):
@@ -118,7 +110,7 @@ means, stds = [], []
 for seed in range(SEEDS):
     keras.utils.set_random_seed(seed)
     loc = 0.3 * np.random.normal(size=(12, 1))
-    restart(model, [loc, np.full((12, 1), -3.0)])
+    restart(model, weights=[loc, np.full((12, 1), -3.0)])
     fit_in_memory(model, *many, batch_size=1000, epochs=300, verbose=0, seed=seed)
     means.append(keras.ops.convert_to_numpy(layer.kernel_posterior.mean())[:, 0])
     stds.append(keras.ops.convert_to_numpy(layer.kernel_posterior.stddev())[:, 0])
@@ -187,7 +179,7 @@ for name, examples in cases.items():
     errors[name], spreads[name] = [], []
     for seed in range(3):
         keras.utils.set_random_seed(seed)
-        restart(curve, curve_network(DenseFlipout).get_weights())
+        restart(curve, weights=curve_network(DenseFlipout).get_weights())
         fit_in_memory(
             curve, x_column, y_column, batch_size=50, epochs=500, verbose=0, seed=seed
         )
@@ -296,7 +288,7 @@ for kind, layers in kinds_of_layers.items():
     scores[kind] = []
     for seed in range(SEEDS):
         keras.utils.set_random_seed(seed)
-        restart(network, digit_network(*layers).get_weights())
+        restart(network, weights=digit_network(*layers).get_weights())
         chosen = np.random.default_rng(seed).permutation(len(x_train))[:300]
         x, y = x_train[chosen], y_train[chosen]
         fit_in_memory(network, x, y, batch_size=50, epochs=50, verbose=0, seed=seed)

@@ -35,7 +35,7 @@ import numpy as np
 
 from dlcompanion.claims import claim
 from dlcompanion.datasets import digits
-from dlcompanion.training import fit_in_memory
+from dlcompanion.training import fit_in_memory, restart
 from dlcompanion.uncertainty import (
     BetaCalibration,
     BrierScore,
@@ -156,12 +156,8 @@ brier = BrierScore(classes=10)
 found = {name: {s: [] for s in scores} for name in ("none", *calibrators)}
 temperatures, fit_gain, changed, kept = [], [], [], {}
 for seed in range(SEEDS):
-    keras.utils.set_random_seed(seed)
+    restart(network, seed)
     (x, y), (x_fit, y_fit), (x_test, y_test) = noisy_digits(seed)
-    start = keras.models.clone_model(network)
-    network.set_weights(start.get_weights())
-    for variable in network.optimizer.variables:
-        variable.assign(0 * variable)
     fit_in_memory(network, x, y, batch_size=50, epochs=200, verbose=0)
     z_fit, z_test = (network.predict(a, verbose=0) for a in (x_fit, x_test))
     p_test = {"none": TemperatureScaling().predict(z_test)}

@@ -36,7 +36,7 @@ import numpy as np
 
 from dlcompanion import datasets
 from dlcompanion.claims import claim
-from dlcompanion.training import fit_in_memory
+from dlcompanion.training import fit_in_memory, restart
 from dlcompanion.uncertainty import KroneckerLaplace, LastLayerLaplace
 
 keras.utils.set_random_seed(0)
@@ -172,11 +172,7 @@ def nll(p, labels):
 
 def one_network(seed, share):
     """NLL of the test digits: trained, by precision, by evidence and by looking."""
-    keras.utils.set_random_seed(seed)
-    model.set_weights(network(64, [32], 10, "relu").get_weights())
-    for variable in model.optimizer.variables:
-        if not variable.path.endswith("learning_rate"):
-            variable.assign(0 * variable)
+    restart(model, seed)
     draw = np.random.default_rng(seed)
     chosen = draw.permutation(len(y_digits))[:450]
     x, labels = x_digits[chosen], y_digits[chosen].copy()

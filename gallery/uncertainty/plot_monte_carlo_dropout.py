@@ -35,7 +35,7 @@ from sklearn.metrics import roc_auc_score
 
 from dlcompanion import datasets
 from dlcompanion.claims import claim
-from dlcompanion.training import fit_in_memory
+from dlcompanion.training import fit_in_memory, restart
 from dlcompanion.uncertainty import (
     MonteCarloDropout,
     mutual_information,
@@ -137,10 +137,7 @@ parts = np.split(
 auroc, accuracy, untouched = [], [], []
 for seed in range(SEEDS):
     keras.utils.set_random_seed(seed)
-    model.set_weights(network().get_weights())
-    for variable in model.optimizer.variables:
-        if not variable.path.endswith("learning_rate"):
-            variable.assign(0 * variable)
+    restart(model, weights=network().get_weights())
     fit_in_memory(model, x_seen, y_seen, batch_size=64, epochs=40, verbose=0, seed=seed)
     before = [np.array(w) for w in model.get_weights()]
     p = model.predict(everything, batch_size=len(everything), verbose=0)
