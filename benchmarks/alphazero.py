@@ -26,13 +26,10 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 
 from benchmarks.tree_search import position_after, random_games  # noqa: E402
-from dlcompanion.reinforcement import (  # noqa: E402
-    AlphaZero,
-    ConnectFour,
-    RandomRollouts,
-    SearchPlayer,
-    policy_value_network,
-)
+from dlcompanion.reinforcement import AlphaZero, ConnectFour  # noqa: E402
+from dlcompanion.reinforcement.alphazero import policy_value_network  # noqa: E402
+from dlcompanion.reinforcement.games.matches import SearchPlayer  # noqa: E402
+from dlcompanion.reinforcement.games.tree_search import RandomRollouts  # noqa: E402
 
 SOURCES = [
     f"dlcompanion/reinforcement/{name}.py"
@@ -54,8 +51,10 @@ ROLLOUTS = (1_000, 10_000)
 
 def new_agent(game, iterations):
     """The agent before its first game; its rate falls until ``iterations``."""
-    updates = 128
-    rate = keras.optimizers.schedules.PolynomialDecay(2e-3, iterations * updates, 1e-4)
+    gradient_steps = 128
+    rate = keras.optimizers.schedules.PolynomialDecay(
+        2e-3, iterations * gradient_steps, 1e-4
+    )
     return AlphaZero(
         game,
         policy_value_network(game.observation_shape, game.actions, seed=0, units=256),
@@ -66,7 +65,7 @@ def new_agent(game, iterations):
         noise=0.5,
         exploring_moves=42,  # all: who always plays well never sees bad positions
         window=20,
-        updates=updates,
+        gradient_steps=gradient_steps,
         batch_size=512,
         seed=0,
     )

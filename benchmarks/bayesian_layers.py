@@ -22,8 +22,8 @@ SOURCES = [
     "benchmarks/bayesian_layers.py",
     "benchmarks/bayesian_layers_peer.py",
     "dlcompanion/uncertainty/bayesian_layers.py",
-    "dlcompanion/uncertainty/stochastic_weights.py",
-    "dlcompanion/uncertainty/weight_posterior.py",
+    "dlcompanion/uncertainty/stochastic_layers/stochastic_weights.py",
+    "dlcompanion/uncertainty/stochastic_layers/weight_posterior.py",
 ]
 
 

@@ -23,7 +23,7 @@ MEMBERS, EPOCHS, BATCH = 8, 4, 32
 SOURCES = [
     "benchmarks/deep_ensembles.py",
     "dlcompanion/uncertainty/deep_ensembles.py",
-    "dlcompanion/uncertainty/ensemble_members.py",
+    "dlcompanion/uncertainty/ensembles/ensemble_members.py",
     "dlcompanion/backend/vectorization.py",
     "dlcompanion/training/in_memory.py",
 ]

@@ -8,12 +8,12 @@ turn. 20,000 nodes, 200,000 random edges and the self loops, 64 -> 64 -> 16 chan
 mean squared error, gradients of the four parameters. All start from the same weights;
 the loss in the table shows that all compute the same. A call is ``STEPS`` steps.
 
-PyTorch Geometric runs three ways: an edge_index, normalised in every step (its
-default); the same with ``cached=True``; and a compressed sparse adjacency, normalised
+PyTorch Geometric runs three ways: an edge_index, normalized in every step (its
+default); the same with ``cached=True``; and a compressed sparse adjacency, normalized
 beforehand, which its documentation recommends for speed. Ours has a GraphPlan; on
 TensorFlow it is compiled with XLA (the row without says what that is worth).
 
-The second table takes our step apart: the products with the normalised adjacency
+The second table takes our step apart: the products with the normalized adjacency
 (one 64 channels wide, forwards; 16 wide, forwards and backwards), and the dense
 products.
 """
@@ -32,7 +32,7 @@ NODES, EDGES, WIDE, NARROW, STEPS = 20_000, 200_000, 64, 16, 5
 SOURCES = [
     "benchmarks/graph_convolution.py",
     "dlcompanion/graphs/graph_convolution.py",
-    "dlcompanion/graphs/graph_plan.py",
+    "dlcompanion/graphs/message_passing/graph_plan.py",
     "dlcompanion/backend/sparse.py",
 ]
 
@@ -73,10 +73,10 @@ def ours(way):
         return ops.mean(ops.square(layers[1](layers[0](x)) - y))
 
     def mix_wide():
-        return plan.normalised @ x[0]
+        return plan.normalized @ x[0]
 
     def mix_narrow():
-        return autodiff.grad(lambda h: ops.sum(ops.square(plan.normalised @ h)))(y[0])
+        return autodiff.grad(lambda h: ops.sum(ops.square(plan.normalized @ h)))(y[0])
 
     def dense():
         def total(w1, w2):

@@ -35,12 +35,12 @@ PEERS = ("nflows", "zuko", "normflows")
 SOURCES = [
     "benchmarks/normalizing_flows.py",
     "dlcompanion/backend/epochs.py",
-    "dlcompanion/generative/autoregressive_network.py",
-    "dlcompanion/generative/change_of_variables.py",
-    "dlcompanion/generative/coupling.py",
+    "dlcompanion/generative/flows/autoregressive_network.py",
+    "dlcompanion/generative/flows/change_of_variables.py",
+    "dlcompanion/generative/flows/coupling.py",
     "dlcompanion/generative/masked_autoregressive_flow.py",
     "dlcompanion/generative/normalizing_flows.py",
-    "dlcompanion/generative/rational_quadratic_spline.py",
+    "dlcompanion/generative/flows/rational_quadratic_spline.py",
     "dlcompanion/generative/spline_flow.py",
     "dlcompanion/training/in_memory.py",
 ]

@@ -28,7 +28,7 @@ from dlcompanion.reinforcement import ray_environments  # noqa: E402
 
 SOURCES = [
     "benchmarks/ray_environments.py",
-    "dlcompanion/reinforcement/ray_environments.py",
+    "dlcompanion/reinforcement/environments/ray_environments.py",
 ]
 ENVIRONMENTS, WORKERS = 8, 2
 STEPS = {0: 400, 1: 100, 5: 25, 20: 10}  # milliseconds a step, steps that are timed

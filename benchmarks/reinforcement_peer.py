@@ -100,9 +100,9 @@ def evaluate(model, environment, episodes, seed):
     playing, returns = np.ones(episodes, bool), np.zeros(episodes)
     while playing.any():
         actions = model.predict(observations, deterministic=True)[0]
-        observations, rewards, ended, cut, _ = vector.step(actions)
+        observations, rewards, ended, truncated, _ = vector.step(actions)
         returns += rewards * playing
-        playing &= ~(ended | cut)
+        playing &= ~(ended | truncated)
     vector.close()
     return float(returns.mean())
 

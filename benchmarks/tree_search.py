@@ -19,13 +19,9 @@ common.one_thread()
 
 import numpy as np  # noqa: E402
 
-from dlcompanion.reinforcement import (  # noqa: E402
-    ConnectFour,
-    TicTacToe,
-    policy_value_network,
-    tree_search,
-)
-from dlcompanion.reinforcement.numpy_policy import in_numpy  # noqa: E402
+from dlcompanion.reinforcement import ConnectFour, TicTacToe, tree_search  # noqa: E402
+from dlcompanion.reinforcement.alphazero import policy_value_network  # noqa: E402
+from dlcompanion.reinforcement.networks.actor import in_numpy  # noqa: E402
 
 SOURCES = [
     f"dlcompanion/reinforcement/{name}.py"

@@ -143,6 +143,8 @@ def show_topic(topic):
         target    The trajectory equals the reference
         ...
     """
+    from dlcompanion.claims import comparison_text
+
     title = topics.chapters()[topic["chapter"]]["title"]
     line = topics.import_line(topic)
     if line is None:
@@ -155,7 +157,6 @@ def show_topic(topic):
         "chapter": f"{title} ({topic['chapter']})",
         "state": topic["state"],
         "target": topic["target"],
-        "measured": topic.get("measured"),
         "verdict": topic.get("verdict"),
         "import": line,
         "script": script,
@@ -165,6 +166,9 @@ def show_topic(topic):
     for key, value in facts.items():
         if value is not None:
             print(f"{key:9s} {value}")
+    for claim in topic.get("claims", ()):
+        words = {key: value for key, value in claim.items() if key != "text"}
+        print(f"measured  {claim['text']}: {comparison_text(**words)}")
 
 
 def copy_script(topic, folder, force=False):

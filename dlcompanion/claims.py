@@ -55,14 +55,34 @@ def claim(text, value, comparison, bound, unit=None, seeds=None):
         check_count("seeds", seeds)
     value, bound = _number("value", value), _number("bound", bound)
     holds = bool(_COMPARISONS[comparison](value, bound))  # NaN compares false
-    tail = f"{value:.4g} {comparison} {bound:.4g}"
-    tail += f" {unit}" if unit else ""
-    tail += f"  ({seeds} seeds)" if seeds else ""
+    tail = comparison_text(value, comparison, bound, unit, seeds)
     print(f"{'holds' if holds else 'FALSE':7s} {text:55s} {tail}")
     _record(text, value, comparison, bound, unit, seeds, holds)
     if not holds:
         raise AssertionError(f"{text}: {value!r} {comparison} {bound!r} is false")
     return value
+
+
+def comparison_text(value, comparison, bound, unit=None, seeds=None):
+    """The comparison of a claim, as it is printed.
+
+    Args:
+        value: Number, or the string of one that is not finite.
+        comparison: String, see :func:`claim`.
+        bound: Number, or the string of one that is not finite.
+        unit: String or ``None``.
+        seeds: Integer or ``None``.
+
+    Returns:
+        String.
+
+    Example:
+        >>> comparison_text(1.23456, "<", 2, "nats", 5)
+        '1.235 < 2 nats  (5 seeds)'
+    """
+    text = f"{float(value):.4g} {comparison} {float(bound):.4g}"
+    text += f" {unit}" if unit else ""
+    return text + (f"  ({seeds} seeds)" if seeds else "")
 
 
 def _number(name, value):

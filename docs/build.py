@@ -3,6 +3,8 @@
     python docs/build.py                      everything that changed
     python docs/build.py --only lookahead     run only this script, or chapter
     python docs/build.py --clean              from nothing, every script executed
+    python docs/build.py --record             write what the scripts measured to
+                                              dlcompanion/topics/measured, to commit
 
 The site is in docs/_build/html. What was run, and what it cost, is in
 docs/_build/ledger.json.
@@ -22,7 +24,9 @@ import xml.etree.ElementTree
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
-sys.path.insert(0, str(DOCS / "_ext"))
+sys.path[:0] = [str(DOCS / "_ext"), str(DOCS.parent)]
+# to this file the package is the catalogue: like its command line it goes without Keras
+sys.argv[0] = "dlcompanion"
 
 import book  # noqa: E402
 
@@ -32,7 +36,9 @@ HTML = BUILD / "html"
 
 def main():
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="build.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--only",
@@ -47,6 +53,11 @@ def main():
         "(default: two when there are many to run, else one)",
     )
     parser.add_argument("--clean", action="store_true", help="forget earlier builds")
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="write the committed records of the scripts that were chosen",
+    )
     options = parser.parse_args()
     chosen = select(options.only) if options.only else book.scripts()
     if options.clean:
@@ -69,9 +80,10 @@ def main():
     ).returncode
 
     ran = [p for p in book.scripts() if book.run(p).get("finished") != before.get(p)]
-    ledger = write_ledger(ran, time.time() - start, code)
+    ledger = write_ledger(chosen, ran, time.time() - start, code)
     report(ledger)
-    problems = [] if options.only else list(missing(ledger))
+    problems = list(record(chosen)) if options.record and not code else []
+    problems += missing(ledger)
     for problem in problems:
         print(f"ERROR   {problem}", file=sys.stderr)
     if code or problems:
@@ -112,8 +124,8 @@ def clean():
         shutil.rmtree(DOCS / "api" / name, ignore_errors=True)
 
 
-def write_ledger(ran, wall, code):
-    """Write ledger.json: what ran, what failed, what it cost."""
+def write_ledger(chosen, ran, wall, code):
+    """Write ledger.json: what was to run, what ran, what failed, what it cost."""
     use = resource.getrusage(resource.RUSAGE_CHILDREN)
     junit = BUILD / "gallery-junit.xml"
     failed = []
@@ -126,6 +138,7 @@ def write_ledger(ran, wall, code):
         scripts[path.stem] = {
             "chapter": path.parent.name,
             "cpu_seconds": book.run(path).get("cpu_seconds"),
+            "chosen": path in chosen,
             "executed": path in ran,
             "failed": path.stem in failed,
             "claims": len(claims),
@@ -150,6 +163,15 @@ def write_ledger(ran, wall, code):
     return ledger
 
 
+def record(chosen):
+    """Write the committed records of some scripts; what could not be written."""
+    for path in chosen:
+        try:
+            print(f"recorded {book.record(path).relative_to(DOCS.parent)}")
+        except ValueError as error:
+            yield str(error)
+
+
 def missing(ledger):
     """What a whole site should have and this one lacks."""
     for topic in book.topics():
@@ -161,10 +183,19 @@ def missing(ledger):
         elif not (HTML / f"{book.script_document(script)[1:]}.html").exists():
             yield f"topic {topic['slug']} is done and has no page"
     for name, script in ledger["scripts"].items():
+        if not script["chosen"]:
+            continue
         if script["cpu_seconds"] is None:
             yield f"{name} was not executed"
         elif not script["claims"]:
             yield f"{name} claims nothing"
+    for path in book.scripts():
+        if book.outdated_record(path):
+            name = path.stem.removeprefix("plot_")
+            yield (
+                f"{path.stem} claims what its record in dlcompanion/topics/measured "
+                f"has not: python docs/build.py --only {name} --record"
+            )
 
 
 def report(ledger):

@@ -1,6 +1,8 @@
 """What the tests of layout and source rules read: files, syntax trees, imports."""
 
 import ast
+import io
+import tokenize
 from functools import cache
 from pathlib import Path
 
@@ -15,12 +17,39 @@ CHAPTERS = list(topics.chapters())
 MODULES = sorted(PACKAGE.rglob("*.py"))
 SCRIPTS = sorted(ROOT.glob("gallery/*/plot_*.py"))
 TESTS = sorted(ROOT.glob("tests/**/*.py"))
-#: Modules of chapters: the topics, and the files that topics share.
-PAGES = [p for p in MODULES if p.parent.name in CHAPTERS and p.name != "__init__.py"]
+NO_CODE = {
+    tokenize.COMMENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+    tokenize.INDENT,
+    tokenize.NEWLINE,
+    tokenize.NL,
+}
 
 
 def name(path):
     return path.relative_to(ROOT).as_posix()
+
+
+def chapter_of(path, root=ROOT):
+    """The chapter of a file by its path, however deep it lies; None if it has none.
+
+    The folder that counts is the first one under ``dlcompanion``, ``tests`` or
+    ``gallery``: a room called ``search`` in another chapter is no chapter.
+    """
+    parts = path.relative_to(root).parts
+    return parts[1] if len(parts) > 2 and parts[1] in CHAPTERS else None
+
+
+def room_of(path, root=ROOT):
+    """The room of a module or test, such as ``"games"``; None at the top level."""
+    if chapter_of(path, root) is None:
+        return None
+    return "/".join(path.relative_to(root).parts[2:-1]) or None
+
+
+#: Modules of chapters, in rooms too: the topics, and the files that topics share.
+PAGES = [p for p in MODULES if chapter_of(p) and p.name != "__init__.py"]
 
 
 def each(paths):
@@ -98,18 +127,34 @@ def all_of(path):
     return []
 
 
-def chapter_of(path):
-    return path.parent.name if path.parent.name in CHAPTERS else None
+def sizes(path):
+    """Lines of code, and lines in all: docstrings, comments and blanks are no code."""
+    text = path.read_text(encoding="utf-8")
+    code = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in NO_CODE:
+            code.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(tree(path)):
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        if documented and ast.get_docstring(node) is not None:
+            code -= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    return len(code), len(text.splitlines())
+
+
+def claim_calls(script):
+    """The arguments of every claim() of a script, name to syntax."""
+    names = ("text", "value", "comparison", "bound", "unit", "seeds")
+    return [
+        dict(zip(names, node.args, strict=False))
+        | {k.arg: k.value for k in node.keywords}
+        for node in ast.walk(tree(script))
+        if isinstance(node, ast.Call) and called(node) == "claim"
+    ]
 
 
 def claims_of(script):
     """The value of every claim() of a script, as syntax."""
-    values = []
-    for node in ast.walk(tree(script)):
-        if isinstance(node, ast.Call) and called(node) == "claim":
-            words = {k.arg: k.value for k in node.keywords}
-            values.append(node.args[1] if len(node.args) > 1 else words["value"])
-    return values
+    return [call["value"] for call in claim_calls(script)]
 
 
 def is_constant(value, script):

@@ -71,7 +71,10 @@ def test_show_gives_claim_import_and_script(capsys):
     assert main(["show", "Lookahead"]) == 0  # a public name finds its topic
     out = capsys.readouterr().out
     topic = topics.topics()["lookahead"]
-    assert topic["title"] in out and topic["measured"] in out
+    assert topic["title"] in out and topic["verdict"] in out
+    measured = [line for line in out.splitlines() if line.startswith("measured  ")]
+    assert len(measured) == len(topic["claims"]) > 0
+    assert topic["claims"][0]["text"] in measured[0]
     assert "from dlcompanion.optimization import Lookahead" in out
     assert str(topics.script_path(topic)) in out
 
@@ -148,7 +151,7 @@ def test_copy_to_a_file(tmp_path, capsys):
         (["copy", "drop_block"], "Did you mean dropblock"),
         (["run", "zzzzzz"], "python -m dlcompanion list"),
         (["show", "attention"], "Did you mean self_attention"),
-        (["list", "optimisation"], "Did you mean optimization"),
+        (["list", "optimization"], "Did you mean optimization"),
         (["list", "zzzzzz"], "There is no chapter 'zzzzzz'"),
         (["lst"], "No such command"),
         (["show"], "argument"),
@@ -283,7 +286,9 @@ def test_the_wheel_holds_every_script_and_the_catalogue(wheel):
     assert {p.relative_to(packed).as_posix() for p in packed.glob("*/plot_*.py")} == (
         scripts
     )
-    assert (wheel / "dlcompanion" / "topics.toml").is_file()
+    for pattern in ("topics/*.toml", "topics/measured/*.json"):
+        files = {p.name for p in topics.PACKAGE.glob(pattern)}
+        assert files == {p.name for p in wheel.glob(f"dlcompanion/{pattern}")} != set()
 
 
 def test_the_wheel_copies_and_runs_away_from_the_checkout(wheel, no_backend, tmp_path):

@@ -263,7 +263,7 @@ def test_boxes_labels_and_masks_agree():
         assert abs(share - expected) < 0.11
 
 
-def test_shapes_are_bright_of_one_colour_on_dark_ground():
+def test_shapes_are_bright_of_one_color_on_dark_ground():
     images, _, _, masks = shapes(20)
     covered = masks.any(axis=1)
     assert images[~covered].max() <= 0.1 < 0.3 <= images[covered].min()

@@ -51,9 +51,9 @@ def test_names_the_layer_and_keeps_the_batch(nested):
 
 def test_names_the_infinity_before_the_nan():
     exponential = keras.layers.Activation("exponential", name="power")
-    difference = keras.layers.LayerNormalization(name="centred")
+    difference = keras.layers.LayerNormalization(name="centered")
     find = broken_fit(regression(exponential, difference), x=spoilt(1e4))
-    assert find.layer == "centred"
+    assert find.layer == "centered"
     assert "the layer 'power' made an infinity" in find.report
 
 

@@ -1,6 +1,7 @@
 """The naming rule, the catalogue, what "done" means, and the parts of a page."""
 
 import ast
+import operator as op
 import re
 import sys
 from collections import Counter
@@ -17,6 +18,7 @@ from source_files import (
     all_of,
     called,
     chapter_of,
+    claim_calls,
     claims_of,
     definitions,
     each,
@@ -24,6 +26,8 @@ from source_files import (
     is_constant,
     name,
     registered,
+    room_of,
+    sizes,
     tree,
 )
 
@@ -45,36 +49,98 @@ def test_a_file_name_is_used_once():
 
 @each(PAGES)
 def test_a_module_has_its_test_at_the_same_place(path):
-    assert (ROOT / f"tests/{chapter_of(path)}/test_{path.stem}.py").is_file()
+    assert place_of_test(path).is_file()
 
 
-@each([p for p in PAGES if p.stem in TOPICS])
-def test_a_module_of_a_topic_stands_in_the_topics_chapter(path):
-    topic = TOPICS[path.stem]
-    assert (topic["chapter"], topic["do"]) == (chapter_of(path), "build")
+@each(PAGES)
+def test_the_top_level_of_a_chapter_holds_topics_only(path):
+    assert not misplaced(path)
 
 
-@each(p for p in TESTS if p.parent.name in CHAPTERS and p.name.startswith("test_"))
+@each(p for p in TESTS if chapter_of(p) and p.name.startswith("test_"))
 def test_a_test_has_its_module_at_the_same_place(path):
-    module = path.stem.removeprefix("test_")
-    assert (PACKAGE / path.parent.name / f"{module}.py").is_file()
+    assert place_of_module(path).is_file()
 
 
 @each(SCRIPTS)
 def test_a_script_is_the_page_of_a_topic(path):
     topic = TOPICS[path.stem.removeprefix("plot_")]
-    assert topic["chapter"] == path.parent.name
+    assert topic["chapter"] == chapter_of(path)
     assert (path.parent / "GALLERY_HEADER.rst").is_file()
 
 
 def test_a_chapter_of_the_package_is_a_chapter_of_the_book():
-    infrastructure = {"backend", "datasets", "probability", "testing", "training"}
+    infrastructure = {"backend", "datasets", "probability", "testing", "topics"}
+    infrastructure |= {"training"}
     folders = {p.parent.name for p in PACKAGE.glob("*/__init__.py")}
     assert folders - infrastructure == set(dlcompanion.__all__)
     assert set(dlcompanion.__all__) <= set(CHAPTERS)
 
 
-@each(p for p in MODULES if p.name == "__init__.py" and chapter_of(p))
+@each(p for p in MODULES if p.name == "__init__.py" and room_of(p))
+def test_a_room_says_what_it_holds_and_imports_nothing(path):
+    (docstring,) = tree(path).body
+    assert isinstance(docstring, ast.Expr) and len(ast.get_docstring(tree(path))) > 10
+
+
+def misplaced(path, root=ROOT):
+    """What is wrong with the place of a module of a chapter, as a sentence."""
+    topic, room = TOPICS.get(path.stem), room_of(path, root)
+    if room is None and topic is None:
+        return "parts that topics share stand in a room"
+    if room is not None and topic is not None:
+        return "a topic stands at the top level of its chapter"
+    if room is not None and "/" in room:
+        return "a room has no rooms"
+    if topic and (topic["chapter"], topic["do"]) != (chapter_of(path, root), "build"):
+        return f"the topic is one of {topic['chapter']}: {topic['do']}"
+    return None
+
+
+def place_of_test(path, root=ROOT):
+    """Where the test of a module of a chapter is."""
+    place = path.relative_to(root / "dlcompanion").parent
+    return root / "tests" / place / f"test_{path.stem}.py"
+
+
+def place_of_module(test, root=ROOT):
+    """Where the module is that a test of a chapter tests."""
+    place = test.relative_to(root / "tests").parent
+    return root / "dlcompanion" / place / f"{test.stem.removeprefix('test_')}.py"
+
+
+def test_a_nested_module_is_under_the_same_rules(tmp_path):
+    made = tmp_path / "dlcompanion/reinforcement/games/chess.py"
+    assert (chapter_of(made, tmp_path), room_of(made, tmp_path)) == (
+        "reinforcement",
+        "games",
+    )
+    wanted = tmp_path / "tests/reinforcement/games/test_chess.py"
+    assert (
+        place_of_test(made, tmp_path) == wanted
+        and place_of_module(wanted, tmp_path) == made
+    )
+    assert not misplaced(made, tmp_path)
+    for wrong, rule in {
+        "reinforcement/chess.py": "stand in a room",
+        "reinforcement/games/ppo.py": "at the top level",
+        "reinforcement/games/old/chess.py": "no rooms",
+        "graphs/ppo.py": "one of reinforcement",
+    }.items():
+        assert rule in misplaced(tmp_path / "dlcompanion" / wrong, tmp_path)
+
+
+def test_a_room_that_is_called_like_a_chapter_is_none(tmp_path):
+    assert "search" in CHAPTERS
+    room = tmp_path / "dlcompanion/reinforcement/search/tree.py"
+    assert chapter_of(room, tmp_path) == "reinforcement"
+    assert chapter_of(tmp_path / "dlcompanion/testing/search/tree.py", tmp_path) is None
+    assert chapter_of(tmp_path / "dlcompanion/search/tree.py", tmp_path) == "search"
+
+
+@each(
+    p for p in MODULES if p.name == "__init__.py" and chapter_of(p) and not room_of(p)
+)
 def test_a_chapter_imports_by_hand_and_does_nothing_else(path):
     docstring, *body = tree(path).body
     assert isinstance(docstring, ast.Expr)
@@ -85,78 +151,79 @@ def test_a_chapter_imports_by_hand_and_does_nothing_else(path):
     assert sorted(names) == sorted(all_of(path)) and len(names) == len(set(names))
 
 
-@each([*MODULES, *SCRIPTS])
-def test_no_file_outgrows_400_lines(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+@each(MODULES)
+def test_a_module_fits_in_one_sitting(path):
+    code, lines = sizes(path)
+    assert code <= 250 and lines <= 600
 
 
-# -- topics.toml --------------------------------------------------------------
+def test_docstrings_comments_and_blanks_are_no_code(tmp_path):
+    module = tmp_path / "module.py"
+    module.write_text(
+        '"""Two\nlines."""\n\n# a comment\n\n\ndef f(\n    x,\n):\n'
+        '    """What it does."""\n    return """a\nb"""  # two lines\n'
+    )
+    assert sizes(module) == (5, 12)
 
 
-def test_the_catalogue_has_each_topic_once_in_the_order_of_the_chapters():
-    rows = topics._catalogue()["topic"]
-    assert len(rows) == len(TOPICS)
-    order = [CHAPTERS.index(row["chapter"]) for row in rows]
-    assert order == sorted(order)
-    assert len({row["title"] for row in rows}) == len(rows)
+@each(SCRIPTS)
+def test_no_script_outgrows_400_lines(path):
+    assert sizes(path)[1] <= 400
+
+
+# -- the catalogue ------------------------------------------------------------
+
+
+def test_no_two_topics_have_one_title():
+    titles = Counter(row["title"] for row in TOPICS.values())
+    assert not [title for title, count in titles.items() if count > 1]
 
 
 @pytest.mark.parametrize("slug", list(TOPICS))
 def test_a_row_says_what_is_needed(slug):
     row = TOPICS[slug]
-    assert re.fullmatch(r"[a-z][a-z0-9]*(_[a-z]+)*", slug)
-    assert row["do"] in ("build", "show") and row["state"] in ("planned", "done")
-    assert row["title"].strip() and len(row["target"]) > 20
+    assert len(row["target"]) > 20
     assert not set("`|*") & set(row["title"] + row["target"])
-    done = {"script", "seconds", "measured", "verdict"}
-    if row["state"] == "done":
-        assert done <= set(row) and row["verdict"] in ("held", "weaker", "false")
-        assert ("component" in row) == (row["do"] == "build")
-        assert 0 < row["seconds"] <= 60 and len(row["measured"]) > 20
-    else:
-        assert not (done - {"script"}) & set(row)
+    assert row["state"] == "planned" or 0 < row["seconds"] <= 60
+    assert topics.missing_files(row) != ["no verdict on the target"]
 
 
-@pytest.mark.parametrize("slug", list(TOPICS))
-def test_state_is_derived_and_not_believed(slug):
-    row = TOPICS[slug]
-    missing = what_is_missing(row)
-    if row["state"] == "done":
-        assert not missing, f"{slug} is not done: {'; '.join(missing)}"
-    else:
-        assert missing, f"{slug} has all that it takes: its state is done"
+def is_begun(row):
+    """Whether a topic has a verdict, or a page of its own."""
+    script = ROOT / row["script"]
+    own = script.stem == f"plot_{row['slug']}"
+    return "verdict" in row or own and script.is_file()
+
+
+@pytest.mark.parametrize("slug", [s for s, row in TOPICS.items() if is_begun(row)])
+def test_what_is_begun_is_done(slug):
+    missing = what_is_missing(TOPICS[slug])
+    assert not missing, f"{slug} is not done: {'; '.join(missing)}"
+    assert TOPICS[slug]["state"] == "done"
 
 
 def what_is_missing(row):
     """What keeps a topic from being done, as sentences."""
-    slug, chapter = row["slug"], row["chapter"]
-    page = f"gallery/{chapter}/plot_{slug}.py"
-    script = ROOT / row.get("script", page)
-    missing = []
-    if not script.is_file():
-        missing.append(f"no {name(script)}")
-    elif not any(not is_constant(c, script) for c in claims_of(script)):
+    missing = topics.missing_files(row)
+    script = ROOT / row["script"]
+    if script.is_file() and all(is_constant(c, script) for c in claims_of(script)):
         missing.append(f"{name(script)} claims nothing that it measured")
     if row["do"] == "show":
         return missing
-    module = ROOT / row.get("component", f"dlcompanion/{chapter}/{slug}.py")
-    if not module.is_file():
-        return [*missing, f"no {name(module)}"]
-    if chapter_of(module):
-        test = ROOT / f"tests/{chapter_of(module)}/test_{module.stem}.py"
-        public = set(all_of(module.with_name("__init__.py")))
+    module, test = ROOT / row["component"], ROOT / row["test"]
+    absent = [f"no {name(path)}" for path in (module, test) if not path.is_file()]
+    if absent:  # an installed package knows nothing of tests
+        return sorted({*missing, *absent})
+    chapter = chapter_of(module)
+    if chapter:
+        public = set(all_of(PACKAGE / chapter / "__init__.py"))
         if not public & {node.name for node in definitions(module)}:
             missing.append(f"nothing of {name(module)} is public")
-    else:
-        stem = module.parent.name if module.stem == "__init__" else module.stem
-        test = ROOT / f"tests/test_{stem}.py"
-    if not test.is_file():
-        return [*missing, f"no {name(test)}"]
     words = set(re.findall(r"\w+", test.read_text(encoding="utf-8")))
     checks = {w for w in words if w.startswith("check_")}
-    if is_agent(module):  # no component of a model: it plays, and must go on as it was
-        checks = {w for w in words if w.startswith("test_resumes_")}
-    if registered(module) and chapter_of(module) and not checks:
+    if is_agent(module):  # its learner is no component that one uses without it
+        checks &= {"check_agent"}
+    if registered(module) and chapter and not checks:
         missing.append(f"{name(test)} calls no conformance check")
     for public in registered(module):
         if public not in words:
@@ -166,10 +233,45 @@ def what_is_missing(row):
     return missing
 
 
+# -- what was measured --------------------------------------------------------
+
+
+def test_every_page_and_nothing_else_has_a_record():
+    recorded = {p.stem for p in PACKAGE.glob("topics/measured/*.json")}
+    assert recorded == {p.stem.removeprefix("plot_") for p in SCRIPTS}
+
+
+@each(SCRIPTS)
+def test_a_record_is_of_what_the_script_claims(path):
+    claims = topics.read_record(path.stem.removeprefix("plot_"))["claims"]
+    assert len(claims) >= len(claims_of(path))
+    for claim in claims:
+        value, bound = float(claim["value"]), float(claim["bound"])
+        assert COMPARISONS[claim["comparison"]](value, bound), claim["text"]
+    for call in claim_calls(path):
+        said = {k: literal(v) for k, v in call.items() if k != "value"}
+        said = {"unit": None, "seeds": None} | said
+        assert any(
+            all(word in (claim[key], COMPUTED) for key, word in said.items())
+            for claim in claims
+        ), f"build the site with --record: its record lacks {said}"
+
+
+COMPARISONS = {"<": op.lt, "<=": op.le, ">": op.gt, ">=": op.ge, "==": op.eq}
+COMPUTED = object()
+
+
+def literal(node):
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return COMPUTED
+
+
 def is_agent(module):
     classes = [n for n in definitions(module) if isinstance(n, ast.ClassDef)]
     bases = {ast.unparse(base) for node in classes for base in node.bases}
-    return bool(bases & {"Agent", "SegmentAgent"})
+    return bool(bases & {"Agent", "RolloutAgent"})
 
 
 def measures(node):

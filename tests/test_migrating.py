@@ -1,7 +1,8 @@
-"""Tests of docs/migrating: every name has its row, and every row runs."""
+"""Tests of docs/migrating and coming-from: names have rows, and rows are true."""
 
 import ast
 import importlib.util
+import inspect
 import re
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import pytest
 from keras import ops
 
 import dlcompanion
-from dlcompanion import probability
+from dlcompanion import probability, reinforcement
 from dlcompanion.losses import NegativeLogLikelihood
 
 PAGE = Path(__file__).parents[1] / "docs/migrating/tfp_layers.rst"
+COMING_FROM = PAGE.parents[1] / "paths/coming-from.rst"
 HAS_TFP = keras.backend.backend() != "torch"
 
 #: ``tfp.layers`` of 0.25: what it calls its allowed symbols, and what it imports
@@ -135,3 +137,48 @@ def test_keras_says_what_the_page_quotes():
     with pytest.raises(ValueError, match="must be tensors") as error:
         keras.Sequential([keras.Input((1,)), Normal()])
     assert f"ValueError: {str(error.value).split('. ')[0]}" in text
+
+
+#: Arguments of the agents of Stable-Baselines3 2 that have a counterpart here, and
+#: ``n_envs`` of its ``make_vec_env``.
+ALL = "env learning_rate gamma seed n_envs policy"
+ON_POLICY = f"{ALL} n_steps gae_lambda ent_coef max_grad_norm"
+OFF_POLICY = f"{ALL} buffer_size learning_starts batch_size train_freq gradient_steps"
+THEIRS = {
+    "A2C": ON_POLICY,
+    "PPO": f"{ON_POLICY} batch_size n_epochs clip_range vf_coef",
+    "DQN": f"{OFF_POLICY} max_grad_norm target_update_interval exploration_fraction "
+    "exploration_final_eps",
+    "SAC": f"{OFF_POLICY} ent_coef tau target_entropy",
+}
+
+
+def agent_arguments():
+    """Argument there, argument here and agent, for every agent of every row."""
+    table = COMING_FROM.read_text(encoding="utf-8").split("The arguments of the agents")
+    row = r"^   \* - ``(\w+)``\n     - ``(\w+)``\n     - ([\w, ]+)\n     - "
+    found = re.findall(row, table[1], re.MULTILINE)
+    assert len(found) == table[1].count("   * - ") - 1  # the first one is the header
+    return [(a, b, agent) for a, b, agents in found for agent in agents.split(", ")]
+
+
+def unknown_arguments(rows):
+    """The rows whose argument here is none of the agent's."""
+    return [
+        (theirs, ours, agent)
+        for theirs, ours, agent in rows
+        if ours not in inspect.signature(getattr(reinforcement, agent)).parameters
+    ]
+
+
+def test_arguments_for_those_who_come_from_stable_baselines3_exist():
+    assert unknown_arguments(agent_arguments()) == []
+    wrong = [("gamma", "discount", "PPO"), ("gae_lambda", "trace", "PPO")]
+    assert unknown_arguments(wrong) == wrong[1:]
+
+
+def test_arguments_of_stable_baselines3_have_a_row_and_only_one():
+    for agent, names_there in THEIRS.items():
+        found = [theirs for theirs, _, name in agent_arguments() if name == agent]
+        assert sorted(found) == sorted(names_there.split())
+    assert {agent for _, _, agent in agent_arguments()} == set(THEIRS)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from dlcompanion import topics
+
 README = Path(__file__).parents[1] / "README.md"
 
 
@@ -19,3 +21,12 @@ def test_the_first_example_trains():
     before = names["model"].evaluate(x, y, verbose=0)
     names["model"].fit(x, y, epochs=3, verbose=0)
     assert names["model"].evaluate(x, y, verbose=0) < before
+
+
+def test_the_table_of_chapters_is_that_of_the_catalogue():
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| (.+) \|$", README.read_text(), re.M)
+    chapters = topics.chapters().values()
+    assert rows == [
+        (str(number), chapter["slug"], chapter["description"])
+        for number, chapter in enumerate(chapters, 1)
+    ]

@@ -1,4 +1,4 @@
-"""Pictures of coloured shapes, with boxes, labels and masks."""
+"""Pictures of colored shapes, with boxes, labels and masks."""
 
 from typing import NamedTuple
 
@@ -35,7 +35,7 @@ class Shapes(NamedTuple):
 def shapes(n=100, size=32, max_shapes=3, seed=0):
     """Draw rectangles, discs and triangles that do not touch.
 
-    Each picture has between one and ``max_shapes`` shapes, each in a bright colour of
+    Each picture has between one and ``max_shapes`` shapes, each in a bright color of
     its own on a dark, slightly noisy ground. A shape that finds no free place after 20
     tries is left out, so crowded pictures hold fewer than were drawn.
 

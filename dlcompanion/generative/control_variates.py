@@ -93,13 +93,13 @@ def relax_gradient(cost, control, logits, noise):
             returns what ``cost`` does.
         logits: Float tensor ``(..., classes)``. Of a batch the gradient is that of the
             sum over the batch: give every element logits of its own.
-        noise: As :func:`relaxed_samples`.
+        noise: As ``relaxed_samples``.
 
     Returns:
         Tensor of the shape of ``logits``.
 
     Raises:
-        ValueError: As :func:`relaxed_samples`; or if cost and control do not both
+        ValueError: As ``relaxed_samples``; or if cost and control do not both
             return ``(samples, ...)`` with the leading axes of the samples.
 
     Example:

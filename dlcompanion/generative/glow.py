@@ -4,12 +4,12 @@ import keras
 from keras import ops
 
 from dlcompanion.checks import check_count, check_number
-from dlcompanion.generative.actnorm import ActNorm
-from dlcompanion.generative.change_of_variables import NormalizingFlow
-from dlcompanion.generative.coupling import AffineCoupling, halves
-from dlcompanion.generative.dequantization import LogitTransform
-from dlcompanion.generative.invertible_convolution import InvertibleConvolution1x1
-from dlcompanion.generative.multiscale import FactorOut, Squeeze
+from dlcompanion.generative.flows.actnorm import ActNorm
+from dlcompanion.generative.flows.change_of_variables import NormalizingFlow
+from dlcompanion.generative.flows.coupling import AffineCoupling, halves
+from dlcompanion.generative.flows.dequantization import LogitTransform
+from dlcompanion.generative.flows.invertible_convolution import InvertibleConvolution1x1
+from dlcompanion.generative.flows.multiscale import FactorOut, Squeeze
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
@@ -86,11 +86,11 @@ class ChannelCoupling(AffineCoupling):
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class Glow(NormalizingFlow):
-    r"""Multi-scale flow of pictures: normalise, mix, couple, and again.
+    r"""Multi-scale flow of pictures: normalize, mix, couple, and again.
 
-    A level squeezes the picture (:class:`Squeeze`) and makes ``steps`` steps of
-    :class:`ActNorm`, :class:`InvertibleConvolution1x1` and :class:`ChannelCoupling`.
-    Then half of the channels is finished (:class:`FactorOut`): a last coupling gives
+    A level squeezes the picture (``Squeeze``) and makes ``steps`` steps of
+    :class:`ActNorm`, :class:`InvertibleConvolution1x1` and ``ChannelCoupling``.
+    Then half of the channels is finished (``FactorOut``): a last coupling gives
     it a normal distribution with mean and scale from the other half, which goes on to
     the next level. A :class:`LogitTransform` in front takes pixels between 0 and 1,
     which should be :func:`dequantize`\ d.

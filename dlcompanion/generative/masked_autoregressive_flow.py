@@ -5,9 +5,9 @@ from keras import ops
 
 from dlcompanion import backend
 from dlcompanion.checks import check_count
-from dlcompanion.generative.autoregressive_network import MADE
-from dlcompanion.generative.change_of_variables import NormalizingFlow
-from dlcompanion.generative.inverted_transform import Inverted
+from dlcompanion.generative.flows.autoregressive_network import MADE
+from dlcompanion.generative.flows.change_of_variables import NormalizingFlow
+from dlcompanion.generative.flows.inverted_transform import Inverted
 
 
 class Autoregressive(keras.layers.Layer):
@@ -215,7 +215,7 @@ class MaskedAutoregressiveFlow(AutoregressiveFlow):
 
     .. math:: \log p(x) = \log \mathcal N(f(x); 0, I) - \sum_k \sum_i \alpha_{ki} ,
 
-    with the log-scales of :class:`MaskedAutoregressive`. Sampling finds one variable
+    with the log-scales of ``MaskedAutoregressive``. Sampling finds one variable
     after the other, in ``event_size`` passes a layer; where samples are what counts,
     take :class:`InverseAutoregressiveFlow`. The paper puts batch normalization between
     the layers; here there is none.

@@ -3,8 +3,8 @@
 import keras
 
 from dlcompanion.checks import check_count
-from dlcompanion.generative.change_of_variables import NormalizingFlow
-from dlcompanion.generative.coupling import (
+from dlcompanion.generative.flows.change_of_variables import NormalizingFlow
+from dlcompanion.generative.flows.coupling import (
     AdditiveCoupling,
     AffineCoupling,
     DiagonalScaling,
@@ -84,7 +84,7 @@ class NICE(CouplingFlow):
     r"""Flow of additive couplings and one learned scale for each variable.
 
     The couplings (:class:`AdditiveCoupling`) keep volume and the closing
-    :class:`DiagonalScaling` sets it, so that
+    ``DiagonalScaling`` sets it, so that
     :math:`\log p(x) = \log \mathcal N(f(x); 0, I) + \sum_i s_i`. The paper's noise is
     logistic or normal; here it is normal.
 

@@ -5,8 +5,8 @@ from keras import ops
 
 from dlcompanion import backend
 from dlcompanion.checks import check_count
-from dlcompanion.generative.change_of_variables import NormalizingFlow
-from dlcompanion.generative.inverted_transform import Inverted
+from dlcompanion.generative.flows.change_of_variables import NormalizingFlow
+from dlcompanion.generative.flows.inverted_transform import Inverted
 
 HALVINGS = 30  # of an interval: what is left is below the precision of float32
 
@@ -136,7 +136,7 @@ class Radial(_OneUnit):
     invertible: its inverse is the root of a quadratic equation for :math:`r`.
 
     Args:
-        **kwargs: As :class:`Planar`.
+        **kwargs: As ``Planar``.
 
     Call arguments:
         inputs: Tensor of shape ``(batch, event_size)``.
@@ -214,7 +214,7 @@ class _OneUnitFlow(NormalizingFlow):
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class PlanarFlow(_OneUnitFlow):
-    r"""Flow of :class:`Planar` layers, from noise to data.
+    r"""Flow of ``Planar`` layers, from noise to data.
 
     :math:`\log q(x) = \log \mathcal N(z; 0, I) - \sum_k \log \det_k` is cheap for what
     the flow draws itself (``sample_and_log_prob``), and so it is made for fitting an
@@ -252,7 +252,7 @@ class PlanarFlow(_OneUnitFlow):
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class RadialFlow(_OneUnitFlow):
-    r"""Flow of :class:`Radial` layers, from noise to data.
+    r"""Flow of ``Radial`` layers, from noise to data.
 
     As :class:`PlanarFlow`, with centres in place of planes; here the inverse is a
     formula.

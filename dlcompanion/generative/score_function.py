@@ -6,7 +6,7 @@ distributions: whatever has a log-probability.
 
 =====================================  =============================================
 :func:`score_function_gradient`        for any cost, any distribution
-:func:`score_function_loss`            the same as a loss, for ``fit``
+``score_function_loss``            the same as a loss, for ``fit``
 :class:`LearnedBaseline`               a network that predicts the cost
 =====================================  =============================================
 
@@ -93,13 +93,13 @@ def score_function_gradient(log_prob, cost, params, samples, baseline="none"):
         params: Float tensor, or structure of them, :math:`\theta`.
         samples: Tensor, or structure of them, drawn from :math:`p_\theta`, the samples
             on the first axis.
-        baseline: As :func:`score_function_loss`.
+        baseline: As ``score_function_loss``.
 
     Returns:
         The gradient, of the structure of ``params``.
 
     Raises:
-        ValueError: As :func:`score_function_loss`.
+        ValueError: As ``score_function_loss``.
 
     Example:
         A coin that shows 1 with probability ``sigmoid(logit)``. The gradient of the
@@ -152,7 +152,7 @@ class LearnedBaseline(keras.layers.Layer):
 
     Returns:
         Tensor of shape ``(batch,)``, the argument ``baseline`` of
-        :func:`score_function_loss`.
+        ``score_function_loss``.
 
     Raises:
         ValueError: If ``network`` is not a Keras layer or does not give ``(batch, 1)``.

@@ -4,17 +4,17 @@ import keras
 from keras import ops
 
 from dlcompanion.checks import check_count, check_number
-from dlcompanion.generative.coupling import Coupling
+from dlcompanion.generative.flows.coupling import Coupling
+from dlcompanion.generative.flows.rational_quadratic_spline import (
+    rational_quadratic_spline,
+    spline_bins,
+    spline_unit_slope,
+)
 from dlcompanion.generative.masked_autoregressive_flow import (
     Autoregressive,
     AutoregressiveFlow,
 )
 from dlcompanion.generative.normalizing_flows import CouplingFlow
-from dlcompanion.generative.rational_quadratic_spline import (
-    rational_quadratic_spline,
-    spline_bins,
-    spline_unit_slope,
-)
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
@@ -215,7 +215,7 @@ class NeuralSplineFlow(CouplingFlow):
 class AutoregressiveSplineFlow(AutoregressiveFlow):
     r"""Flow of autoregressive splines: the most flexible density, the slowest samples.
 
-    A :class:`MaskedAutoregressiveFlow` with :class:`AutoregressiveSpline` in place of
+    A :class:`MaskedAutoregressiveFlow` with ``AutoregressiveSpline`` in place of
     shifts and scales. The density costs one pass a layer, a sample ``event_size``.
 
     Args:

@@ -40,7 +40,7 @@ class VAE(SavesSeeds, UnsupervisedModel):
             means, then the logarithms of the variances.
         decoder: Keras model from ``(batch, latent)`` to the shape of the data: the
             logits of a Bernoulli, the means of a Gaussian.
-        likelihood: ``"bernoulli"``, for data in :math:`[0, 1]`, where a grey value
+        likelihood: ``"bernoulli"``, for data in :math:`[0, 1]`, where a gray value
             counts as the probability of white; or ``"gaussian"``, whose one standard
             deviation is learned.
         beta: Number of at least 0, the weight of the divergence in the loss.

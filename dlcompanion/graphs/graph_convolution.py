@@ -1,4 +1,4 @@
-"""Graph convolution: every node averages its neighbours, then a linear map."""
+"""Graph convolution: every node averages its neighbors, then a linear map."""
 
 import keras
 import numpy as np
@@ -6,12 +6,12 @@ from keras import ops
 
 from dlcompanion import backend
 from dlcompanion.checks import check_count
-from dlcompanion.graphs.graph_plan import GraphPlan, check_edges
+from dlcompanion.graphs.message_passing.graph_plan import GraphPlan, check_edges
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class GraphConvolution(keras.layers.Layer):
-    r"""Mixes each node with its neighbours and maps the mixture linearly.
+    r"""Mixes each node with its neighbors and maps the mixture linearly.
 
     With the adjacency matrix :math:`A` (row: target, column: source of an edge), self
     loops :math:`\tilde A = A + I` and degrees :math:`\tilde D_{ii} = \sum_j \tilde
@@ -207,7 +207,7 @@ class GraphConvolution(keras.layers.Layer):
 
 def _mix_by_plan(h, graph):
     with_nodes = ops.transpose(_widen(h), (1, 0, 2))  # (nodes, batch, channels)
-    mixed = graph.normalised @ with_nodes
+    mixed = graph.normalized @ with_nodes
     return ops.cast(ops.transpose(mixed, (1, 0, 2)), h.dtype)
 
 
@@ -218,27 +218,27 @@ def _mix_by_edges(h, edges, weights=None):
     weights = ones if weights is None else _widen(weights)
     degrees = 1 + backend.segment_sum(weights, targets, num_nodes)
 
-    def add_neighbours(z):  # (nodes, channels)
+    def add_neighbors(z):  # (nodes, channels)
         messages = ops.take(z, sources, axis=0) * weights[:, None]
         return backend.segment_sum(messages, targets, num_nodes)
 
-    return _normalise(h, degrees, add_neighbours)
+    return _normalize(h, degrees, add_neighbors)
 
 
 def _mix_by_adjacency(h, adjacency):
     adjacency = _widen(adjacency)
     degrees = 1 + ops.sum(adjacency, axis=-1)
-    return _normalise(h, degrees, lambda z: ops.matmul(adjacency, z))
+    return _normalize(h, degrees, lambda z: ops.matmul(adjacency, z))
 
 
-def _normalise(h, degrees, add_neighbours):
+def _normalize(h, degrees, add_neighbors):
     scale = ops.rsqrt(degrees)[..., None]
     z = scale * _widen(h)
-    return ops.cast(scale * (add_neighbours(z) + z), h.dtype)
+    return ops.cast(scale * (add_neighbors(z) + z), h.dtype)
 
 
 def _widen(x):
-    """Sums over many neighbours need the range and the digits of float32."""
+    """Sums over many neighbors need the range and the digits of float32."""
     return ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
 
 

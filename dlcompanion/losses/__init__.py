@@ -2,11 +2,9 @@
 
 from dlcompanion.losses.distribution_heads import (
     DistributionHead,
-    NegativeLogLikelihood,
-)
-from dlcompanion.losses.distribution_layers import (
     DistributionSample,
     KLDivergencePenalty,
+    NegativeLogLikelihood,
 )
 from dlcompanion.losses.maximum_likelihood import (
     BetaNLL,
@@ -15,12 +13,7 @@ from dlcompanion.losses.maximum_likelihood import (
     QuantileLoss,
     StudentTNLL,
 )
-from dlcompanion.losses.triplet import (
-    TripletAll,
-    TripletBatchHard,
-    TripletSemiHard,
-    pairwise_distances,
-)
+from dlcompanion.losses.triplet import TripletAll, TripletBatchHard, TripletSemiHard
 
 __all__ = [
     "BetaNLL",
@@ -35,5 +28,4 @@ __all__ = [
     "TripletAll",
     "TripletBatchHard",
     "TripletSemiHard",
-    "pairwise_distances",
 ]

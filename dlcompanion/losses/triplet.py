@@ -222,7 +222,7 @@ class TripletBatchHard(_Triplet):
 class TripletSemiHard(_Triplet):
     r"""Triplet loss of each positive pair with its nearest farther negative.
 
-    The hardest negatives of a fresh network are often mislabelled or odd, and
+    The hardest negatives of a fresh network are often mislabeled or odd, and
     learning from them alone can collapse all embeddings to a point. FaceNet
     therefore takes, for every pair of anchor and positive, the *semi-hard* negative:
     the nearest of those that are farther than the positive,

@@ -25,13 +25,13 @@ class Lookahead(WrappedOptimizer):
     accumulation belong to the inner optimizer; set them there. With accumulation
     ``k`` counts updates, not micro-batches. The slow weights begin where the model
     stands at the first step, so weights loaded before it are respected. Between
-    two synchronisations the model holds the fast weights; :attr:`slow_weights`
+    two synchronizations the model holds the fast weights; :attr:`slow_weights`
     are the ones of the paper, equal to the model's after every ``k``-th step.
 
     Args:
         inner_optimizer: A :class:`keras.optimizers.Optimizer` or its name, the
             one that moves the fast weights.
-        k: Positive integer, the fast steps between two synchronisations.
+        k: Positive integer, the fast steps between two synchronizations.
         alpha: Float in (0, 1], how far the slow weights follow. 1 is the inner
             optimizer alone.
         name: String, the name of the optimizer.
@@ -70,14 +70,14 @@ class Lookahead(WrappedOptimizer):
         # A second look at the same count, after a micro-batch that was only
         # accumulated or a step skipped for its overflow, changes nothing: there
         # the fast weights are the slow ones already.
-        synchronise = ops.equal(ops.mod(self.iterations, self.k), 0)
+        synchronize = ops.equal(ops.mod(self.iterations, self.k), 0)
         for theta, old, variable in zip(fast, phi, slow, strict=True):
             distance = ops.convert_to_tensor(theta) - old
             new = old + ops.cast(self.alpha, old.dtype) * distance
             if theta.constraint is not None:
                 new = theta.constraint(new)
-            variable.assign(_choose(synchronise, new, old))
-            theta.assign(_choose(synchronise, new, theta))
+            variable.assign(_choose(synchronize, new, old))
+            theta.assign(_choose(synchronize, new, theta))
 
     @property
     def slow_weights(self):

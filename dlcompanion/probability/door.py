@@ -93,7 +93,7 @@ def as_bijector(layer, event_ndims=1, context=None):
         ImportError: As :func:`tfd`.
 
     Example:
-        >>> from dlcompanion.generative import DiagonalScaling
+        >>> from dlcompanion.generative.flows.coupling import DiagonalScaling
         >>> if keras.backend.backend() in ("tensorflow", "jax"):
         ...     y = as_bijector(DiagonalScaling()).forward(ops.ones((5, 2)))
     """

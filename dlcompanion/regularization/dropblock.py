@@ -9,9 +9,9 @@ from dlcompanion.training import SavesSeeds
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class DropBlock2D(SavesSeeds, keras.layers.Layer):
-    r"""Dropout of contiguous squares, for feature maps whose neighbours agree.
+    r"""Dropout of contiguous squares, for feature maps whose neighbors agree.
 
-    A pixel dropped alone can be read off its neighbours. DropBlock drops squares of
+    A pixel dropped alone can be read off its neighbors. DropBlock drops squares of
     side :math:`k` instead. In each channel every position :math:`s` at which a square
     fits into the :math:`h \times w` map starts one with probability :math:`\gamma`,
 

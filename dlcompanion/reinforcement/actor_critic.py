@@ -4,17 +4,23 @@ import keras
 from keras import ops
 
 from dlcompanion.checks import check_count, check_number
-from dlcompanion.reinforcement.agent import WEIGHTS
-from dlcompanion.reinforcement.environments import Environments
-from dlcompanion.reinforcement.judgement import Explained, judge
-from dlcompanion.reinforcement.network_checks import check_network, check_separate
-from dlcompanion.reinforcement.numpy_policy import dense_network, in_numpy
+from dlcompanion.reinforcement.agents.agent import WEIGHTS
+from dlcompanion.reinforcement.agents.rollout import rows_of
+from dlcompanion.reinforcement.agents.rollout_agent import RolloutAgent
+from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
+from dlcompanion.reinforcement.generalized_advantage import (
+    Explained,
+    advantages_and_returns,
+)
+from dlcompanion.reinforcement.networks.actor import dense_network, in_numpy
+from dlcompanion.reinforcement.networks.network_checks import (
+    check_network,
+    check_separate,
+)
 from dlcompanion.reinforcement.policy_gradient import (
     baseline_loss,
     policy_gradient_loss,
 )
-from dlcompanion.reinforcement.segment_agent import SegmentAgent
-from dlcompanion.reinforcement.segments import rows_of
 from dlcompanion.training import CompositeOptimizer, StepModel
 
 
@@ -140,12 +146,12 @@ class ActorCritic(StepModel):
         }
 
 
-class A2C(SegmentAgent):
-    r"""Advantage actor-critic: learns every few steps, from what the critic expects.
+class A2C(RolloutAgent):
+    r"""Advantage actor-critic: updates every few steps, bootstrapped with a critic.
 
-    REINFORCE waits for the end of the episode. Here a critic :math:`v` says after
-    ``rollout_length`` steps what the rest will be worth, the generalized advantage
-    mixes what was paid with what the critic expects,
+    REINFORCE waits for the end of the episode. Here, after ``rollout_length`` steps, a
+    critic :math:`v` estimates the remaining return, and the generalized advantage
+    combines the rewards with its estimates,
 
     .. math:: A_t = \sum_{k \ge 0} (\gamma \lambda)^k \bigl(r_{t+k}
         + \gamma v(s_{t+k+1}) - v(s_{t+k})\bigr),
@@ -153,10 +159,10 @@ class A2C(SegmentAgent):
     one step moves the policy along :math:`A_t \nabla \log \pi(a_t \mid s_t)`, and
     ``critic_steps`` steps move the critic towards :math:`A_t + v(s_t)`.
 
-    All environments are reset, and play ``horizon`` steps each, episode after episode,
-    with an update every ``rollout_length`` steps: that is one *epoch* of ``fit``. An
-    episode that *terminates* is worth nothing afterwards; one that is *cut*, by its
-    time limit or by the end of the epoch, is worth what the critic says.
+    An *epoch* of ``fit`` resets all environments and makes ``horizon`` steps in each,
+    episode after episode, with an update every ``rollout_length`` steps. Returns are
+    bootstrapped with the critic's value when an episode is truncated, by its time limit
+    or by the end of the epoch, and not when it terminates.
 
     A policy that is a chain of dense layers acts in NumPy, any other through a
     compiled call. Networks are called with ``training=False``: dropout does nothing.
@@ -168,24 +174,25 @@ class A2C(SegmentAgent):
         policy: :class:`keras.Model` from observations to logits, one an action. By
             default two hidden layers of 64 tanh units.
         critic: :class:`keras.Model` from observations to one value. By default
-            two hidden layers of 64 rectified units: on its way from 0 to values of many
-            times a reward, a tanh unit saturates, and says the same of every state. It
-            must not share layers with the policy: a file would hold two copies.
+            two hidden layers of 64 rectified units, since tanh units saturate at values
+            of many times a reward. It must not share layers with the policy: a file
+            would hold two copies.
         optimizer: Keras optimizer of the policy. By default Adam with learning rate
             0.005.
         critic_optimizer: Keras optimizer of the critic. By default Adam with learning
             rate 0.01.
-        critic_steps: Positive integer, the steps of the critic in each update.
-        rollout_length: Positive integer, the steps between two updates.
+        critic_steps: Positive integer, the critic's gradient steps in each update.
+        rollout_length: Positive integer, the steps of each environment between two
+            updates.
         discount: Number :math:`\gamma` in [0, 1].
-        trace: Number :math:`\lambda` in [0, 1].
-        entropy_weight: Number of at least 0; the larger, the longer the policy stays
-            undecided.
-        num_envs: Positive integer. Of an environment or vector environment it is the
-            number that that one has.
-        horizon: Positive integer, the steps of an epoch and the most of an episode, or
-            None for the environment's own time limit (1000 if it has none).
-        seed: Integer of at least 0, or None for one that is drawn. Decides weights,
+        gae_lambda: Number :math:`\lambda` in [0, 1], of the generalized advantages.
+        entropy_weight: Number of at least 0, of the entropy bonus.
+        num_envs: Positive integer, the environments played in parallel. Ignored if
+            ``environment`` is already an environment or vector environment.
+        horizon: Positive integer, the steps of each environment in an epoch, after
+            which an episode is truncated, or None for the environment's own time limit
+            (1000 if it has none).
+        seed: Integer of at least 0, or None for one that is drawn. Seeds weights,
             resets and actions.
         normalizer: :class:`~dlcompanion.reinforcement.Normalizer` of observations and
             rewards, for this agent alone, or None.
@@ -221,7 +228,7 @@ class A2C(SegmentAgent):
         critic_steps=5,
         rollout_length=32,
         discount=0.99,
-        trace=0.95,
+        gae_lambda=0.95,
         entropy_weight=0.01,
         num_envs=8,
         horizon=None,
@@ -229,11 +236,11 @@ class A2C(SegmentAgent):
         normalizer=None,
     ):
         self.discount = check_number("discount", discount, 0, 1)
-        self.trace = check_number("trace", trace, 0, 1)
+        self.gae_lambda = check_number("gae_lambda", gae_lambda, 0, 1)
         environments = Environments(environment, num_envs)
         config = {
             "discount": discount,
-            "trace": trace,
+            "gae_lambda": gae_lambda,
             "entropy_weight": entropy_weight,
             "critic_steps": critic_steps,
             "num_envs": num_envs,
@@ -267,43 +274,46 @@ class A2C(SegmentAgent):
         self._values = in_numpy(critic)
         self._explained = Explained()
 
-    def digest(self, segment, random):
-        """One update from a segment."""
-        advantages, expected = self.judge(segment)
-        self._explained.add(advantages, expected, segment.played)
-        return self.learn_from(segment, advantages, expected)
+    def learn_from_rollout(self, rollout, random):
+        """One update from a rollout."""
+        advantages, expected = self.advantages_and_returns(rollout)
+        self._explained.add(advantages, expected, rollout.mask)
+        return self.learn_from(rollout, advantages, expected)
 
-    def summarise(self, logs):
-        """Means, and how much of the epoch's returns the critic explains."""
-        return super().summarise(logs) | {"explained_variance": self._explained.take()}
+    def summarize(self, logs):
+        """Means, and the explained variance of the epoch's returns."""
+        return super().summarize(logs) | {"explained_variance": self._explained.take()}
 
-    def judge(self, segment):
-        """Advantages, and the returns that the critic should have expected.
+    def advantages_and_returns(self, rollout):
+        """Generalized advantages, and returns as targets of the critic.
 
         Args:
-            segment: :class:`~dlcompanion.reinforcement.Segment`.
+            rollout: ``Rollout``.
 
         Returns:
             Two float32 arrays ``(time, environments)``.
         """
         self._values.refresh()
-        return judge(segment, self._values, self.discount, self.trace)
+        return advantages_and_returns(
+            rollout, self._values, self.discount, self.gae_lambda
+        )
 
-    def learn_from(self, segment, advantages, returns):
+    def learn_from(self, rollout, advantages, returns):
         """One update, of policy and critic.
 
         Args:
-            segment: :class:`~dlcompanion.reinforcement.Segment`.
-            advantages: Array ``(time, environments)``, as of :meth:`judge`.
-            returns: Array of that shape, as of :meth:`judge`.
+            rollout: ``Rollout``.
+            advantages: Array ``(time, environments)``, from
+                :meth:`advantages_and_returns`.
+            returns: Array of that shape, from the same method.
 
         Returns:
             Dict from name to number.
         """
         return self.learner.train_on_batch(
-            rows_of(segment.observations),
-            tuple(map(rows_of, (segment.actions, advantages, returns))),
-            rows_of(segment.played.astype("float32")),
+            rows_of(rollout.observations),
+            tuple(map(rows_of, (rollout.actions, advantages, returns))),
+            rows_of(rollout.mask.astype("float32")),
             return_dict=True,
         )
 

@@ -4,24 +4,167 @@ import time
 
 import keras
 import numpy as np
+from keras import ops
 
 from dlcompanion.checks import check_count, check_number
-from dlcompanion.reinforcement import agent_file
-from dlcompanion.reinforcement.games import LineGame
-from dlcompanion.reinforcement.matches import play_match
-from dlcompanion.reinforcement.network_checks import check_network
-from dlcompanion.reinforcement.numpy_policy import in_numpy
-from dlcompanion.reinforcement.policy_value import (
-    PolicyValue,
-    policy_value_network,
-)
-from dlcompanion.reinforcement.self_play import PositionMemory, self_play
-from dlcompanion.reinforcement.training_loop import TrainingLoop
-from dlcompanion.reinforcement.tree_search import (
+from dlcompanion.reinforcement.agents import agent_file
+from dlcompanion.reinforcement.agents.training_loop import TrainingLoop
+from dlcompanion.reinforcement.games.boards import LineGame
+from dlcompanion.reinforcement.games.matches import play_match
+from dlcompanion.reinforcement.games.self_play import PositionMemory, self_play
+from dlcompanion.reinforcement.games.tree_search import (
     draw_actions,
     legal_softmax,
     tree_search,
 )
+from dlcompanion.reinforcement.networks.actor import in_numpy
+from dlcompanion.reinforcement.networks.network_checks import check_network
+from dlcompanion.training import StepModel
+
+
+def search_policy_loss(logits, policies):
+    r"""Cross-entropy of the network's policy to that of the search.
+
+    .. math:: -\frac1n \sum_i \sum_a \pi_i(a) \log p(a \mid s_i)
+
+    Args:
+        logits: Tensor ``(batch, actions)``.
+        policies: Tensor of that shape, the share of visits :math:`\pi_i`.
+
+    Returns:
+        Scalar tensor.
+
+    Example:
+        >>> uniform = np.full((2, 4), 0.25, "float32")
+        >>> loss = search_policy_loss(np.zeros((2, 4), "float32"), uniform)
+        >>> print(f"{float(loss):.4f}")
+        1.3863
+    """
+    logs = ops.log_softmax(ops.convert_to_tensor(logits))
+    policies = ops.convert_to_tensor(policies, dtype=logs.dtype)
+    return -ops.mean(ops.sum(policies * logs, axis=-1))
+
+
+def outcome_loss(values, outcomes):
+    r"""Mean squared error of the values to the outcomes of the games.
+
+    .. math:: \frac1n \sum_i \bigl(v(s_i) - z_i\bigr)^2
+
+    Args:
+        values: Tensor ``(batch,)``.
+        outcomes: Tensor ``(batch,)``, :math:`z_i`: 1 if the player to move won, -1 if
+            the opponent did, 0 for a draw.
+
+    Returns:
+        Scalar tensor.
+
+    Example:
+        >>> float(outcome_loss(np.float32([0.5, 0.0]), np.float32([1.0, 0.0])))
+        0.125
+    """
+    values = ops.convert_to_tensor(values)
+    return ops.mean(ops.square(values - ops.convert_to_tensor(outcomes, values.dtype)))
+
+
+@keras.saving.register_keras_serializable(package="dlcompanion")
+class PolicyValue(StepModel):
+    r"""A network with two heads that learns from positions of self-play.
+
+    One step of training, on observations with ``y = (policies, outcomes)``, descends
+    the gradient of :func:`search_policy_loss` plus :func:`outcome_loss` plus the
+    regularizers of the network's weights. The network is called with
+    ``training=False``, as it is when it plays.
+
+    Args:
+        network: :class:`keras.Model` from observations to logits ``(batch, actions)``
+            and values ``(batch, 1)``.
+        **kwargs: Passed on to :class:`keras.Model`.
+
+    Call arguments:
+        inputs: Observations ``(batch, ...)``.
+
+    Returns:
+        Logits ``(batch, actions)`` and values ``(batch,)``.
+
+    Example:
+        >>> inputs = keras.Input((3,))
+        >>> heads = [keras.layers.Dense(n)(inputs) for n in (2, 1)]
+        >>> logits, values = PolicyValue(keras.Model(inputs, heads))(np.ones((5, 3)))
+        >>> tuple(logits.shape), tuple(values.shape)
+        ((5, 2), (5,))
+    """
+
+    def __init__(self, network, **kwargs):
+        super().__init__(**kwargs)
+        self.network = network
+
+    def build(self, input_shape):
+        """The network was built by whoever made it."""
+
+    def call(self, inputs):
+        logits, values = self.network(inputs, training=False)
+        return ops.cast(logits, "float32"), ops.cast(values[:, 0], "float32")
+
+    def update(self, data):
+        observations, (policies, outcomes), _ = keras.utils.unpack_x_y_sample_weight(
+            data
+        )
+
+        def loss():
+            logits, values = self(observations)
+            parts = search_policy_loss(logits, policies), outcome_loss(values, outcomes)
+            return parts[0] + parts[1], parts
+
+        total, parts = self.descend(
+            loss, self.network.trainable_variables, has_aux=True
+        )
+        return {"loss": total, "policy_loss": parts[0], "value_loss": parts[1]}
+
+    def get_config(self):
+        network = keras.saving.serialize_keras_object(self.network)
+        return {**super().get_config(), "network": network}
+
+
+def policy_value_network(observation_shape, actions, seed, units=128):
+    """The default network of AlphaZero: two dense layers and two heads.
+
+    Args:
+        observation_shape: Tuple, the shape of one observation.
+        actions: Integer, the number of logits.
+        seed: Integer, decides the initial weights.
+        units: Integer, the rectified units of each layer.
+
+    Returns:
+        :class:`keras.Model` from observations to logits ``(batch, actions)`` and
+        values ``(batch, 1)`` in [-1, 1].
+
+    Example:
+        >>> policy_value_network((3, 3, 2), 9, seed=0).output_shape
+        [(None, 9), (None, 1)]
+    """
+    seeds = iter(np.random.SeedSequence(seed).generate_state(4).tolist())
+
+    def dense(units, activation, name, scale=1.0):
+        initializer = keras.initializers.VarianceScaling(
+            scale, mode="fan_in", seed=next(seeds)
+        )
+        return keras.layers.Dense(
+            units,
+            activation,
+            kernel_initializer=initializer,
+            kernel_regularizer=keras.regularizers.L2(1e-4),
+            name=name,
+        )
+
+    inputs = keras.Input(observation_shape)
+    hidden = keras.layers.Flatten()(inputs)
+    hidden = dense(units, "relu", "trunk_1", 2.0)(hidden)
+    hidden = dense(units, "relu", "trunk_2", 2.0)(hidden)
+    # near 0 both: all moves alike, and nobody ahead
+    logits = dense(actions, "linear", "logits", 0.01)(hidden)
+    value = dense(1, "tanh", "value", 0.01)(hidden)
+    return keras.Model(inputs, [logits, value], name="network")
+
 
 # What random numbers are for: each purpose has its own stream.
 WEIGHTS, PLAY, BATCHES, EVALUATION, ACTIONS = range(5)
@@ -30,16 +173,15 @@ WEIGHTS, PLAY, BATCHES, EVALUATION, ACTIONS = range(5)
 class AlphaZero:
     r"""Learns a game by playing against itself, from nothing but its rules.
 
-    A network says of a position :math:`s` which moves look good, :math:`p`, and who
-    will win, :math:`v`. A :func:`~dlcompanion.reinforcement.tree_search` that it guides
-    finds better moves, :math:`\pi`, by looking ahead; the games that these moves play
-    end with a result :math:`z`; and the network learns to say what the search and the
-    result said,
+    A network estimates for a position :math:`s` the probabilities :math:`p` of moves
+    and the outcome :math:`v`. A :func:`~dlcompanion.reinforcement.tree_search` guided
+    by it finds better moves, :math:`\pi`; the games of these moves end with a result
+    :math:`z`; and the network learns to predict the moves of the search and the result,
 
     .. math:: (z - v)^2 - \pi^\top \log p + c \, \lVert \theta \rVert^2 ,
 
     so that the next search begins where this one ended. One *iteration* plays
-    ``games`` games at once, all moves by search, and makes ``updates`` steps on
+    ``games`` games at once, all moves by search, and makes ``gradient_steps`` steps on
     positions of the last ``window`` iterations, each turned or mirrored at random as
     far as the game's symmetries allow.
 
@@ -61,10 +203,10 @@ class AlphaZero:
         noise: Number in [0, 1], the share of noise in the priors of the roots.
         exploring_moves: Integer of at least 0: that many moves of a game are drawn in
             proportion to the visits, the rest are those visited most.
-        window: Positive integer, the iterations that are remembered.
-        updates: Positive integer, the steps of training in an iteration.
+        window: Positive integer, the last iterations whose positions are kept.
+        gradient_steps: Positive integer, the gradient steps in an iteration.
         batch_size: Positive integer, the positions of a step.
-        seed: Integer of at least 0, or None for one that is drawn. Decides weights,
+        seed: Integer of at least 0, or None for one that is drawn. Seeds weights,
             games and batches.
 
     Raises:
@@ -73,7 +215,7 @@ class AlphaZero:
     Example:
         >>> from dlcompanion.reinforcement import TicTacToe
         >>> game = TicTacToe()
-        >>> agent = AlphaZero(game, games=8, simulations=10, updates=2, seed=0)
+        >>> agent = AlphaZero(game, games=8, simulations=10, gradient_steps=2, seed=0)
         >>> history = agent.fit(iterations=2, verbose=0)
         >>> sorted(history.history)[:3]
         ['draws', 'game_length', 'games']
@@ -97,7 +239,7 @@ class AlphaZero:
         noise=0.25,
         exploring_moves=10,
         window=10,
-        updates=32,
+        gradient_steps=32,
         batch_size=256,
         seed=None,
     ):
@@ -111,7 +253,7 @@ class AlphaZero:
             "noise": check_number("noise", noise, 0, 1),
             "exploring_moves": check_count("exploring_moves", exploring_moves, least=0),
             "window": check_count("window", window),
-            "updates": check_count("updates", updates),
+            "gradient_steps": check_count("gradient_steps", gradient_steps),
             "batch_size": check_count("batch_size", batch_size),
             "seed": seed,
         }
@@ -179,7 +321,7 @@ class AlphaZero:
         names = ("games", "simulations", "exploration", "noise", "exploring_moves")
         played = self_play(
             self.game,
-            self._judge,
+            self._evaluate,
             random=self._random(PLAY, self.iterations),
             **{name: self.config[name] for name in names},
         )
@@ -188,7 +330,7 @@ class AlphaZero:
         self.memory.add(played)
         random = self._random(BATCHES, self.iterations)
         batches = self.memory.draw(
-            self.config["updates"], self.config["batch_size"], random
+            self.config["gradient_steps"], self.config["batch_size"], random
         )
         # "loss" becomes a running mean, so that its last value is that of all updates
         logs = {
@@ -217,7 +359,7 @@ class AlphaZero:
             simulations: Positive integer. By default those of the constructor.
 
         Returns:
-            :class:`~dlcompanion.reinforcement.SearchResult`.
+            ``SearchResult``.
 
         Raises:
             ValueError: If a position is none with a move to make.
@@ -226,13 +368,13 @@ class AlphaZero:
         return tree_search(
             self.game,
             self.game.check(positions),
-            self._judge,
+            self._evaluate,
             self.config["simulations"] if simulations is None else simulations,
             self.config["exploration"],
         )
 
-    def judge(self, positions):
-        """What the network says without any search.
+    def priors_and_values(self, positions):
+        """Priors and values of the network, without a search.
 
         Args:
             positions: As in :meth:`search`.
@@ -246,7 +388,7 @@ class AlphaZero:
         """
         self._outputs.refresh()
         positions = self.game.check(positions)
-        logits, values = self._judge(positions)
+        logits, values = self._evaluate(positions)
         return legal_softmax(logits, self.game.legal(positions)), values
 
     def predict(self, positions, deterministic=True, simulations=None):
@@ -285,13 +427,13 @@ class AlphaZero:
     def _weights(self, positions, simulations):
         """Visits of a search, or probabilities of the network alone."""
         if simulations == 0:
-            return self.judge(positions)[0]
+            return self.priors_and_values(positions)[0]
         return self.search(positions, simulations).visits
 
     def evaluate(
         self, opponent=None, games=200, simulations=None, opening=0, seed=None
     ):
-        """Play against somebody, half of the games in each seat, without learning.
+        """Play against an opponent, half of the games in each seat, without learning.
 
         Args:
             opponent: Function of positions and a ``numpy.random.Generator`` to actions,
@@ -318,7 +460,7 @@ class AlphaZero:
             opening,
         )
 
-    def _judge(self, positions):
+    def _evaluate(self, positions):
         logits, values = self._outputs(self.game.observe(positions))
         return logits, values[:, 0]
 

@@ -5,36 +5,288 @@ import numpy as np
 from keras import ops
 
 from dlcompanion.checks import check_count, check_number
-from dlcompanion.reinforcement.agent import WEIGHTS
-from dlcompanion.reinforcement.deep_q import DeepQ
-from dlcompanion.reinforcement.environments import Environments
-from dlcompanion.reinforcement.network_checks import check_network
-from dlcompanion.reinforcement.numpy_policy import dense_network
-from dlcompanion.reinforcement.replay_buffer import ReplayBuffer, n_step_transitions
-from dlcompanion.reinforcement.segment_agent import SegmentAgent
+from dlcompanion.reinforcement.agents.agent import WEIGHTS
+from dlcompanion.reinforcement.agents.replay_buffer import (
+    ReplayBuffer,
+    n_step_transitions,
+)
+from dlcompanion.reinforcement.agents.rollout_agent import RolloutAgent
+from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
+from dlcompanion.reinforcement.networks.actor import dense_network
+from dlcompanion.reinforcement.networks.network_checks import check_network
+from dlcompanion.reinforcement.networks.target_networks import (
+    TargetedModel,
+    freeze,
+    frozen_copy,
+)
 
 
-class DQN(SegmentAgent):
-    r"""Deep Q-learning: learns what each action is worth, from what it remembers.
+def q_learning_targets(rewards, discounts, next_values, choice=None):
+    r"""Targets of the values of the actions taken.
+
+    .. math:: y = R + \gamma\, Q^-(s', a'), \qquad
+        a' = \operatorname{argmax}_a Q^-(s', a) \text{ or }
+        \operatorname{argmax}_a Q(s', a)
+
+    In the first the maximum of noisy estimates is biased upwards (maximization bias);
+    in the second (*double* Q-learning) one network chooses the action and the other
+    gives its value.
+
+    Args:
+        rewards: Tensor :math:`R` ``(batch,)``.
+        discounts: Tensor :math:`\gamma` ``(batch,)``, 0 where the episode terminated.
+        next_values: Tensor :math:`Q^-(s', \cdot)` ``(batch, actions)``, of the target
+            network.
+        choice: Tensor :math:`Q(s', \cdot)` of the same shape that chooses the action,
+            or None if the target network chooses itself.
+
+    Returns:
+        Tensor ``(batch,)`` through which no gradient flows.
+
+    Example:
+        >>> rewards, discounts, next_values = [1.0], [1.0], [[1.0, 5.0]]
+        >>> print(float(q_learning_targets(rewards, discounts, next_values)[0]))
+        6.0
+        >>> choice = [[2.0, 0.0]]
+        >>> print(float(q_learning_targets(rewards, discounts, next_values, choice)[0]))
+        2.0
+    """
+    next_values = ops.convert_to_tensor(next_values)
+    choice = next_values if choice is None else ops.convert_to_tensor(choice)
+    best = ops.one_hot(ops.argmax(choice, axis=-1), choice.shape[-1])
+    value = ops.sum(next_values * ops.cast(best, next_values.dtype), axis=-1)
+    return ops.stop_gradient(
+        ops.cast(rewards, value.dtype) + ops.cast(discounts, value.dtype) * value
+    )
+
+
+def values_taken(values, actions):
+    """The values of the actions taken.
+
+    Args:
+        values: Tensor ``(batch, actions)``.
+        actions: Integer tensor ``(batch,)``.
+
+    Returns:
+        Tensor ``(batch,)``.
+
+    Example:
+        >>> print(float(values_taken([[1.0, 5.0]], [1])[0]))
+        5.0
+    """
+    values = ops.convert_to_tensor(values)
+    taken = ops.one_hot(ops.cast(actions, "int32"), values.shape[-1])
+    return ops.sum(values * ops.cast(taken, values.dtype), axis=-1)
+
+
+def q_learning_loss(values, actions, targets, weights=None, delta=1.0):
+    r"""Huber's loss of the values of the actions taken.
+
+    .. math:: \frac1n \sum_i w_i\, h\bigl(y_i - Q(s_i, a_i)\bigr), \qquad
+        h(e) = \begin{cases} e^2 / 2 & |e| \le \delta \\
+        \delta\, |e| - \delta^2 / 2 & \text{else} \end{cases}
+
+    The square aims at the mean of the targets, the straight part at their median: where
+    the errors are many times :math:`\delta`, a fall that is rare counts for nothing.
+
+    Args:
+        values: Tensor :math:`Q(s, \cdot)` ``(batch, actions)``.
+        actions: Integer tensor ``(batch,)``.
+        targets: Tensor :math:`y` ``(batch,)``, of :func:`q_learning_targets`.
+        weights: Tensor :math:`w` ``(batch,)``, or None for ones.
+        delta: Positive number :math:`\delta`.
+
+    Returns:
+        Scalar tensor.
+
+    Example:
+        >>> print(float(q_learning_loss([[1.0, 5.0]], [1], [4.5])))
+        0.125
+    """
+    taken = values_taken(values, actions)
+    targets = ops.cast(targets, taken.dtype)
+    each = keras.losses.huber(targets[:, None], taken[:, None], delta)
+    return ops.mean(each if weights is None else ops.cast(weights, each.dtype) * each)
+
+
+@keras.saving.register_keras_serializable(package="dlcompanion")
+class DeepQ(TargetedModel):
+    r"""A network of action values and its target network.
+
+    One step of training, on observations with
+    ``y = (actions, rewards, next_observations, discounts)`` and optional weights,
+    descends the gradient of
+
+    .. math:: \frac1n \sum_i w_i\, h\bigl(R_i + \gamma_i \max_a Q^-(s'_i, a)
+        - Q(s_i, a_i)\bigr) ,
+
+    with Huber's :math:`h` (:func:`q_learning_loss`). :math:`Q^-` is the target network:
+    :math:`Q` as it was before one of the last ``target_update_interval`` steps. Both
+    are called with ``training=False``, as :math:`Q` is when the agent acts.
+
+    Args:
+        network: :class:`keras.Model` from observations to values ``(batch, actions)``.
+        target_network: Another one like it, or None for a copy of ``network``.
+        double: Boolean, whether ``network`` chooses the action that ``target_network``
+            values.
+        target_update_interval: Positive integer, the steps between two copies of the
+            network to the target network. 1 disables the target network.
+        delta: Positive number, the error up to which :math:`h` is the square.
+        **kwargs: Passed on to :class:`keras.Model`.
+
+    Call arguments:
+        inputs: Observations ``(batch, ...)``.
+
+    Returns:
+        Values ``(batch, actions)``.
+
+    Raises:
+        ValueError: If ``target_update_interval`` is not a positive integer or ``delta``
+            not a positive number.
+
+    Example:
+        >>> network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        >>> tuple(DeepQ(network)(ops.ones((5, 3))).shape)
+        (5, 2)
+
+    References:
+        Mnih et al., *Human-level control through deep reinforcement learning*, 2015.
+        https://doi.org/10.1038/nature14236
+    """
+
+    def __init__(
+        self,
+        network,
+        target_network=None,
+        double=False,
+        target_update_interval=128,
+        delta=1.0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.delta = check_number("delta", delta)
+        if not self.delta:
+            raise ValueError(f"delta must be positive. Received: delta={delta}")
+        self.target_update_interval = check_count(
+            "target_update_interval", target_update_interval
+        )
+        self.double = bool(double)
+        self.network = self.policy = network
+        self.target_network = target_network or frozen_copy(network)
+        freeze(self.target_network)
+
+    @property
+    def target_networks(self):
+        return [self.target_network]
+
+    def build(self, input_shape):
+        freeze(self.target_network)  # what it has built since, too
+        self.updates = self.add_weight(
+            name="updates", shape=(), dtype="int", initializer="zeros", trainable=False
+        )
+
+    def call(self, inputs):
+        return self.outputs_of(self.network, inputs)
+
+    def outputs_of(self, network, observations):
+        """Outputs of a network, in float32 in any mixed precision.
+
+        Args:
+            network: The network or its older copy.
+            observations: Tensor ``(batch, ...)``.
+
+        Returns:
+            Tensor ``(batch, actions)``.
+        """
+        return ops.cast(network(observations, training=False), "float32")
+
+    def targets(self, rewards, next_observations, discounts):
+        """Targets of the values of the actions taken.
+
+        Args:
+            rewards: Tensor ``(batch,)``.
+            next_observations: Observations ``(batch, ...)``.
+            discounts: Tensor ``(batch,)``.
+
+        Returns:
+            Tensor ``(batch,)``.
+        """
+        values = self.outputs_of(self.target_network, next_observations)
+        choice = (
+            self.outputs_of(self.network, next_observations) if self.double else None
+        )
+        return q_learning_targets(rewards, discounts, values, choice)
+
+    def loss_and_errors(self, observations, actions, targets, weights):
+        """The loss of a batch.
+
+        Args:
+            observations: Tensor ``(batch, ...)``.
+            actions: Integer tensor ``(batch,)``.
+            targets: What :meth:`targets` gave.
+            weights: Tensor ``(batch,)``, or None for ones.
+
+        Returns:
+            ``(loss, (taken, errors))``: a scalar, the values of the actions taken and
+            their errors, ``(batch,)`` both.
+        """
+        values = self.outputs_of(self.network, observations)
+        loss = q_learning_loss(values, actions, targets, weights, self.delta)
+        taken = values_taken(values, actions)
+        return loss, (taken, targets - taken)
+
+    def update(self, data):
+        observations, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        actions, rewards, next_observations, discounts = y
+        self._renew_target()
+        targets = self.targets(rewards, next_observations, discounts)
+
+        def loss():
+            return self.loss_and_errors(observations, actions, targets, weights)
+
+        value, (taken, errors) = self.descend(
+            loss, self.network.trainable_variables, has_aux=True
+        )
+        return {"loss": value, "value_mean": ops.mean(taken), "errors": errors}
+
+    def _renew_target(self):
+        now = ops.equal(ops.mod(self.updates.value, self.target_update_interval), 0)
+        pairs = zip(self.target_network.weights, self.network.weights, strict=True)
+        for old, new in pairs:
+            old.assign(ops.where(now, new.value, old.value))
+        self.updates.assign_add(1)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "network": keras.saving.serialize_keras_object(self.network),
+            "target_network": keras.saving.serialize_keras_object(self.target_network),
+            "double": self.double,
+            "target_update_interval": self.target_update_interval,
+            "delta": self.delta,
+        }
+
+
+class DQN(RolloutAgent):
+    r"""Deep Q-learning: action values by a network, with replay and a target network.
 
     Q-learning moves the value of an action towards the reward and the value of the best
     action that follows. With a network in place of the table two things break it: steps
     that follow one another are alike, and each step moves its own target. So the agent
-    learns from a *replay memory*, steps of all the past drawn at random, and towards a
-    *target network*, an older copy of itself:
+    learns from a *replay memory*, random minibatches of stored steps, and towards a
+    *target network*, an older copy of the network:
 
     .. math:: Q(s, a) \leftarrow r + \gamma \max_{a'} Q^-(s', a')
 
-    It plays ``rollout_length`` steps in each environment, remembers them, makes
-    ``gradient_steps`` steps of descent, and plays on. With probability
-    :math:`\varepsilon` it plays any action, else the best it knows; :math:`\varepsilon`
-    falls from 1 to ``final_exploration`` over the first ``exploration_steps`` steps.
+    It makes ``rollout_length`` steps in each environment, stores them, makes
+    ``gradient_steps`` updates, and goes on. With probability :math:`\varepsilon` the
+    action is random, else the one of the largest value; :math:`\varepsilon` falls from
+    1 to ``final_exploration`` over the first ``exploration_steps`` steps.
 
-    All environments are reset, and play ``horizon`` steps each, episode after episode:
-    that is one *epoch* of ``fit``, which logs ``epsilon``, and, NaN until it learns,
-    ``loss`` and ``value_mean``, the mean value of the actions learned from. After a
-    step that *terminates* nothing follows; an episode that is *cut* is worth what the
-    network says.
+    An *epoch* of ``fit`` resets all environments and makes ``horizon`` steps in each,
+    episode after episode. It logs ``epsilon``, and, NaN before the first update,
+    ``loss`` and ``value_mean``, the mean value of the actions learned from. The target
+    is bootstrapped when an episode is truncated, and not when it terminates.
 
     ``predict(deterministic=False)`` explores as the agent does at this point of its
     learning. A network that is a chain of dense layers acts in NumPy, any other through
@@ -52,30 +304,32 @@ class DQN(SegmentAgent):
         double: Boolean, whether the network chooses the action whose value the target
             network gives.
         discount: Number :math:`\gamma` in [0, 1].
-        batch_size: Positive integer, the remembered steps of one step of descent.
-        buffer_size: Integer of at least ``batch_size``, the steps remembered. With the
-            size of a rollout there is in effect no memory.
-        learning_starts: Integer of at least ``batch_size``, the steps played before the
-            first step of descent.
-        rollout_length: Positive integer, the steps in each environment between two
+        batch_size: Positive integer, the stored steps in a minibatch.
+        buffer_size: Integer of at least ``batch_size``, the steps that the replay
+            memory holds. With the size of a rollout there is in effect no memory.
+        learning_starts: Integer of at least ``batch_size``, the steps before the
+            first update.
+        rollout_length: Positive integer, the steps of each environment between two
             phases of learning.
-        gradient_steps: Positive integer, the steps of descent of a phase.
-        target_every: Positive integer, the steps of descent after which the target
-            network is renewed. With 1 there is in effect none.
+        gradient_steps: Positive integer, the updates after each rollout.
+        target_update_interval: Positive integer, the gradient steps between two copies
+            of the network to the target network. 1 disables the target network.
         delta: Positive number, the error up to which the loss is the square
-            (:func:`~dlcompanion.reinforcement.q_learning_loss`). Take it in the size of
-            the returns: much smaller, the network learns their median.
+            (``q_learning_loss``), of the order of the returns: with a much smaller
+            one the network learns their median.
         jit_compile: Boolean or ``"auto"``, as in :meth:`keras.Model.compile`. On
             TensorFlow ``True`` costs a second or two at first and then makes the steps
             of a small network some three times as fast.
-        exploration_steps: Positive integer, the steps over which exploration falls.
-        final_exploration: Number in [0, 1].
-        num_envs: Positive integer. Of an environment or vector environment it is the
-            number that that one has.
-        horizon: Positive integer, the steps of an epoch and the most of an episode, or
-            None for the environment's own time limit (1000 if it has none).
-        seed: Integer of at least 0, or None for one that is drawn. Decides weights,
-            resets, actions and what is remembered when.
+        exploration_steps: Positive integer, the environment steps over which
+            :math:`\varepsilon` falls.
+        final_exploration: Number in [0, 1], :math:`\varepsilon` after them.
+        num_envs: Positive integer, the environments played in parallel. Ignored if
+            ``environment`` is already an environment or vector environment.
+        horizon: Positive integer, the steps of each environment in an epoch, after
+            which an episode is truncated, or None for the environment's own time limit
+            (1000 if it has none).
+        seed: Integer of at least 0, or None for one that is drawn. Seeds weights,
+            resets, actions and minibatches.
 
     Raises:
         ValueError: If an argument is none of the above, the environment is unknown or
@@ -109,7 +363,7 @@ class DQN(SegmentAgent):
         learning_starts=1_000,
         rollout_length=32,
         gradient_steps=128,
-        target_every=128,
+        target_update_interval=128,
         delta=1.0,
         jit_compile="auto",
         exploration_steps=8_000,
@@ -145,7 +399,7 @@ class DQN(SegmentAgent):
             "batch_size": batch_size,
             **sizes,
             "gradient_steps": gradient_steps,
-            "target_every": target_every,
+            "target_update_interval": target_update_interval,
             "delta": delta,
             "jit_compile": jit_compile,
             "exploration_steps": exploration_steps,
@@ -158,7 +412,7 @@ class DQN(SegmentAgent):
         if network is None:
             network = self.make_network(shape, actions, self.number(WEIGHTS, 0))
         self.check_network(network, shape, actions)
-        learner = self.make_learner(network, double, target_every, delta)
+        learner = self.make_learner(network, double, target_update_interval, delta)
         learner.build((None, *shape))
         optimizer = optimizer or keras.optimizers.Adam(0.0023, global_clipnorm=10.0)
         learner.compile(optimizer, jit_compile=jit_compile)
@@ -179,13 +433,15 @@ class DQN(SegmentAgent):
         """Refuse a network that does not fit the spaces."""
         check_network("network", network, {"observations": shape}, (actions,))
 
-    def make_learner(self, network, double, target_every, delta):
+    def make_learner(self, network, double, target_update_interval, delta):
         """What learns."""
-        return DeepQ(network, None, double, target_every, delta, name="learner")
+        return DeepQ(
+            network, None, double, target_update_interval, delta, name="learner"
+        )
 
     @property
     def epsilon(self):
-        """The share of actions that are played at random, at this point."""
+        """The current probability of a random action."""
         done = max(self.steps, self.played) / self.exploration_steps
         return 1.0 - min(done, 1.0) * (1.0 - self.final_exploration)
 
@@ -194,11 +450,11 @@ class DQN(SegmentAgent):
         anything = random.integers(self.environments.actions, size=actions.shape)
         return np.where(random.random(actions.shape) < self.epsilon, anything, actions)
 
-    def digest(self, segment, random):
-        """Remember a segment, and learn from what is remembered."""
+    def learn_from_rollout(self, rollout, random):
+        """Store a rollout, and learn from minibatches of the replay memory."""
         logs = {"epsilon": self.epsilon}
         dtype = self.environments.observation_dtype
-        steps = n_step_transitions(segment, self.n_step, self.discount, dtype)
+        steps = n_step_transitions(rollout, self.n_step, self.discount, dtype)
         self.replay.add(**steps)
         if self.replay.added < self.learning_starts:
             return logs
@@ -211,7 +467,7 @@ class DQN(SegmentAgent):
         }
 
     def learn_from(self, rows, weights=None):
-        """Make a step of descent for each batch of remembered steps.
+        """Make one gradient step for each minibatch.
 
         Args:
             rows: Integer array ``(steps, batch)``, where they are in the memory.
@@ -223,7 +479,7 @@ class DQN(SegmentAgent):
         batch = self.replay.take(rows)
         before, after = (
             batch[name].astype("float32", copy=False)
-            for name in ("observation", "following")
+            for name in ("observation", "next_observation")
         )
         data = before, (batch["action"], batch["reward"], after, batch["discount"])
         if weights is not None:

@@ -103,7 +103,7 @@ class RunningStatistics:
 
 
 class Normalizer:
-    r"""Shows an agent observations and rewards in units of their own.
+    r"""Standardizes the observations and scales the rewards of an agent.
 
     Observations :math:`s` become
 
@@ -121,31 +121,31 @@ class Normalizer:
     pay or charge for every step that an episode lasts, and be another task. What does
     not vary is divided by 1.
 
-    Give it to an agent, ``PPO(..., normalizer=Normalizer())``; networks, losses and
+    Pass it to an agent, ``PPO(..., normalizer=Normalizer())``; networks, losses and
     the explained variance are then in its units. The agent's logs, ``predict`` and
-    ``evaluate`` know nothing of it: they take observations as they are and report true
-    returns. When are the statistics brought up to date?
+    ``evaluate`` take observations as they are and report true returns. The statistics
+    are updated as follows:
 
-    - Those of *observations* after a segment was learned from, so that the policy
-      that is improved is the one that played. Before the very first update one segment
-      is played that is not learned from.
-    - Those of *rewards* before it is learned from: no policy depends on them.
-    - Never in ``predict`` and ``evaluate``. What an environment shows while it only
-      resets itself does not count, nor does what follows the last step of an episode.
+    - Those of *observations* after the update from a rollout, so that the policy that
+      is improved is the one that collected it. Before the very first update one rollout
+      is collected for the statistics alone.
+    - Those of *rewards* before the update: no policy depends on them.
+    - Never in ``predict`` and ``evaluate``. Observations of a mere reset are not
+      counted, nor those after the last step of an episode.
 
     They are saved and loaded with the agent.
 
     Args:
-        observations: Boolean, whether observations are normalised.
+        observations: Boolean, whether observations are normalized.
         rewards: Boolean, whether rewards are.
         clip: Number :math:`c` above 0, in standard deviations.
 
     Attributes:
-        seen: :class:`RunningStatistics` of the observations.
-        returns: :class:`RunningStatistics` of the discounted sums :math:`R_t`.
+        seen: ``RunningStatistics`` of the observations.
+        returns: ``RunningStatistics`` of the discounted sums :math:`R_t`.
 
     Raises:
-        ValueError: If an argument is none of the above, nothing is to be normalised, or
+        ValueError: If an argument is none of the above, nothing is to be normalized, or
             the normalizer already belongs to another agent.
 
     Example:
@@ -153,7 +153,7 @@ class Normalizer:
         >>> short = {"rollout_length": 64, "horizon": 64, "seed": 0}
         >>> agent = PPO("Pendulum-v1", normalizer=Normalizer(), **short)
         >>> history = agent.fit(steps=1, verbose=0)
-        >>> agent.normalizer.seen.count  # a first look, and a segment, of 8 pendulums
+        >>> agent.normalizer.seen.count  # a first look, and a rollout, of 8 pendulums
         1024
         >>> float(agent.normalizer.scaled_observations(agent.normalizer.seen.mean)[0])
         0.0
@@ -175,7 +175,7 @@ class Normalizer:
                 )
         if not (observations or rewards):
             raise ValueError(
-                "A normalizer must normalise something; for nothing, give the agent "
+                "A normalizer must normalize something; for nothing, give the agent "
                 "normalizer=None. Received: observations=False, rewards=False"
             )
         self.observations, self.rewards = observations, rewards
@@ -221,34 +221,34 @@ class Normalizer:
 
     @property
     def ready(self):
-        """Whether there is something to normalise observations with, if need be."""
+        """Whether there is something to normalize observations with, if need be."""
         return not self.observations or self.seen.count > 0
 
-    def see_rewards(self, segment):
+    def see_rewards(self, rollout):
         """Bring the statistics of the discounted sums up to date.
 
         Args:
-            segment: :class:`~dlcompanion.reinforcement.Segment`, that follows the last.
+            rollout: ``Rollout``, that follows the last.
         """
         if not self.rewards:
             return
         sums = []
-        for rewards, ends, played in zip(
-            segment.rewards, segment.ends, segment.played, strict=True
+        for rewards, dones, mask in zip(
+            rollout.rewards, rollout.dones, rollout.mask, strict=True
         ):
-            self._sums = np.where(played, self.discount * self._sums + rewards, 0.0)
-            sums.append(self._sums[played])
-            self._sums = np.where(ends, 0.0, self._sums)
+            self._sums = np.where(mask, self.discount * self._sums + rewards, 0.0)
+            sums.append(self._sums[mask])
+            self._sums = np.where(dones, 0.0, self._sums)
         self.returns.update(np.concatenate(sums))
 
-    def see_observations(self, segment):
+    def see_observations(self, rollout):
         """Bring the statistics of the observations up to date.
 
         Args:
-            segment: :class:`~dlcompanion.reinforcement.Segment`.
+            rollout: ``Rollout``.
         """
         if self.observations:
-            self.seen.update(segment.observations[segment.played])
+            self.seen.update(rollout.observations[rollout.mask])
 
     def scaled_observations(self, observations):
         """Observations as the networks see them.
@@ -277,19 +277,19 @@ class Normalizer:
             return rewards
         return np.clip(rewards / self.returns.scale, -self.clip, self.clip)
 
-    def scaled(self, segment):
-        """A segment as the learner sees it.
+    def scaled(self, rollout):
+        """A rollout as the learner sees it.
 
         Args:
-            segment: :class:`~dlcompanion.reinforcement.Segment`.
+            rollout: ``Rollout``.
 
         Returns:
-            :class:`~dlcompanion.reinforcement.Segment`.
+            ``Rollout``.
         """
-        return segment._replace(
-            observations=self.scaled_observations(segment.observations),
-            following=self.scaled_observations(segment.following),
-            rewards=self.scaled_rewards(segment.rewards),
+        return rollout._replace(
+            observations=self.scaled_observations(rollout.observations),
+            next_observations=self.scaled_observations(rollout.next_observations),
+            rewards=self.scaled_rewards(rollout.rewards),
         )
 
     def arrays(self):

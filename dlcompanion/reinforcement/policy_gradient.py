@@ -1,15 +1,18 @@
-"""REINFORCE: make what turned out better than expected more probable."""
+"""REINFORCE: actions with a return above the baseline become more probable."""
 
 import keras
 import numpy as np
 from keras import ops
 
 from dlcompanion.checks import check_count, check_number
-from dlcompanion.reinforcement.agent import WEIGHTS, Agent
-from dlcompanion.reinforcement.environments import Environments
-from dlcompanion.reinforcement.network_checks import check_network, check_separate
-from dlcompanion.reinforcement.numpy_policy import dense_network, in_numpy
-from dlcompanion.reinforcement.returns import reward_to_go
+from dlcompanion.reinforcement.agents.agent import WEIGHTS, Agent
+from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
+from dlcompanion.reinforcement.generalized_advantage import reward_to_go
+from dlcompanion.reinforcement.networks.actor import dense_network, in_numpy
+from dlcompanion.reinforcement.networks.network_checks import (
+    check_network,
+    check_separate,
+)
 from dlcompanion.training import CompositeOptimizer, StepModel
 
 
@@ -71,7 +74,7 @@ def _mean(x, weights):
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class PolicyWithBaseline(StepModel):
-    r"""A policy and a value function, learning side by side from a rollout.
+    r"""Trains a policy and its baseline on a rollout.
 
     One step of training, on observations with ``y = (actions, returns)`` and optional
     weights, takes one step of the policy down the gradient of
@@ -168,8 +171,8 @@ class REINFORCE(Agent):
     r"""The policy gradient by Monte Carlo, with a learned baseline.
 
     The gradient of the expected return is an expectation that one can sample: play an
-    episode, and weigh the gradient of each action's log-probability by how much
-    more came after it than expected,
+    episode, and weigh the gradient of each action's log-probability by the return
+    after it, less a baseline,
 
     .. math:: \nabla_\theta J = \mathbb E_\pi \Bigl[ \sum_t
         \bigl(G_t - v(s_t)\bigr) \nabla_\theta \log \pi_\theta(a_t \mid s_t) \Bigr],
@@ -181,10 +184,10 @@ class REINFORCE(Agent):
     One rollout is one whole episode in each of ``num_envs`` environments, one update is
     one step of the policy on all of its steps. The mean runs over steps instead of
     episodes, and the factor :math:`\gamma^t` in front of each term is left out, as in
-    most implementations. An episode that *terminates* is worth nothing afterwards; one
-    that is *cut*, by the environment's time limit or by ``horizon``, is worth
-    :math:`v` of the state that follows. Rollouts are padded to ``num_envs * horizon``
-    steps, so that one compiled update serves all.
+    most implementations. Returns are bootstrapped with :math:`v` of the next state when
+    an episode is truncated, by the environment's time limit or by ``horizon``, and not
+    when it terminates. Rollouts are padded to ``num_envs * horizon`` steps, so that one
+    compiled update serves all.
 
     A policy that is a chain of dense layers acts in NumPy, any other through a
     compiled call. Networks are called with ``training=False``: dropout does nothing.
@@ -204,11 +207,11 @@ class REINFORCE(Agent):
         baseline_steps: Positive integer, the steps of the baseline after each one of
             the policy.
         discount: Number :math:`\gamma` in [0, 1].
-        num_envs: Positive integer, the episodes of a rollout. Of an environment or
-            vector environment it is the number that that one has.
-        horizon: Positive integer, the steps after which an episode is cut, or None for
-            the environment's own time limit (1000 if it has none).
-        seed: Integer of at least 0, or None for one that is drawn. Decides weights,
+        num_envs: Positive integer, the episodes of a rollout. Ignored if
+            ``environment`` is already an environment or vector environment.
+        horizon: Positive integer, the steps after which an episode is truncated, or
+            None for the environment's own time limit (1000 if it has none).
+        seed: Integer of at least 0, or None for one that is drawn. Seeds weights,
             resets and actions.
 
     Raises:
@@ -283,9 +286,9 @@ class REINFORCE(Agent):
         following = self._values(episodes.last_observations)[:, 0]
         after = np.where(episodes.terminated, 0.0, following)
         playing = episodes.playing  # (time, environments)
-        ends = playing & ~np.vstack([playing[1:], np.zeros_like(playing[:1])])
+        dones = playing & ~np.vstack([playing[1:], np.zeros_like(playing[:1])])
         returns = reward_to_go(
-            episodes.rewards, ends, np.broadcast_to(after, ends.shape), self.discount
+            episodes.rewards, dones, np.broadcast_to(after, dones.shape), self.discount
         )
 
         def padded(x):

@@ -2,16 +2,204 @@
 
 import keras
 import numpy as np
+from keras import ops
 
 from dlcompanion import backend
 from dlcompanion.checks import check_count, check_number
-from dlcompanion.reinforcement.categorical_q import CategoricalQ
-from dlcompanion.reinforcement.dqn import DQN
-from dlcompanion.reinforcement.dueling_head import DuelingHead
-from dlcompanion.reinforcement.network_checks import check_network
-from dlcompanion.reinforcement.noisy_dense import NoisyDense
-from dlcompanion.reinforcement.numpy_policy import scaled_dense
-from dlcompanion.reinforcement.prioritized_replay import PrioritizedReplay
+from dlcompanion.reinforcement.agents.prioritized_replay import PrioritizedReplay
+from dlcompanion.reinforcement.dqn import DQN, DeepQ, values_taken
+from dlcompanion.reinforcement.networks.actor import scaled_dense
+from dlcompanion.reinforcement.networks.dueling_head import DuelingHead
+from dlcompanion.reinforcement.networks.network_checks import check_network
+from dlcompanion.reinforcement.networks.noisy_dense import NoisyDense
+
+
+def categorical_projection(values, probabilities, support):
+    r"""A distribution moved onto a grid, with its mass and, inside, its mean kept.
+
+    The mass at a value between two points of the grid is shared between them, the more
+    to the nearer; what lies outside goes to the end:
+
+    .. math:: q_j = \sum_i p_i \left[ 1 - \frac{|\hat z_i - g_j|}{\Delta_{ij}}
+        \right]_0^1, \qquad \hat z_i = \min(\max(z_i, g_1), g_m) ,
+
+    where :math:`\Delta_{ij}` is the distance from :math:`g_j` to the next point of the
+    grid on the side of :math:`z_i`.
+
+    Args:
+        values: Tensor :math:`z` ``(batch, n)``.
+        probabilities: Tensor :math:`p` ``(batch, n)``.
+        support: Increasing array :math:`g` ``(m,)`` of at least two values.
+
+    Returns:
+        Tensor :math:`q` ``(batch, m)``.
+
+    Raises:
+        ValueError: If ``support`` is not increasing.
+
+    Example:
+        >>> q = categorical_projection([[0.25, 7.0]], [[0.5, 0.5]], [0.0, 1.0, 2.0])
+        >>> ops.convert_to_numpy(q).tolist()
+        [[0.375, 0.125, 0.5]]
+
+    References:
+        Bellemare, Dabney and Munos, *A Distributional Perspective on Reinforcement
+        Learning*, 2017, eq. 7. https://arxiv.org/abs/1707.06887
+    """
+    support = check_support(support)
+    probabilities = ops.convert_to_tensor(probabilities)
+    values = ops.cast(values, probabilities.dtype)
+    gaps = np.diff(support)
+    above = ops.cast(np.append(gaps, 1.0), values.dtype)  # the ends have no neighbor
+    below = ops.cast(np.append(1.0, gaps), values.dtype)
+    values = ops.clip(values, support[0].item(), support[-1].item())
+    distance = values[:, None, :] - ops.cast(support, values.dtype)[:, None]
+    share = ops.where(
+        distance >= 0, distance / above[:, None], -distance / below[:, None]
+    )
+    share = ops.clip(1.0 - share, 0.0, 1.0)  # (batch, m, n)
+    return ops.sum(share * probabilities[:, None, :], axis=-1)
+
+
+def check_support(support):
+    """Refuse anything but an increasing grid.
+
+    Args:
+        support: Sequence of at least two numbers.
+
+    Returns:
+        Float32 array.
+
+    Raises:
+        ValueError: If it is none.
+
+    Example:
+        >>> check_support([0, 1]).tolist()
+        [0.0, 1.0]
+    """
+    grid = np.asarray(support, "float32")
+    if grid.ndim != 1 or len(grid) < 2 or not (np.diff(grid) > 0).all():
+        raise ValueError(
+            "support must be increasing, of at least two numbers. "
+            f"Received: support={support!r}"
+        )
+    return grid
+
+
+@keras.saving.register_keras_serializable(package="dlcompanion")
+class CategoricalQ(DeepQ):
+    r"""Deep Q-learning of whole distributions of returns, and with noisy layers.
+
+    With a ``support`` :math:`g` the network gives logits of a distribution of the
+    return on that grid, for each action. What is learned is the distribution of the
+    best action that follows, discounted, moved by the reward and projected back onto
+    the grid (``categorical_projection``), by the
+    cross-entropy
+
+    .. math:: -\frac1n \sum_i w_i \sum_j \Pi\bigl[R_i + \gamma_i\, g,\;
+        p^-(s'_i, a'_i)\bigr]_j \log p_j(s_i, a_i), \qquad
+        Q(s, a) = \sum_j g_j\, p_j(s, a) .
+
+    Without one it is ``DeepQ``.
+
+    Args:
+        network: :class:`keras.Model` from observations to values ``(batch, actions)``,
+            or with a support to logits ``(batch, actions, atoms)``.
+        target_network: As of ``DeepQ``.
+        support: Increasing list of numbers, or None.
+        noisy: Boolean, whether the networks are called with ``training=True`` while
+            they learn, for :class:`~dlcompanion.reinforcement.NoisyDense` layers.
+        **kwargs: Passed on to ``DeepQ``.
+
+    Call arguments:
+        inputs: Observations ``(batch, ...)``.
+
+    Returns:
+        Values ``(batch, actions)``, without noise.
+
+    Raises:
+        ValueError: If ``support`` is not increasing.
+
+    Example:
+        >>> layers = [keras.layers.Dense(2 * 5), keras.layers.Reshape((2, 5))]
+        >>> network = keras.Sequential([keras.Input((3,)), *layers])
+        >>> learner = CategoricalQ(network, support=[0.0, 1.0, 2.0, 3.0, 4.0])
+        >>> tuple(learner(ops.ones((6, 3))).shape)
+        (6, 2)
+
+    References:
+        Bellemare, Dabney and Munos, *A Distributional Perspective on Reinforcement
+        Learning*, 2017, algorithm 1. https://arxiv.org/abs/1707.06887
+    """
+
+    def __init__(
+        self, network, target_network=None, support=None, noisy=False, **kwargs
+    ):
+        super().__init__(network, target_network, **kwargs)
+        self.support = None if support is None else check_support(support).tolist()
+        self.noisy = bool(noisy)
+
+    def call(self, inputs):
+        outputs = ops.cast(self.network(inputs, training=False), "float32")
+        return self.values_of(outputs)
+
+    def outputs_of(self, network, observations):
+        """Outputs of a network in training: values, or logits ``(..., atoms)``."""
+        return ops.cast(network(observations, training=self.noisy), "float32")
+
+    def values_of(self, outputs):
+        """Expected values of the actions.
+
+        Args:
+            outputs: Tensor ``(batch, actions)`` or ``(batch, actions, atoms)``.
+
+        Returns:
+            Tensor ``(batch, actions)``.
+        """
+        if self.support is None:
+            return outputs
+        grid = ops.cast(self.support, outputs.dtype)
+        return ops.sum(ops.softmax(outputs) * grid, axis=-1)
+
+    def targets(self, rewards, next_observations, discounts):
+        """Targets: distributions, or values, of the actions taken."""
+        if self.support is None:
+            return super().targets(rewards, next_observations, discounts)
+        outputs = self.outputs_of(self.target_network, next_observations)
+        chosen = (
+            self.outputs_of(self.network, next_observations) if self.double else outputs
+        )
+        best = ops.argmax(self.values_of(chosen), axis=-1)
+        p = ops.softmax(_taken(outputs, best))
+        grid = ops.cast(self.support, p.dtype)
+        moved = rewards[:, None] + discounts[:, None] * grid
+        return ops.stop_gradient(categorical_projection(moved, p, self.support))
+
+    def loss_and_errors(self, observations, actions, targets, weights):
+        """The loss of a batch, the values of its actions and its errors.
+
+        The error of a distribution is its divergence (in nats) from the target.
+        """
+        if self.support is None:
+            return super().loss_and_errors(observations, actions, targets, weights)
+        outputs = self.outputs_of(self.network, observations)
+        logs = ops.log_softmax(_taken(outputs, actions))
+        each = -ops.sum(targets * logs, axis=-1)
+        loss = ops.mean(
+            each if weights is None else ops.cast(weights, each.dtype) * each
+        )
+        entropy = -ops.sum(targets * ops.log(ops.maximum(targets, 1e-30)), axis=-1)
+        taken = values_taken(self.values_of(outputs), actions)
+        return loss, (taken, each - entropy)
+
+    def get_config(self):
+        return {**super().get_config(), "support": self.support, "noisy": self.noisy}
+
+
+def _taken(outputs, actions):
+    """``(batch, atoms)`` of the actions, from ``(batch, actions, atoms)``."""
+    taken = ops.one_hot(ops.cast(actions, "int32"), outputs.shape[1])
+    return ops.sum(outputs * ops.cast(taken, outputs.dtype)[..., None], axis=1)
 
 
 class Rainbow(DQN):
@@ -21,13 +209,13 @@ class Rainbow(DQN):
     ``double``      one network chooses the action that the other one values
     ``dueling``     the value of a state is learned apart from what an action adds:
                     :class:`~dlcompanion.reinforcement.DuelingHead`
-    ``prioritized`` what was surprising is remembered more often:
+    ``prioritized`` steps of large error are drawn more often:
                     :class:`~dlcompanion.reinforcement.PrioritizedReplay`
-    ``n_step``      ``n`` rewards are seen before the network has to guess:
-                    :func:`~dlcompanion.reinforcement.n_step_transitions`
+    ``n_step``      targets are ``n``-step returns:
+                    ``n_step_transitions``
     ``atoms``       the distribution of the return is learned, not its mean (C51):
-                    :class:`~dlcompanion.reinforcement.CategoricalQ`
-    ``noisy``       noise in the weights explores, and learns where to stop:
+                    ``CategoricalQ``
+    ``noisy``       learned noise in the weights explores:
                     :class:`~dlcompanion.reinforcement.NoisyDense`
     =============== =================================================================
 
@@ -41,21 +229,21 @@ class Rainbow(DQN):
         environment: As of DQN.
         network: :class:`keras.Model` from observations to values ``(batch, actions)``,
             or if there are ``atoms`` to logits ``(batch, actions, atoms)``; then
-            ``dueling`` is the network's own affair, and ``noisy`` calls it as said
-            above. By default two hidden layers of 64 rectified units, the second one
-            and the head noisy or not.
+            ``dueling`` is ignored, and ``noisy`` calls it as said above. By default two
+            hidden layers of 64 rectified units, the second one and the head noisy or
+            not.
         optimizer: As of DQN.
         double: Boolean.
         dueling: Boolean.
         prioritized: Boolean.
-        n_step: Positive integer; 1 is off. Seen is no further than to the end of a
-            rollout: of ``rollout_length`` steps the last ``n_step`` see fewer rewards.
+        n_step: Positive integer; 1 is off. Returns stop at the end of a rollout: the
+            last ``n_step`` of ``rollout_length`` steps sum fewer rewards.
         atoms: Integer of at least 2, the points of the grid, or None for off.
         noisy: Boolean.
-        value_range: Pair of numbers, the ends of the grid. Returns outside are taken
-            for its ends.
+        value_range: Pair of numbers, the ends of the grid, to which returns are
+            clipped.
         priority_exponent: Number :math:`\alpha` of at least 0.
-        importance_exponent: Number :math:`\beta` in [0, 1], the same all along.
+        importance_exponent: Number :math:`\beta` in [0, 1], constant.
         **kwargs: The other arguments of :class:`~dlcompanion.reinforcement.DQN`.
 
     Raises:
@@ -158,7 +346,7 @@ class Rainbow(DQN):
             "logits of a distribution for each action",
         )
 
-    def make_learner(self, network, double, target_every, delta):
+    def make_learner(self, network, double, target_update_interval, delta):
         """What learns."""
         support = None
         if self.atoms is not None:
@@ -168,7 +356,7 @@ class Rainbow(DQN):
             support=support,
             noisy=self.noisy,
             double=double,
-            target_every=target_every,
+            target_update_interval=target_update_interval,
             delta=delta,
             name="learner",
         )
@@ -177,7 +365,7 @@ class Rainbow(DQN):
 
     @property
     def epsilon(self):
-        """The share of actions played at random, none with noisy layers."""
+        """The probability of a random action, 0 with noisy layers."""
         return 0.0 if self.noisy else super().epsilon
 
     def _outputs(self, observations):
@@ -197,7 +385,7 @@ class Rainbow(DQN):
     # -- learning -------------------------------------------------------------------
 
     def learn_from(self, rows, weights=None):
-        """Make a step of descent for each batch, and note what was surprising."""
+        """Make one gradient step for each minibatch, and update the priorities."""
         if not self.prioritized:
             return super().learn_from(rows, weights)
         weights = self.replay.weights(rows, self.importance_exponent)

@@ -1,19 +1,20 @@
-"""Proximal policy optimisation with a memory, for what an observation does not show."""
+"""Proximal policy optimization with a memory, for what an observation does not show."""
 
 import keras
 import numpy as np
 from keras import ops
 
 from dlcompanion import backend
-from dlcompanion.reinforcement.judgement import judge_values
-from dlcompanion.reinforcement.memory_network import (
+from dlcompanion.reinforcement.agents.rollout import rows_of
+from dlcompanion.reinforcement.generalized_advantage import (
+    advantages_and_returns_from_values,
+)
+from dlcompanion.reinforcement.networks.memory_network import (
     check_recurrent,
     recurrent_network,
     step_in_numpy,
 )
-from dlcompanion.reinforcement.ppo import PPO
-from dlcompanion.reinforcement.proximal_policy import ProximalPolicy
-from dlcompanion.reinforcement.segments import rows_of
+from dlcompanion.reinforcement.ppo import PPO, ProximalPolicy
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
@@ -26,7 +27,7 @@ class RecurrentProximalPolicy(ProximalPolicy):
     .. math:: (z_t, h_{t+1}) = f_\theta(o_t, b_t h_t), \qquad
         b_t = 0 \text{ if an episode begins at } t, \text{ else } 1 .
 
-    The loss is that of :class:`~dlcompanion.reinforcement.ProximalPolicy`, over all
+    The loss is that of ``ProximalPolicy``, over all
     steps of all pieces; its gradient goes back through the states to the first step
     of a piece, and the state with which the piece began is a constant: backpropagation
     through time, truncated.
@@ -53,7 +54,9 @@ class RecurrentProximalPolicy(ProximalPolicy):
         Outputs of the policy ``(batch, time, outputs)`` and values ``(batch, time)``.
 
     Example:
-        >>> from dlcompanion.reinforcement import Categorical
+        >>> from dlcompanion.reinforcement.networks.action_distributions import (
+        ...     Categorical,
+        ... )
         >>> def network(outputs):
         ...     observations, states = keras.Input((3,)), keras.Input((8,))
         ...     h, new = keras.layers.GRUCell(8)(observations, states)
@@ -104,19 +107,19 @@ def _flat(x):
 
 
 class RecurrentPPO(PPO):
-    r"""Proximal policy optimisation whose policy and critic remember.
+    r"""Proximal policy optimization with a recurrent policy and critic.
 
-    An observation that hides part of the world, a velocity or what was shown ten steps
-    ago, does not say what to do. Here both networks have a state that goes on from step
-    to step of an episode and is zero at its beginning, so that what they give may
-    depend on all that was seen since.
+    For partially observable environments, where a velocity or what was shown ten steps
+    ago is not part of the observation. Both networks have a state that goes on from
+    step to step of an episode and is zero at its beginning, so that their outputs may
+    depend on all observations since.
 
     All else is as in :class:`~dlcompanion.reinforcement.PPO`, but for the batches: what
     is shuffled is no longer steps but environments, each with its ``rollout_length``
     steps in order. The gradient goes back to the first of them, and the memory itself
-    across them: a piece begins in the state in which it was played. So
-    ``rollout_length`` is how far back the networks are taught to remember, and what an
-    update costs is in proportion to it.
+    across them: a rollout begins in the state in which it was collected. So
+    ``rollout_length`` is the length of the truncated backpropagation through time, and
+    the cost of an update is proportional to it.
 
     Networks of dense layers with one :class:`keras.layers.GRUCell` among them act in
     NumPy, others through a compiled call. On TensorFlow's CPU updates of a few
@@ -190,7 +193,7 @@ class RecurrentPPO(PPO):
         check_recurrent(name, network, shape, outputs)
 
     def attach(self, learner):
-        """Take ``learner``, its policy to act with, its critic to judge with."""
+        """Take ``learner``, its policy to act with, and its critic for the values."""
         self.learner, self.policy = learner, learner.policy
         self._in_numpy = step_in_numpy(learner.policy)
         self._values = step_in_numpy(learner.critic)
@@ -198,8 +201,8 @@ class RecurrentPPO(PPO):
     # -- acting ---------------------------------------------------------------------
 
     def explore(self, observations, random):
-        """Actions while learning. What the networks gave is kept for :meth:`digest`."""
-        begins = self._stream.begins
+        """Actions while learning; :meth:`learn_from_rollout` uses the outputs."""
+        begins = self._collector.begins
         before = [np.where(begins[:, None], 0, h) for h in self._states]
         if not self._acted:
             self._values.refresh()
@@ -275,29 +278,29 @@ class RecurrentPPO(PPO):
         self._acted.clear()  # of a rollout that was broken off
         return super()._rollout()
 
-    def _take_in(self, segment, random):
-        logs = super()._take_in(segment, random)
-        self._acted.clear()  # of a segment that was only looked at too
+    def _take_in(self, rollout, random):
+        logs = super()._take_in(rollout, random)
+        self._acted.clear()  # of a rollout that was only looked at too
         return logs
 
-    def digest(self, segment, random):
-        """An update phase: ``epochs`` times over the segment."""
+    def learn_from_rollout(self, rollout, random):
+        """``update_epochs`` passes over the rollout."""
         first = self._acted[0]
         columns = zip(*((o, v, b, g) for o, v, b, _, _, g in self._acted), strict=True)
-        behaviour, values, begins, remembered = map(np.stack, columns)
-        after, _ = self._values(rows_of(segment.following), rows_of(remembered))
-        advantages, returns = judge_values(
-            segment, values, after.reshape(values.shape), self.discount, self.trace
+        behavior, values, begins, remembered = map(np.stack, columns)
+        after, _ = self._values(rows_of(rollout.next_observations), rows_of(remembered))
+        advantages, returns = advantages_and_returns_from_values(
+            rollout, values, after.reshape(values.shape), self.discount, self.gae_lambda
         )
-        self._explained.add(advantages, returns, segment.played)
+        self._explained.add(advantages, returns, rollout.mask)
 
         def by_environment(x, dtype="float32"):
             return np.ascontiguousarray(np.swapaxes(x, 0, 1), dtype)
 
-        inputs = [by_environment(x) for x in (segment.observations, begins)]
-        y = [by_environment(x) for x in (behaviour, advantages, returns)]
-        actions = by_environment(segment.actions, segment.actions.dtype)
-        played = by_environment(segment.played)
-        data = ([*inputs, *first[3:5]], (actions, *y), played)
+        inputs = [by_environment(x) for x in (rollout.observations, begins)]
+        y = [by_environment(x) for x in (behavior, advantages, returns)]
+        actions = by_environment(rollout.actions, rollout.actions.dtype)
+        mask = by_environment(rollout.mask)
+        data = ([*inputs, *first[3:5]], (actions, *y), mask)
         size = self.batch_size // self.rollout_length
-        return self.learn_from(data, len(played), size, random)
+        return self.learn_from(data, len(mask), size, random)

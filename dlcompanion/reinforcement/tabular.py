@@ -17,7 +17,7 @@ RESETS, ACTIONS, EVALUATION = range(3)
 
 
 class TabularAgent:
-    r"""One number for every state and action, and a rule that corrects it.
+    r"""Action values in a table, corrected after every step.
 
     After each step from :math:`s` to :math:`s'`, with reward :math:`r`,
 
@@ -26,10 +26,10 @@ class TabularAgent:
         \alpha_n = \alpha\, n^{-\omega},
 
     where :math:`n` counts the visits of :math:`(s, a)` and :math:`\hat v(s')` is 0
-    after a terminal state. A subclass says what :math:`\hat v` is, in ``following``.
-    Episodes that are cut, by the environment or by ``horizon``, end nothing: what
-    follows is counted. With :math:`1/2 < \omega \le 1` the table converges; with
-    :math:`\omega = 0` it keeps up with a world that changes.
+    after a terminal state. A subclass defines :math:`\hat v` by ``next_value``. The
+    target is bootstrapped where the environment or ``horizon`` truncates an episode.
+    With :math:`1/2 < \omega \le 1` the table converges; with :math:`\omega = 0` it
+    follows an environment that changes.
 
     All that is random follows from ``seed`` and the number of the episode, so the
     table, the visits and three counters are the whole state of an agent.
@@ -43,7 +43,7 @@ class TabularAgent:
         step_decay: Number :math:`\omega` in [0, 1].
         exploration: Number in [0, 1], the probability of an action drawn at random
             instead of the best one.
-        horizon: Positive integer, the steps after which an episode is cut.
+        horizon: Positive integer, the steps after which an episode is truncated.
         seed: Integer of at least 0, or None for one that is drawn.
 
     Raises:
@@ -86,8 +86,8 @@ class TabularAgent:
         self.episodes = 0
         self._overshoot = 0  # steps beyond what the last fit was asked for
 
-    def following(self, row, action):
-        """What is expected after a step.
+    def next_value(self, row, action):
+        """Estimated value of the next state.
 
         Args:
             row: List, the action values of the state it led to.
@@ -96,7 +96,7 @@ class TabularAgent:
         Returns:
             Number.
         """
-        raise NotImplementedError("a subclass says what is expected after a step")
+        raise NotImplementedError("a subclass must define next_value(row, action)")
 
     def _random(self, purpose, count):
         sequence = np.random.SeedSequence(self.seed, spawn_key=(purpose, count))
@@ -107,7 +107,7 @@ class TabularAgent:
     def fit(self, steps):
         """Play and learn until ``steps`` more steps were made.
 
-        Episodes are never cut short for it, so a few more are made; the next call
+        Episodes are never shortened for it, so a few more are made; the next call
         makes as many fewer.
 
         Args:
@@ -143,22 +143,22 @@ class TabularAgent:
         total, length, power = 0.0, 0, -self.step_decay
         over = False
         while not over and length < self.horizon:
-            after, reward, ended, cut, _ = self.environment.step(action)
+            after, reward, ended, truncated, _ = self.environment.step(action)
             reward = float(reward)
             if not np.isfinite(reward):
                 raise ValueError(
                     "A reward must be finite. "
                     f"Received: {reward} for action {action} in state {state}"
                 )
-            following = self._explore(table[after], random)
+            next_action = self._explore(table[after], random)
             target = reward
             if not ended:
-                target += self.discount * self.following(table[after], following)
+                target += self.discount * self.next_value(table[after], next_action)
             visits[state][action] += 1
             size = self.step_size * visits[state][action] ** power
             table[state][action] += size * (target - table[state][action])
-            state, action = after, following
-            total, length, over = total + reward, length + 1, ended or cut
+            state, action = after, next_action
+            total, length, over = total + reward, length + 1, ended or truncated
         return total, length
 
     def _explore(self, row, random):
@@ -214,8 +214,9 @@ class TabularAgent:
             state, _ = self.environment.reset(seed=int(random.integers(2**31)))
             total, length, over = 0.0, 0, False
             while not over and length < self.horizon:
-                state, reward, ended, cut, _ = self.environment.step(best[state])
-                total, length, over = total + float(reward), length + 1, ended or cut
+                state, reward, ended, truncated, _ = self.environment.step(best[state])
+                total, length = total + float(reward), length + 1
+                over = ended or truncated
             returns.append(total)
             lengths.append(length)
         return {
@@ -231,7 +232,7 @@ class TabularAgent:
         """Write the agent to one file, or leave the file as it was.
 
         ``fit(n)`` equals, bit for bit, ``fit(k)``, ``save``, a new process, ``load``
-        and ``fit(n - k)``, as long as the environment honours ``reset(seed=...)``.
+        and ``fit(n - k)``, as long as the environment honors ``reset(seed=...)``.
 
         Args:
             path: String or path of the file.
@@ -293,13 +294,13 @@ class TabularAgent:
 
 
 class QLearning(TabularAgent):
-    r"""Learns what the best policy is worth, whichever policy explores.
+    r"""Off-policy learning of the values of the best policy.
 
     .. math:: \hat v(s') = \max_{a'} q(s', a')
 
     Args:
-        *args: As of :class:`~dlcompanion.reinforcement.TabularAgent`.
-        **kwargs: As of :class:`~dlcompanion.reinforcement.TabularAgent`.
+        *args: As of ``TabularAgent``.
+        **kwargs: As of ``TabularAgent``.
 
     Example:
         >>> from dlcompanion.reinforcement import GridWorld
@@ -314,20 +315,20 @@ class QLearning(TabularAgent):
         Watkins and Dayan, *Q-learning*, 1992. https://doi.org/10.1007/BF00992698
     """
 
-    def following(self, row, action):
+    def next_value(self, row, action):
         return max(row)
 
 
 class SARSA(TabularAgent):
-    r"""Learns what its own policy is worth, its exploring included.
+    r"""On-policy learning of the values of the exploring policy.
 
     .. math:: \hat v(s') = q(s', a')
 
     with the action :math:`a'` that it takes next.
 
     Args:
-        *args: As of :class:`~dlcompanion.reinforcement.TabularAgent`.
-        **kwargs: As of :class:`~dlcompanion.reinforcement.TabularAgent`.
+        *args: As of ``TabularAgent``.
+        **kwargs: As of ``TabularAgent``.
 
     Example:
         >>> from dlcompanion.reinforcement import GridWorld
@@ -340,7 +341,7 @@ class SARSA(TabularAgent):
         Rummery and Niranjan, *On-Line Q-Learning Using Connectionist Systems*, 1994.
     """
 
-    def following(self, row, action):
+    def next_value(self, row, action):
         return row[action]
 
 
@@ -350,13 +351,13 @@ class ExpectedSARSA(TabularAgent):
     .. math:: \hat v(s') = \sum_{a'} \pi(a' \mid s')\, q(s', a')
 
     Args:
-        *args: As of :class:`~dlcompanion.reinforcement.TabularAgent`.
-        **kwargs: As of :class:`~dlcompanion.reinforcement.TabularAgent`.
+        *args: As of ``TabularAgent``.
+        **kwargs: As of ``TabularAgent``.
 
     Example:
         >>> from dlcompanion.reinforcement import GridWorld
         >>> agent = ExpectedSARSA(GridWorld(["SG"]), exploration=0.2, seed=0)
-        >>> round(agent.following([0.0, 10.0, 0.0, 0.0], action=0), 6)
+        >>> round(agent.next_value([0.0, 10.0, 0.0, 0.0], action=0), 6)
         8.5
 
     References:
@@ -364,7 +365,7 @@ class ExpectedSARSA(TabularAgent):
         Analysis of Expected Sarsa*, 2009.
     """
 
-    def following(self, row, action):
+    def next_value(self, row, action):
         mean = sum(row) / len(row)
         return (1 - self.exploration) * max(row) + self.exploration * mean
 

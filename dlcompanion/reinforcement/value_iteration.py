@@ -46,7 +46,7 @@ def value_iteration(mdp, discount, tolerance=1e-13, sweeps=100_000):
         sweeps: Positive integer, the number of sweeps at most.
 
     Returns:
-        :class:`Solution`.
+        ``Solution``.
 
     Raises:
         ValueError: If an argument is none of the above, or after ``sweeps`` sweeps the

@@ -6,7 +6,14 @@ import keras
 import numpy as np
 
 from dlcompanion.testing import common, gradients
-from dlcompanion.testing.common import leaves, quiet, restore, snapshot
+from dlcompanion.testing.common import quiet, restore, snapshot
+from dlcompanion.testing.half_precision import half_precision
+from dlcompanion.testing.layer_training import (
+    check_freeze,
+    check_jit,
+    check_reload,
+    equal,
+)
 
 
 def _build(subject):
@@ -107,17 +114,13 @@ def _seed(subject):
     subject.close(
         outputs["twin"], outputs["same"], "the same seed, the same output", remedy
     )
-    noisy = not _equal(outputs["same"], outputs["other"])
-    if noisy and _equal(first, second):
+    noisy = not equal(outputs["same"], outputs["other"])
+    if noisy and equal(first, second):
         subject.fail(
             "another call draws other noise",
             "the same output twice",
             "pass the SeedGenerator itself as seed, not its seed.",
         )
-
-
-def _equal(arrays, others):
-    return all(np.array_equal(a, b) for a, b in zip(arrays, others, strict=True))
 
 
 def _batch(subject):
@@ -185,120 +188,6 @@ def _mask(subject):
             )
 
 
-def _freeze(subject):
-    """trainable=False leaves nothing to train, and True brings it back."""
-    layer = subject.built()
-    weights = list(layer.trainable_variables)
-    layer.trainable = False
-    frozen = len(layer.trainable_variables)
-    state, values = snapshot(layer.variables), snapshot(weights)
-    subject.outputs(layer, subject.inputs, training=subject.modes[-1])
-    moved = not _equal(values, snapshot(weights))
-    restore(layer.variables, state)
-    layer.trainable = True
-    if frozen or len(layer.trainable_variables) != len(weights):
-        subject.fail(
-            f"0 trainable variables when frozen, {len(weights)} after",
-            f"{frozen} and {len(layer.trainable_variables)}",
-            "add weights by add_weight and sub-layers as attributes, and leave "
-            "`trainable` to Keras.",
-        )
-    if moved:
-        subject.fail(
-            "a frozen layer keeps its weights",
-            "a call in training changed them",
-            "assign to non-trainable weights only, and only if self.trainable.",
-        )
-
-
-def _jit(subject):
-    """One compiled training step, on the layer that the next check saves."""
-    if subject.modes != (False,):
-        _trained(subject)
-
-
-def _trained(subject):
-    """The model around the layer after one compiled step, made at the first call."""
-    if hasattr(subject, "made"):
-        return subject.made
-    subject.made = subject.model(subject.built())
-    if subject.made is None or subject.modes == (False,):
-        return subject.made
-    model, x, y = subject.made
-    with quiet():
-        try:
-            loss = model.train_on_batch(x, y)
-        except Exception as error:
-            subject.fail(
-                "one compiled training step",
-                f"{type(error).__name__}: {str(error)[:600]}",
-                "use keras.ops only: no Python branch on values, no NumPy on tensors, "
-                "static shapes, SeedGenerator attributes.",
-                check="jit",
-            )
-    if not np.all(np.isfinite(loss)):
-        subject.fail(
-            "a finite loss", f"{loss}", "look for a division by zero.", check="jit"
-        )
-    return subject.made
-
-
-def _reload(subject):
-    """A saved and loaded layer gives the same output and the same next step."""
-    made = _trained(subject)
-    if made is None:  # no float output: nothing to train, only to give again
-        return
-    model, x, y = made
-    loaded = common.save_and_load(model)
-    check_same_model(subject, model, loaded, x, y, train=subject.modes != (False,))
-
-
-def check_same_model(subject, model, loaded, x, y, train=True):
-    """Variables, output and next training step of two models are equal."""
-    remedy = (
-        "keep all state in weights made by add_weight, or store it in "
-        "save_own_variables and load_own_variables."
-    )
-    with quiet():
-        before = leaves(model.predict_on_batch(x))
-        after = leaves(loaded.predict_on_batch(x))
-    seeds = {id(v) for v in common.seed_states(model)}
-    olds, news = list(model.variables), list(loaded.variables)
-    if train:
-        olds += model.optimizer.variables
-        news += loaded.optimizer.variables
-    pairs = list(zip(olds, news, strict=True))
-    for old, new in [p for p in pairs if id(p[0]) not in seeds]:
-        subject.close([new], [old], f"{old.path} after loading", remedy)
-    subject.close(after, before, "output after loading", remedy)
-    if not train:
-        return
-    drawn = [(o, common.to_numpy(o), common.to_numpy(n)) for o, n in pairs]
-    drawn = [d for d in drawn if id(d[0]) in seeds]
-    with quiet():
-        model.train_on_batch(x, y)
-    for seed, old, new in drawn:
-        if not np.array_equal(common.to_numpy(seed), old):  # the step used it
-            subject.close(
-                [new],
-                [old],
-                f"seed state {seed.path} after loading",
-                "inherit from dlcompanion.training.SavesSeeds before keras's class: "
-                "Keras does not save seed generators.",
-            )
-    with quiet():
-        loaded.train_on_batch(x, y)
-    for old, new in [p for p in pairs if id(p[0]) not in seeds]:
-        subject.close(
-            [new],
-            [old],
-            f"{old.path} one training step after loading",
-            remedy,
-            rtol=1e-4,
-            atol=1e-5,
-        )
-
-
 def _dynamic(subject):
     """The batch size may change from call to call."""
     if subject.shapes is not None or subject.batch_independent is False:
@@ -307,7 +196,7 @@ def _dynamic(subject):
     fewer = keras.tree.map_structure(lambda a: a[:1], subject.inputs)
     state = snapshot(layer.variables)
     whole = subject.outputs(layer, subject.inputs, training=False)
-    noisy = not _equal(state, snapshot(layer.variables))  # noise in inference too
+    noisy = not equal(state, snapshot(layer.variables))  # noise in inference too
     restore(layer.variables, state)
     part = subject.repeatable(layer, fewer, training=False)
     if noisy:
@@ -323,63 +212,6 @@ def _dynamic(subject):
         )
 
 
-def _half(policy):
-    def check(subject):
-        layer = subject.make(dtype=policy)
-        symbolic = keras.tree.flatten(subject.call(layer, subject.symbolic()))
-        data = keras.tree.flatten(subject.inputs)
-        peak = max([np.abs(a).max() for a in data if a.dtype.kind == "f"], default=1)
-        scale = subject.large / max(float(peak), 1e-6)
-        big = keras.tree.map_structure(
-            lambda a: (a * scale).astype(a.dtype) if a.dtype.kind == "f" else a,
-            subject.inputs,
-        )
-        full = subject.built()
-        values = [w for w in full.weights]
-        for half, w in zip(layer.weights, values, strict=True):
-            if common.is_float(w) and half.dtype != "float32":
-                subject.fail(
-                    f"float32 weights under {policy}",
-                    f"{half.path} is {half.dtype}",
-                    "make weights with add_weight and its default dtype.",
-                )
-            half.assign(w)
-        for mode in subject.modes:
-            outputs = keras.tree.flatten(subject.call(layer, big, training=mode))
-            for s, o in zip(symbolic, outputs, strict=True):
-                kinds = [keras.backend.standardize_dtype(t.dtype) for t in (s, o)]
-                if kinds[0] != kinds[1]:
-                    subject.fail(
-                        f"output dtype {kinds[0]} under {policy}",
-                        kinds[1],
-                        "cast inputs and constants to self.compute_dtype.",
-                    )
-            exact = subject.repeatable(full, big, training=mode)
-            for o, e in zip(leaves(outputs), exact, strict=True):
-                lost = e.dtype.kind == "f" and _lost(o.astype("float64"), e)
-                if lost:
-                    subject.fail(
-                        f"outputs for inputs up to {subject.large:g} as in float32",
-                        f"{lost} under {policy} (training={mode})",
-                        "compute sums, squares and exponentials in float32 and cast "
-                        "the result, or subtract the maximum first.",
-                    )
-
-    return check
-
-
-def _lost(half, full):
-    """What half precision lost although its range would do, in words."""
-    bad = ~np.isfinite(half) & (np.abs(full) < 3e4)
-    if bad.any():
-        return f"{int(bad.sum())} of {bad.size} not finite"
-    half, full = half.reshape(len(half), -1), full.reshape(len(full), -1)
-    gone = ~half.any(axis=1) & (np.abs(full).max(axis=1, initial=0) > 1e-2)
-    if gone.any():  # divided by a sum that overflowed
-        return f"{int(gone.sum())} of {len(half)} examples all zero"
-    return ""
-
-
 CHECKS = {
     "config": common.check_config,
     "build": _build,
@@ -387,11 +219,11 @@ CHECKS = {
     "seed": _seed,
     "batch": _batch,
     "mask": _mask,
-    "freeze": _freeze,
+    "freeze": check_freeze,
     "gradient": gradients.check_layer_gradient,
-    "jit": _jit,
-    "reload": _reload,
+    "jit": check_jit,
+    "reload": check_reload,
     "dynamic": _dynamic,
-    "float16": _half("mixed_float16"),
-    "bfloat16": _half("mixed_bfloat16"),
+    "float16": half_precision("mixed_float16"),
+    "bfloat16": half_precision("mixed_bfloat16"),
 }

@@ -9,7 +9,8 @@ import numpy as np
 from dlcompanion.testing import common
 from dlcompanion.testing.common import Subject, leaves, quiet, restore, snapshot
 from dlcompanion.testing.errors import run_checks
-from dlcompanion.testing.layer_checks import change_other_rows, check_same_model
+from dlcompanion.testing.layer_checks import change_other_rows
+from dlcompanion.testing.layer_training import check_same_model
 
 
 def check_model(

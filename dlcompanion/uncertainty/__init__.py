@@ -18,70 +18,68 @@ from dlcompanion.uncertainty.bayesian_layers import (
     DenseLocalReparameterization,
     DenseReparameterization,
 )
-from dlcompanion.uncertainty.brier_score import BrierScore
 from dlcompanion.uncertainty.calibration import (
     MatrixScaling,
     TemperatureScaling,
     VectorScaling,
 )
-from dlcompanion.uncertainty.calibration_error import (
-    AdaptiveCalibrationError,
-    BinnedCalibration,
-    ClasswiseCalibrationError,
-    ExpectedCalibrationError,
-    MaximumCalibrationError,
+from dlcompanion.uncertainty.calibrators.calibrator import Calibrator, calibrated_model
+from dlcompanion.uncertainty.calibrators.one_vs_rest_calibration import (
+    BetaCalibration,
+    IsotonicCalibration,
+    PlattScaling,
 )
-from dlcompanion.uncertainty.calibrator import Calibrator, calibrated_model
 from dlcompanion.uncertainty.conformal import (
     AdaptivePredictionSets,
     ConformalPredictor,
     RegularizedPredictionSets,
     SplitConformal,
-    conformal_quantile,
-)
-from dlcompanion.uncertainty.conformal_regression import (
-    ConformalizedQuantileRegression,
-    SplitConformalRegression,
 )
 from dlcompanion.uncertainty.deep_ensembles import DeepEnsemble
 from dlcompanion.uncertainty.laplace import KroneckerLaplace, LastLayerLaplace
-from dlcompanion.uncertainty.mondrian_conformal import (
+from dlcompanion.uncertainty.monte_carlo_dropout import MonteCarloDropout
+from dlcompanion.uncertainty.prediction_sets.conformal_regression import (
+    ConformalizedQuantileRegression,
+    SplitConformalRegression,
+)
+from dlcompanion.uncertainty.prediction_sets.mondrian_conformal import (
     ClassConditionalConformal,
     GroupConditionalConformal,
 )
-from dlcompanion.uncertainty.monte_carlo_dropout import MonteCarloDropout
-from dlcompanion.uncertainty.one_vs_rest_calibration import (
-    BetaCalibration,
-    IsotonicCalibration,
-    PlattScaling,
+from dlcompanion.uncertainty.scores.brier_score import BrierScore
+from dlcompanion.uncertainty.scores.calibration_error import (
+    AdaptiveCalibrationError,
+    ClasswiseCalibrationError,
+    ExpectedCalibrationError,
+    MaximumCalibrationError,
 )
-from dlcompanion.uncertainty.predictive_samples import (
+from dlcompanion.uncertainty.scores.reliability_diagram import reliability_diagram
+from dlcompanion.uncertainty.scores.smooth_calibration_error import (
+    SmoothCalibrationError,
+)
+from dlcompanion.uncertainty.sparse_gaussian_process import SparseGaussianProcess
+from dlcompanion.uncertainty.stochastic_layers.predictive_samples import (
     mutual_information,
     predictive_entropy,
     predictive_samples,
 )
-from dlcompanion.uncertainty.reliability_diagram import reliability_diagram
-from dlcompanion.uncertainty.smooth_calibration_error import SmoothCalibrationError
-from dlcompanion.uncertainty.sparse_gaussian_process import SparseGaussianProcess
-from dlcompanion.uncertainty.stochastic_weights import (
+from dlcompanion.uncertainty.stochastic_layers.stochastic_weights import (
     set_training_examples,
 )
-from dlcompanion.uncertainty.swag import SWAG
-from dlcompanion.uncertainty.weight_posterior import (
+from dlcompanion.uncertainty.stochastic_layers.weight_posterior import (
     NormalPosterior,
     NormalPrior,
     SpecPosterior,
     SpecPrior,
 )
+from dlcompanion.uncertainty.swag import SWAG
 
 __all__ = [
-    "SWAG",
     "AdaptiveCalibrationError",
     "AdaptivePredictionSets",
     "BayesianConvolution",
     "BayesianDense",
     "BetaCalibration",
-    "BinnedCalibration",
     "BrierScore",
     "Calibrator",
     "ClassConditionalConformal",
@@ -113,6 +111,7 @@ __all__ = [
     "NormalPrior",
     "PlattScaling",
     "RegularizedPredictionSets",
+    "SWAG",
     "SmoothCalibrationError",
     "SparseGaussianProcess",
     "SpecPosterior",
@@ -122,7 +121,6 @@ __all__ = [
     "TemperatureScaling",
     "VectorScaling",
     "calibrated_model",
-    "conformal_quantile",
     "mutual_information",
     "predictive_entropy",
     "predictive_samples",

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from dlcompanion.uncertainty.stochastic_weights import (
+from dlcompanion.uncertainty.stochastic_layers.stochastic_weights import (
     Flipout,
     LocallyReparameterized,
     Reparameterized,

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from dlcompanion.checks import check_count
-from dlcompanion.uncertainty.stochastic_weights import (
+from dlcompanion.uncertainty.stochastic_layers.stochastic_weights import (
     Flipout,
     LocallyReparameterized,
     Reparameterized,

@@ -12,7 +12,7 @@ weights of the network left as they are, and put behind it.
 
 The maps that calibrate one class against the rest (Platt, beta, isotonic) share the
 interface :class:`Calibrator` and are in
-:mod:`~dlcompanion.uncertainty.one_vs_rest_calibration`.
+:mod:`~dlcompanion.uncertainty.calibrators.one_vs_rest_calibration`.
 """
 
 import keras
@@ -20,7 +20,7 @@ import numpy as np
 from keras import ops
 
 from dlcompanion.checks import check_number
-from dlcompanion.uncertainty.calibrator import Calibrator, newton
+from dlcompanion.uncertainty.calibrators.calibrator import Calibrator, newton
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
@@ -101,7 +101,7 @@ class VectorScaling(Calibrator):
 
     .. math:: \hat p = \operatorname{softmax}(w \odot z + b)
 
-    maximises the likelihood of the held-out labels; the problem is convex. Decisions
+    maximizes the likelihood of the held-out labels; the problem is convex. Decisions
     may change. Attributes: the weights ``scale``, :math:`w`, and ``offset``, :math:`b`,
     whose sum is 0.
 

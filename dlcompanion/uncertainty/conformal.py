@@ -14,8 +14,8 @@ score is not too large, and the set holds the truth with probability
 
 The promise is *marginal*: on average over calibration sets and inputs, not for each
 class or kind of input. Guarantees by class or group are in
-:mod:`~dlcompanion.uncertainty.mondrian_conformal`, intervals in
-:mod:`~dlcompanion.uncertainty.conformal_regression`.
+:mod:`~dlcompanion.uncertainty.prediction_sets.mondrian_conformal`, intervals in
+:mod:`~dlcompanion.uncertainty.prediction_sets.conformal_regression`.
 """
 
 import math
@@ -26,7 +26,10 @@ from keras import ops
 
 from dlcompanion.checks import check_count, check_number
 from dlcompanion.training import SavesSeeds
-from dlcompanion.uncertainty.calibrator import check_labels, check_probabilities
+from dlcompanion.uncertainty.calibrators.calibrator import (
+    check_labels,
+    check_probabilities,
+)
 
 
 def conformal_quantile(scores, alpha):
@@ -171,7 +174,7 @@ class SplitConformal(ConformalPredictor):
     .. math:: s(x, k) = 1 - \hat p_k(x), \qquad
               C(x) = \{k : s(x, k) \le \hat q\}
 
-    with the :func:`conformal_quantile` :math:`\hat q` of the scores of the true classes
+    with the ``conformal_quantile`` :math:`\hat q` of the scores of the true classes
     of held-out examples. Were :math:`\hat p` right, no sets of that coverage were
     smaller on average. The price: hard inputs get sets that are too small, or none,
     and easy ones pay for them.

@@ -9,7 +9,7 @@ from keras import ops
 from dlcompanion import backend
 from dlcompanion.checks import check_count
 from dlcompanion.training import StepModel
-from dlcompanion.uncertainty.ensemble_members import (
+from dlcompanion.uncertainty.ensembles.ensemble_members import (
     PerMember,
     available_memory,
     check_elementwise,
@@ -29,7 +29,7 @@ _LOG = logging.getLogger(__name__)
 class DeepEnsemble(StepModel):
     r"""Several members of one architecture, trained from different starts as one model.
 
-    Members :math:`m = 1 \ldots M` minimise the same loss and end in different places.
+    Members :math:`m = 1 \ldots M` minimize the same loss and end in different places.
     Their mixture is the prediction, and where they disagree the data did not decide:
 
     .. math:: p(y \mid x) = \frac1M \sum_{m=1}^M p(y \mid x, w_m), \qquad
@@ -44,7 +44,7 @@ class DeepEnsemble(StepModel):
     All members train in one program: each weight is a stack with a leading axis of
     members, the gradient is that of the *sum* of the members' losses, and one optimizer
     updates the stacks. Each member goes exactly where it would go alone, on the same
-    batches. The attribute ``way`` (also logged) says how the program is written:
+    batches. The attribute ``execution`` (also logged) says how the program is written:
 
     - ``"vectorized"``: every layer works on the whole stack at once. So with Dense,
       EinsumDense, Embedding, Activation, normalization, attention, pooling, merging,
@@ -100,7 +100,7 @@ class DeepEnsemble(StepModel):
         >>> history = ensemble.fit(x, y, verbose=0)
         >>> ensemble.predict(x, verbose=0).shape, ensemble.predict_members(x).shape
         ((8, 3), (4, 8, 3))
-        >>> ensemble.way
+        >>> ensemble.execution
         'vectorized'
 
     References:
@@ -136,9 +136,11 @@ class DeepEnsemble(StepModel):
         rest = first.non_trainable_variables
         self._states = self._stack(rest, values, begin, False)
         slow = unrolled_layers(first)
-        self.way = "member by member" if slow else "vectorized"
+        self.execution = "member by member" if slow else "vectorized"
         because = f", because of {', '.join(slow)}" if slow else ""
-        _LOG.info("%s: %d members, %s%s", self.name, self.members, self.way, because)
+        _LOG.info(
+            "%s: %d members, %s%s", self.name, self.members, self.execution, because
+        )
         self.member_loss = keras.metrics.Mean("member_loss")
         self.build(first.input_shape)
 
@@ -213,7 +215,7 @@ class DeepEnsemble(StepModel):
 
         arguments = [[ops.convert_to_tensor(v) for v in self._stacks]]
         arguments.append([ops.convert_to_tensor(v) for v in self._states])
-        unroll = self.way != "vectorized"
+        unroll = self.execution != "vectorized"
         return backend.vectorize(one, unroll)(*arguments, own)
 
     def call(self, inputs, training=False):

@@ -8,7 +8,7 @@ from keras import ops
 
 from dlcompanion import backend
 from dlcompanion.regularization import DropBlock2D
-from dlcompanion.uncertainty.predictive_samples import seed_states
+from dlcompanion.uncertainty.stochastic_layers.predictive_samples import seed_states
 
 #: Layers that are kept active; the spatial dropouts of Keras are subclasses of Dropout.
 DROPOUT = (

@@ -34,7 +34,7 @@ class SparseGaussianProcess(keras.layers.Layer):
     The layer returns what :class:`~dlcompanion.losses.GaussianNLL` and
     :class:`~dlcompanion.probability.NormalSpec` read. **In training** that is
     :math:`(\mu, \sigma)`, and the two other terms are added to the loss, so that
-    ``fit`` maximises the bound, on minibatches too. **In inference** it is the
+    ``fit`` maximizes the bound, on minibatches too. **In inference** it is the
     prediction of a new target, :math:`(\mu, \sqrt{s^2 + \sigma^2})`, and nothing is
     added: ``evaluate`` is the predictive likelihood.
 

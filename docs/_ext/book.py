@@ -8,8 +8,9 @@ import ast
 import hashlib
 import json
 import re
-import tomllib
 from pathlib import Path
+
+from dlcompanion import topics as catalogue
 
 DOCS = Path(__file__).resolve().parents[1]
 ROOT = DOCS.parent
@@ -17,9 +18,8 @@ PACKAGE = ROOT / "dlcompanion"
 GALLERY = ROOT / "gallery"
 GENERATED = DOCS / "_generated"
 
-_TABLES = tomllib.loads((PACKAGE / "topics.toml").read_text())
 #: Chapter slug -> its table (slug, title, description), in the book's order.
-CHAPTERS = {chapter["slug"]: chapter for chapter in _TABLES["chapter"]}
+CHAPTERS = catalogue.chapters()
 
 
 def gallery_chapters():
@@ -49,22 +49,18 @@ def script_document(path):
 
 
 def topics():
-    """The topics of dlcompanion/topics.toml, in the book's order."""
-    return _TABLES["topic"]
+    """The topics of the catalogue, in the book's order."""
+    return list(catalogue.topics().values())
 
 
 def topic(slug):
-    return next(t for t in topics() if t["slug"] == slug)
+    return catalogue.topics()[slug]
 
 
 def script_of(topic):
-    """The script that shows a topic, or None while there is none.
-
-    ``script`` in topics.toml is the path of the page, or the slug of the topic that
-    hosts this one.
-    """
-    stem = Path(topic.get("script") or topic["slug"]).stem.removeprefix("plot_")
-    return next((p for p in scripts() if p.stem == f"plot_{stem}"), None)
+    """The script that shows a topic, or None while there is none."""
+    path = ROOT / topic["script"]
+    return path if path.is_file() else None
 
 
 def run(path):
@@ -79,6 +75,21 @@ def claims(path):
     if not file.exists():
         return []
     return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def outdated_record(path):
+    """Whether the committed record of a script lacks what it claims now."""
+    record = catalogue.read_record(path.stem.removeprefix("plot_"))
+    recorded = (
+        [(c["text"], c["comparison"]) for c in record["claims"]] if record else []
+    )
+    return recorded != [(c["text"], c["comparison"]) for c in claims(path)]
+
+
+def record(path):
+    """Write the committed record of a script from its last run."""
+    slug = path.stem.removeprefix("plot_")
+    return catalogue.write_record(slug, run(path), claims(path))
 
 
 def number(value):

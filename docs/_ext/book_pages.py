@@ -16,6 +16,8 @@ from sphinx.util.docutils import SphinxDirective
 
 from benchmarks.common import digest
 
+GALLERY = "/gallery/index"
+
 
 class BookDirective(SphinxDirective):
     """A directive whose reStructuredText comes from `lines()`, anew in every build."""
@@ -71,7 +73,7 @@ class Facts(BookDirective):
         held = sum(c["holds"] for c in claims)
         facts = nodes.bullet_list(classes=["facts"])
         for value, text, target in (
-            (len(scripts), "scripts executed", "/gallery/index"),
+            (sum(bool(book.run(s)) for s in scripts), "scripts executed", GALLERY),
             (f"{held} of {len(claims)}", "claims hold", "/claims"),
             (book.minutes(cost(scripts)), "of CPU runs them all", "/benchmarks"),
             (len(book.topics()), "topics on the map", "/topics"),
@@ -208,11 +210,21 @@ class TopicMap(BookDirective):
         yield ""
         text = f"  :muted:`{topic['slug']}` {book.escape(topic['target'])}."
         yield text
-        if topic.get("measured"):
-            yield ""
-            verdict = topic.get("verdict", "")
-            yield f"  **Measured** ({verdict}): {book.escape(topic['measured'])}."
         yield ""
+        if topic["state"] == "done":
+            yield from measured(topic)
+
+
+def measured(topic):
+    """Lines that open on what the page of a topic measured, and on the verdict."""
+    count = plural(len(topic["claims"]), "claim")
+    verdict = {"held": "held", "weaker": "held in part", "false": "did not hold"}
+    yield f"  .. dropdown:: The target {verdict[topic['verdict']]}: {count} on the page"
+    yield ""
+    for claim in topic["claims"]:
+        value, sign, bound = parts(claim)
+        yield f"     - {book.escape(claim['text'])}: **{value}** {sign} {bound}"
+    yield ""
 
 
 def parts(claim):

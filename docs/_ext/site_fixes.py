@@ -12,15 +12,20 @@ THUMBNAIL = re.compile(
     r'<div class="sphx-glr-thumbnail-title">)'
 )
 OUTPUT = re.compile(r'(<div class="sphx-glr-script-out.*?</pre>)', re.DOTALL)
+TAGS = "<div id='sg-tag-list' class='sphx-glr-tag-list'></div>"
 HOLDS = re.compile(r"^(<span></span>)?holds(?=   )", re.MULTILINE)
 
 
 def repair(app, pagename, templatename, context, doctree):
+    context["built"] = built()
     body = context.get("body")
     if not body:
         return
     # sphinx-gallery hides the text of a thumbnail's link: name the link.
     body = THUMBNAIL.sub(lambda m: f'{m[1]}aria-label="{m[3]}" {m[2]}', body)
+    # sphinx-gallery writes this id once a chapter, and uses the first
+    before, tags, after = body.partition(TAGS)
+    body = before + tags + after.replace(TAGS, "")
     # roles that ARIA has withdrawn, from docutils
     body = body.replace(' role="doc-biblioentry"', "")
     body = body.replace('<div role="list" class="citation-list">', "<div>")
@@ -30,6 +35,15 @@ def repair(app, pagename, templatename, context, doctree):
         body = OUTPUT.sub(lambda m: HOLDS.sub(mark, m[1]), body)
         body = body.replace("</h1>", f"</h1>\n{about(pagename)}", 1)
     context["body"] = body
+
+
+def built():
+    """What the foot of a page says about the scripts."""
+    scripts = book.scripts()
+    executed = sum(bool(book.run(script)) for script in scripts)
+    if executed == len(scripts):
+        return "Every script on this site was executed when it was built"
+    return f"{executed} of {len(scripts)} scripts were executed for this site"
 
 
 def about(pagename):

@@ -7,13 +7,16 @@ Needs the site (tox run -e docs), chromium and chromedriver. What is missing fai
 
 import contextlib
 import functools
+import hashlib
 import http.server
 import json
 import os
+import subprocess
 import threading
 from pathlib import Path
 
 import axe_playwright_python
+import page_checks
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
@@ -21,6 +24,8 @@ from selenium.webdriver.chrome.service import Service
 
 DOCS = Path(__file__).resolve().parents[1]
 SITE = Path(os.environ.get("DLCOMPANION_SITE", DOCS / "_build" / "html"))
+HANDFUL = 5
+EVERYWHERE = ("*.html", "[!_]*/**/*.html", "_modules/**/*.html")
 AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
 
 
@@ -32,22 +37,50 @@ def found(*patterns):
     )
 
 
-def api_pages():
-    """One page of each template: a class with members, a class without, a function."""
+def one_of_each(pages, *features):
+    """The first page of every combination of features that occurs."""
     kinds = {}
-    for name in found("api/generated/*.html"):
-        text = (SITE / name).read_text()
-        kind = ("py class" in text, "py method" in text, "sphx-glr-thumb" in text)
-        kinds.setdefault(kind, name)
+    for page in pages:
+        text = (SITE / page).read_text(encoding="utf-8")
+        kinds.setdefault(tuple(word in text for word in features), page)
     return sorted(kinds.values())
 
 
-PAGES = (
-    found("*.html", "paths/*.html", "migrating/*.html", "api/*.html")
-    + found("gallery/index.html", "gallery/*/index.html", "gallery/*/plot_*.html")
-    + api_pages()
+def commit():
+    git = ["git", "-C", str(DOCS), "rev-parse", "HEAD"]
+    with contextlib.suppress(FileNotFoundError):
+        return subprocess.run(git, capture_output=True, text=True).stdout
+    return ""
+
+
+def drawn(pages, count, salt):
+    """A few pages, others at every commit."""
+    return sorted(
+        sorted(pages, key=lambda p: hashlib.sha256(f"{salt}{p}".encode()).digest())[
+            :count
+        ]
+    )
+
+
+SCRIPTS = found("gallery/*/plot_*.html")
+API = one_of_each(
+    found("api/generated/*.html"), "py class", "py method", "sphx-glr-thumb"
 )
-PAGES = [page for page in PAGES if page != "search.html"]
+# A browser looks at the landing page and its siblings, at one page of each template,
+# and at a handful that is drawn anew at every commit. What needs no browser is asked
+# of every page, in test_pages.py.
+PAGES = (
+    [page for page in found("*.html") if page != "search.html"]
+    + ["gallery/index.html"]
+    + found("paths/*.html")[:1]
+    + found("migrating/*.html")[:1]
+    + found("api/*.html")[:1]
+    + found("gallery/*/index.html")[:1]
+    + one_of_each(SCRIPTS, "sphx-glr-script-out", "<video")
+    + API
+)
+OTHERS = found("paths/*.html", "migrating/*.html", "api/**/*.html", "gallery/*/*.html")
+PAGES += drawn(set(OTHERS) - set(PAGES), HANDFUL, commit())
 SOURCE = found("_modules/dlcompanion/**/*.html")[:1]
 
 
@@ -138,8 +171,8 @@ def requests(browser):
 def test_the_site_is_there():
     assert (SITE / "index.html").exists(), "build the site first: tox run -e docs"
     assert AXE.exists()
-    assert found("gallery/*/plot_*.html"), "the site has no gallery page"
-    assert len(api_pages()) >= 3, "no class and function pages in the API"
+    assert SCRIPTS, "the site has no gallery page"
+    assert len(API) >= 3, "no class and function pages in the API"
     assert SOURCE, "no page shows source code"
 
 
@@ -212,15 +245,36 @@ def test_accessible(browser, page, scheme):
     assert violations == []
 
 
-def script_pages():
-    return found("gallery/*/plot_*.html")
-
-
-@pytest.mark.parametrize("page", script_pages())
-def test_search_finds_the_script(browser, root, page):
-    words = Path(page).stem.removeprefix("plot_").replace("_", "+")
+def test_every_formula_of_the_site_is_set(browser):
+    """MathJax sets each formula once, wherever it stands."""
+    pages = [page_checks.parse(SITE / page) for page in found(*EVERYWHERE)]
+    formulas = sorted({formula for page in pages for formula in page_checks.tex(page)})
+    assert formulas
     with screen(browser):
-        visit(browser, f"{root}/search.html?q={words}")
+        visit(browser, f"{SITE.as_uri()}/notation.html")
+        wrong = []
+        for start in range(0, len(formulas), 200):
+            wrong += browser.execute_async_script(
+                """const [formulas, done] = arguments;
+                (async () => {
+                  const wrong = [];
+                  for (const [tex, display] of formulas) {
+                    MathJax.texReset();
+                    const set = await MathJax.tex2chtmlPromise(tex, {display});
+                    const error = set.querySelector("mjx-merror, [data-mjx-error]");
+                    if (error) wrong.push([tex, error.title || error.textContent]);
+                  }
+                  return wrong;
+                })().then(done, (error) => done([String(error)]))""",
+                formulas[start : start + 200],
+            )
+    assert wrong == []
+
+
+@pytest.mark.parametrize("page", drawn(SCRIPTS, 1, commit()))
+def test_search_finds_the_script(browser, root, page):
+    with screen(browser):
+        visit(browser, f"{root}/search.html?q={topic(page).replace(' ', '+')}")
         links = browser.execute_async_script(
             """const done = arguments[0];
             const started = Date.now();
@@ -237,6 +291,22 @@ def test_search_finds_the_script(browser, root, page):
     assert any(page in link for link in links), links
     assert severe(browser) == []
     assert requests(browser) == []
+
+
+def topic(page):
+    return Path(page).stem.removeprefix("plot_").replace("_", " ")
+
+
+def test_the_search_knows_every_script_by_its_topic(browser):
+    """As above for all scripts, in one visit: the search without its list."""
+    with screen(browser):
+        visit(browser, f"{SITE.as_uri()}/search.html")
+        found = browser.execute_script(
+            """return arguments[0].map((words) => Search._performSearch(
+              ...Search._parseQuery(words)).map(([document]) => document + ".html"))""",
+            [topic(page) for page in SCRIPTS],
+        )
+    assert [p for p, pages in zip(SCRIPTS, found, strict=True) if p not in pages] == []
 
 
 def test_the_search_field_of_the_front_page_leads_to_the_results(browser, root):
@@ -275,16 +345,3 @@ def test_the_install_line_has_a_copy_button(browser):
         visit(browser, f"{SITE.as_uri()}/index.html")
         button = browser.find_element("css selector", ".hero button.copybtn")
         assert button.is_displayed()
-
-
-@pytest.mark.parametrize("page", script_pages())
-def test_a_script_can_be_downloaded(page):
-    stem = Path(page).stem
-    text = (SITE / page).read_text()
-    for ending in (".py", ".ipynb"):
-        files = list(SITE.glob(f"_downloads/*/{stem}{ending}"))
-        assert len(files) == 1
-        assert f"{files[0].parent.name}/{stem}{ending}" in text
-    notebook = json.loads(files[0].read_text())
-    assert "pip install" in "".join(notebook["cells"][0]["source"])
-    assert "dlcompanion[gallery]" in "".join(notebook["cells"][0]["source"])

@@ -35,7 +35,8 @@ from sklearn.linear_model import LogisticRegression
 
 from dlcompanion import backend, datasets
 from dlcompanion.claims import claim
-from dlcompanion.generative import VAE, ConditionalVAE, kl_to_standard_normal
+from dlcompanion.generative import VAE, ConditionalVAE
+from dlcompanion.generative.variational_autoencoder import kl_to_standard_normal
 from dlcompanion.training import fit_in_memory, restart
 
 (x_train, y_train), (x_test, y_test) = datasets.digits(flat=True)

@@ -42,7 +42,8 @@ from keras import ops
 
 from dlcompanion import backend, datasets
 from dlcompanion.claims import claim
-from dlcompanion.generative import VAE, HierarchicalVAE, kl_to_standard_normal
+from dlcompanion.generative import VAE, HierarchicalVAE
+from dlcompanion.generative.variational_autoencoder import kl_to_standard_normal
 from dlcompanion.training import fit_in_memory, restart
 
 (x_train, _), (x_test, _) = datasets.digits(flat=True)

@@ -42,6 +42,8 @@ from dlcompanion.generative import (
     InfoNCEEstimator,
     InformationPlane,
     VariationalBottleneck,
+)
+from dlcompanion.generative.information_bottleneck import (
     binned_information,
     discrete_information,
 )

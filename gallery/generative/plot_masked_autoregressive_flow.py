@@ -44,10 +44,10 @@ from dlcompanion.claims import claim
 from dlcompanion.generative import (
     MADE,
     InverseAutoregressiveFlow,
-    MaskedAutoregressive,
     MaskedAutoregressiveFlow,
     RealNVP,
 )
+from dlcompanion.generative.masked_autoregressive_flow import MaskedAutoregressive
 from dlcompanion.training import fit_in_memory, restart
 
 keras.utils.set_random_seed(0)

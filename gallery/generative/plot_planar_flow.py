@@ -39,7 +39,8 @@ from keras import ops
 from scipy.optimize import minimize
 
 from dlcompanion.claims import claim
-from dlcompanion.generative import FreeEnergy, Planar, PlanarFlow, Radial
+from dlcompanion.generative import FreeEnergy, PlanarFlow
+from dlcompanion.generative.planar_flow import Planar, Radial
 from dlcompanion.training import fit_in_memory, restart
 
 keras.utils.set_random_seed(0)

@@ -44,8 +44,8 @@ from dlcompanion.generative import (
     LearnedBaseline,
     pathwise_gradient,
     score_function_gradient,
-    score_function_loss,
 )
+from dlcompanion.generative.score_function import score_function_loss
 
 keras.utils.set_random_seed(0)
 rng = np.random.default_rng(0)
@@ -224,7 +224,7 @@ for d in dimensions:
 # A latent class with eight values explains one observation; its posterior is known.
 # We fit :math:`q` to it by the ELBO, whose cost
 # :math:`f(z) = \log q(z) - \log p(x, z)` depends on the parameters itself, with four
-# samples a step: 200 runs at once. :func:`~dlcompanion.generative.score_function_loss`
+# samples a step: 200 runs at once. ``score_function_loss``
 # is the loss, and plain gradient descent the optimizer, so that nothing hides noise.
 # The cost's own gradient, :math:`\nabla \log q(z)`, has mean zero and may be dropped
 # (``whole=False``). Whether it should be, the third curve tells.

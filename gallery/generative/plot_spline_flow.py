@@ -46,12 +46,8 @@ from sklearn.mixture import GaussianMixture
 
 from dlcompanion.claims import claim
 from dlcompanion.datasets import two_moons
-from dlcompanion.generative import (
-    NeuralSplineFlow,
-    RealNVP,
-    rational_quadratic_spline,
-    spline_bins,
-)
+from dlcompanion.generative import NeuralSplineFlow, RealNVP, rational_quadratic_spline
+from dlcompanion.generative.flows.rational_quadratic_spline import spline_bins
 from dlcompanion.training import fit_in_memory, restart
 
 keras.utils.set_random_seed(0)

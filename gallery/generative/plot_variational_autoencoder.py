@@ -39,7 +39,8 @@ from sklearn.decomposition import PCA
 
 from dlcompanion import datasets
 from dlcompanion.claims import claim
-from dlcompanion.generative import VAE, kl_to_standard_normal
+from dlcompanion.generative import VAE
+from dlcompanion.generative.variational_autoencoder import kl_to_standard_normal
 from dlcompanion.training import fit_in_memory, restart
 
 (x_train, _), (x_test, y_test) = datasets.digits(flat=True)

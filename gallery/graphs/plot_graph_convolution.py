@@ -17,7 +17,7 @@ Notation: :doc:`/notation`.
 # --------
 #
 # A graph convolution replaces each node by a weighted mean of itself and its
-# neighbours, and then maps the result linearly :cite:p:`kipf2017semi`,
+# neighbors, and then maps the result linearly :cite:p:`kipf2017semi`,
 #
 # .. math::
 #
@@ -42,20 +42,20 @@ from dlcompanion.graphs import GraphConvolution, GraphPlan
 from dlcompanion.training import fit_in_memory
 
 keras.utils.set_random_seed(0)
-blue, red, grey = "#3b6fb6", "#c8553d", "0.55"
+blue, red, gray = "#3b6fb6", "#c8553d", "0.55"
 
 club = datasets.karate_club()
-plan = GraphPlan(club.edges, num_nodes=34)  # checked, sorted and normalised once
+plan = GraphPlan(club.edges, num_nodes=34)  # checked, sorted and normalized once
 known = np.array([0, 33])  # the instructor and the officer
 others = np.arange(1, 33)
 
 # %%
-# The club as Zachary drew it up, coloured by the side that each member took in the
+# The club as Zachary drew it up, colored by the side that each member took in the
 # end. The two stars are all that the network will be told.
 
 
 def draw(axes, place, side, size=60):
-    """Nodes at ``place``, coloured by ``side``, stars for the known two."""
+    """Nodes at ``place``, colored by ``side``, stars for the known two."""
     lines = place[club.edges.T]
     axes.add_collection(LineCollection(lines, colors="0.5", lw=0.4, alpha=0.5))
     colors = np.where(side == 0, blue, red)
@@ -85,8 +85,8 @@ axes.annotate(
     layout[8],
     (-30, 60),
     textcoords="offset points",
-    color=grey,
-    arrowprops={"arrowstyle": "-", "color": grey, "shrinkB": 6},
+    color=gray,
+    arrowprops={"arrowstyle": "-", "color": gray, "shrinkB": 6},
 )
 axes.set_frame_on(False)
 plt.show()
@@ -209,8 +209,8 @@ print(f"who is wrong, by seed               {wrong}")
 # Everything that tells friends apart shrinks like the second eigenvalue,
 # :math:`|\lambda_2|^L`, after :math:`L` layers.
 
-normalised = ops.convert_to_numpy(plan.normalised @ ops.eye(34)).astype("float64")
-values, vectors = np.linalg.eigh(normalised)
+normalized = ops.convert_to_numpy(plan.normalized @ ops.eye(34)).astype("float64")
+values, vectors = np.linalg.eigh(normalized)
 second = np.sort(np.abs(values))[-2]
 forgettable = np.eye(34) - np.outer(vectors[:, -1], vectors[:, -1])
 depths = np.arange(1, 65)

@@ -3,12 +3,12 @@ With a critic one need not wait for the end of the episode
 ==========================================================
 
 REINFORCE learns from whole episodes: it plays until the pole has fallen eight times,
-and makes one step. An actor-critic has someone who says after thirty-two steps what
-the rest will be worth, and learns at once. :class:`~dlcompanion.reinforcement.A2C` is
+and makes one step. An actor-critic makes one every thirty-two steps: a second network,
+the critic, estimates the remaining return. :class:`~dlcompanion.reinforcement.A2C` is
 the plain form of the idea on which nearly all of today's policy gradients are built.
-This page lets it balance the pole beside REINFORCE and beside a coin, says what it took
-until every seed held it, and asks what happens if the critic is trusted blindly, and
-what became of a critic that had gone blind itself.
+This page lets it balance the pole beside REINFORCE and beside random actions, shows the
+settings that every seed needed, and what happens with :math:`\lambda = 0`, where only
+the critic counts, and with a critic whose units are saturated.
 
 Prerequisites: :doc:`/gallery/reinforcement/plot_policy_gradient` and
 :doc:`/gallery/reinforcement/plot_generalized_advantage`. Notation: :doc:`/notation`.
@@ -42,7 +42,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from dlcompanion.claims import claim
-from dlcompanion.reinforcement import A2C, REINFORCE, Environments
+from dlcompanion.reinforcement import A2C, REINFORCE
+from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
 
 keras.utils.set_random_seed(0)
 
@@ -62,7 +63,7 @@ seeds, budget = 5, 48_000
 schedule = keras.optimizers.schedules.PolynomialDecay
 
 
-def train(seed, trace=0.95, steps=budget):
+def train(seed, gae_lambda=0.95, steps=budget):
     updates = steps // 256
     rate = schedule(0.002, updates, end_learning_rate=0.0)
     critic_rate = schedule(0.005, 5 * updates, end_learning_rate=0.0)
@@ -72,7 +73,7 @@ def train(seed, trace=0.95, steps=budget):
         critic_optimizer=keras.optimizers.Adam(critic_rate),
         entropy_weight=0.0,
         discount=0.98,
-        trace=trace,
+        gae_lambda=gae_lambda,
         seed=seed,
     )
     history = agent.fit(steps, verbose=0).history
@@ -98,7 +99,7 @@ coin = Environments("CartPole-v1", 200).play(by_coin, seed=0, horizon=500).retur
 # Left, the returns of the policies while they explore, right those of their most
 # probable actions in the end, on 20 new episodes.
 
-blind = np.array([train(seed, trace=0.0)[2] for seed in range(3)])
+blind = np.array([train(seed, gae_lambda=0.0)[2] for seed in range(3)])
 figure, (left, right) = plt.subplots(
     1, 2, figsize=(9, 3.6), layout="constrained", width_ratios=[1.6, 1]
 )
@@ -164,30 +165,30 @@ claim(
     475,
     seeds=seeds,
 )
-claim("worst of the seeds", trained.min(), ">=", 400, seeds=seeds)
+claim("greedy return of the worst seed", trained.min(), ">=", 400, seeds=seeds)
 claim(
-    "worst of the seeds, in multiples of the coin's return",
+    "return of the worst seed, in multiples of random play",
     trained.min() / coin.mean(),
     ">",
     15,
     seeds=seeds,
 )
 claim(
-    "updates in the same steps, in multiples of REINFORCE's",
+    "updates per environment step, in multiples of REINFORCE's",
     np.median(updates) / np.median(waiting),
     ">",
     4,
     seeds=seeds,
 )
 claim(
-    "variance of the returns that the critic explains, last six epochs, median",
+    "explained variance of the critic, last six epochs, median",
     np.median(explained[:, -6:]),
     ">",
     0.5,
     seeds=seeds,
 )
 claim(
-    "with lambda 0 it learns too: worst seed, in multiples of the coin's return",
+    "return with lambda 0, worst seed, in multiples of random play",
     blind.min() / coin.mean(),
     ">",
     3,
@@ -203,9 +204,9 @@ claim(
 # 2. With ``rollout_length=1`` and any :math:`\lambda`, which is the only advantage that
 #    is left?
 # 3. Give the critic two layers of 64 tanh units, ``critic_steps=1`` and Adam with a
-#    rate of 0.02. How much do its values differ within a segment?
-# 4. Tell the critic that a pole cut after 500 steps has fallen. What becomes of its
-#    values, and of the policy?
+#    rate of 0.02. How much do its values differ within a rollout?
+# 4. Treat a truncation after 500 steps as a fall of the pole. What becomes of the
+#    critic's values, and of the policy?
 #
 # References
 # ----------

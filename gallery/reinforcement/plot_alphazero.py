@@ -44,14 +44,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from dlcompanion.claims import claim
-from dlcompanion.reinforcement import (
-    AlphaZero,
-    Minimax,
-    RandomRollouts,
-    SearchPlayer,
-    TicTacToe,
-    play_match,
-)
+from dlcompanion.reinforcement import AlphaZero, Minimax, TicTacToe, play_match
+from dlcompanion.reinforcement.games.matches import SearchPlayer
+from dlcompanion.reinforcement.games.tree_search import RandomRollouts
 
 keras.utils.set_random_seed(0)
 game = TicTacToe()
@@ -204,7 +199,7 @@ print("random against perfect ", chance)
 # The claims.
 
 claim(
-    "replies that beat the agent, of all, in its last three examinations",
+    "replies that beat the agent, in its last three examinations",
     sum(sum(lost[-3:]) for _, lost, *_ in curious),
     "==",
     0,
@@ -239,7 +234,7 @@ claim(
     seeds=seeds,
 )
 claim(
-    "random play beside it: share of games lost against perfect play",
+    "share of games that random play loses against perfect play",
     chance["loss"],
     ">",
     0.7,

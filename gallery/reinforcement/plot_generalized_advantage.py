@@ -2,13 +2,13 @@ r"""
 One number trades the critic's error for the world's noise
 ==========================================================
 
-Was that a good move? The critic says at once: the state it led to is worth this much
-more. The game says at the end: it was won. The critic may be wrong, and the game has
-many other reasons. :func:`~dlcompanion.reinforcement.generalized_advantages` listens to
-both, and a number :math:`\lambda` says how long to wait before believing the critic.
-This page takes a walk so small that the true gradient is known, and measures what
-:math:`\lambda` does to bias and to variance, with a critic that is right, one that is
-half right, and none.
+The advantage of an action can be estimated at once, from the critic's value of the next
+state, or at the end, from the return of the episode. The first is biased where the
+critic is wrong, the second has a high variance.
+:func:`~dlcompanion.reinforcement.generalized_advantages` mixes the two, and a number
+:math:`\lambda` is the weight of the later rewards. This page takes a walk so small that
+the true gradient is known, and measures what :math:`\lambda` does to bias and to
+variance, with a critic that is right, one that is half right, and none.
 
 Prerequisites: :doc:`/gallery/reinforcement/plot_policy_gradient` and
 :doc:`/gallery/reinforcement/plot_tabular`. Notation: :doc:`/notation`.
@@ -37,12 +37,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from dlcompanion.claims import claim
-from dlcompanion.reinforcement import (
-    FiniteMDP,
-    generalized_advantages,
-    policy_values,
-    reward_to_go,
-)
+from dlcompanion.reinforcement import FiniteMDP, generalized_advantages, policy_values
+from dlcompanion.reinforcement.generalized_advantage import reward_to_go
 
 # %%
 # Eleven cells in a row. A step to the right has probability 0.55; beyond the last cell
@@ -88,11 +84,11 @@ over = ends[after]
 going = ~ends[state]
 
 
-def gradients(critic, trace):
+def gradients(critic, gae_lambda):
     """One estimate a walk, ``(walks, cells)``."""
     following = np.where(over, 0.0, critic[after])
     advantage = generalized_advantages(
-        reward, critic[state], following, over, 1.0, trace
+        reward, critic[state], following, over, 1.0, gae_lambda
     )
     score = advantage * (action - right) * going
     estimate = np.zeros((cells + 2, state.shape[1]))
@@ -101,10 +97,10 @@ def gradients(critic, trace):
 
 
 critics = {"exact critic": values, "half of it": values / 2, "none": 0 * values}
-traces = np.array([0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0])
+lambdas = np.array([0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0])
 bias, spread, doubt = {}, {}, {}
 for name, critic in critics.items():
-    rows = [gradients(critic, trace) for trace in traces]
+    rows = [gradients(critic, gae_lambda) for gae_lambda in lambdas]
     errors = [g.mean(axis=0) - exact for g in rows]
     scale = np.linalg.norm(exact)
     bias[name] = np.array([np.linalg.norm(e) for e in errors]) / scale
@@ -126,7 +122,7 @@ panels = (
 )
 for axis, (title, curves) in zip(axes, panels, strict=True):
     for name in critics:
-        axis.plot(traces, curves[name], "o-", ms=3, label=name)
+        axis.plot(lambdas, curves[name], "o-", ms=3, label=name)
     axis.set(xlabel=r"$\lambda$", title=title)
 axes[0].axhline(doubt["none"][-1], color="0.6", ls=":", lw=1)
 axes[1].legend(fontsize="small", loc="upper left")
@@ -157,7 +153,7 @@ gap = max(
     np.abs(generalized_advantages(*everything, 0.0) - one_step)[going].max(),
     np.abs(generalized_advantages(*everything, 1.0) - monte_carlo)[going].max(),
 )
-claim("the ends of the scale: one-step error and Monte Carlo", gap, "<", 1e-6)
+claim("lambda 0 and 1 against one-step error and Monte Carlo", gap, "<", 1e-6)
 claim(
     "bias at lambda 1, the worst critic, in standard errors",
     max(bias[n][-1] / doubt[n][-1] for n in critics),
@@ -167,13 +163,13 @@ claim(
 claim("bias of the exact critic at lambda 0", bias["exact critic"][0], "<", 0.02)
 claim("bias of the half-right critic at lambda 0", bias["half of it"][0], ">", 0.3)
 claim(
-    "noise at lambda 1 over that at lambda 0, exact critic",
+    "deviation at lambda 1 over that at lambda 0, exact critic",
     spread["exact critic"][-1] / spread["exact critic"][0],
     ">",
     2,
 )
 best = total["half of it"].argmin()
-claim("the best lambda of the half-right critic", traces[best], "<", 1)
+claim("the best lambda of the half-right critic", lambdas[best], "<", 1)
 claim(
     "its error, over that of REINFORCE without a critic",
     total["half of it"][best] / total["none"][-1],

@@ -2,14 +2,14 @@ r"""
 Rewards in units of their own teach a pendulum what raw ones do not
 ===================================================================
 
-A gradient knows nothing of units. Whether an environment pays in euros or in cents
-changes nothing in what is best to do, and everything in how far a step of learning
-goes. :class:`~dlcompanion.reinforcement.Normalizer` shows an agent observations and
-rewards in standard deviations, measured as it plays. Studies of what makes policy
-gradients work count it among the things that matter most, and papers often forget to
-mention it. This page takes it apart on a pendulum: rewards alone, observations alone,
-both, and none. One of the two is most of what there is to gain, the other costs
-something; then somebody changes the units, and it is the other way round.
+The units of the rewards change nothing in which policy is best, and much in how far a
+gradient step goes. :class:`~dlcompanion.reinforcement.Normalizer` standardizes the
+observations of an agent and divides its rewards by a standard deviation, both estimated
+while it learns. Studies of what makes policy gradients work count it among the things
+that matter most, and papers often forget to mention it. This page takes it apart on a
+pendulum: rewards alone, observations alone, both, and none. One of the two is most of
+what there is to gain, the other costs something; with other units of the observations
+it is the other way round.
 
 Prerequisites: :doc:`/gallery/reinforcement/plot_actor_critic`. Notation:
 :doc:`/notation`.
@@ -29,7 +29,7 @@ Prerequisites: :doc:`/gallery/reinforcement/plot_actor_critic`. Notation:
 # both clipped at ten. The rewards are divided by the deviation of their discounted sum,
 # because that is about the size of the values that a critic has to learn; no mean is
 # subtracted from them, for that would change the task. Means and deviations are those
-# of all that was seen, and are brought up to date between two segments: a policy that
+# of all that was seen, and are brought up to date between two rollouts: a policy that
 # sees the world differently while it plays is another policy.
 #
 # They come in pieces, and no piece is kept. Sums of squares would do it on paper. In
@@ -45,12 +45,12 @@ import numpy as np
 from dlcompanion.claims import claim
 from dlcompanion.reinforcement import (
     PPO,
-    Environments,
     Normalizer,
-    RunningStatistics,
     bootstrap_interval,
     interquartile_mean,
 )
+from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
+from dlcompanion.reinforcement.normalized_environments import RunningStatistics
 
 keras.utils.set_random_seed(0)
 
@@ -147,7 +147,7 @@ table = {
     name: (interquartile_mean(x), *bootstrap_interval(x), x.min())
     for name, x in scores.items()
 }
-print(f"{'normalised':18s}{'runs':>5s}{'IQM':>8s}{'95 %':>18s}{'worst':>8s}")
+print(f"{'normalized':18s}{'runs':>5s}{'IQM':>8s}{'95 %':>18s}{'worst':>8s}")
 for name, (middle, low, high, worst) in table.items():
     interval = f"[{low:.0f}, {high:.0f}]"
     count = len(scores[name])
@@ -155,7 +155,7 @@ for name, (middle, low, high, worst) in table.items():
 
 # %%
 # Left, the returns of the policies while they explore, one line a seed; the agents that
-# normalise observations begin one segment late, which they only look at. Right, the
+# normalize observations begin one rollout late, which they only look at. Right, the
 # greedy policies in the end: every run, the interquartile mean and its interval.
 
 figure, (left, right) = plt.subplots(
@@ -173,7 +173,7 @@ for name in choices:
             label=label,
         )
 left.set(xlabel="environment steps", ylabel="mean return of an episode")
-left.legend(fontsize="small", title="normalised")
+left.legend(fontsize="small", title="normalized")
 for row, name in enumerate(runs):
     middle, low, high, _ = table[name]
     right.plot([low, high], [row, row], color=colors[name], lw=6, alpha=0.3)
@@ -191,13 +191,13 @@ plt.show()
 #
 # - Nobody touched the policy, the rewards that are reported, or the task. Divided by
 #   their deviation, the same rewards teach in 22,400 steps what they otherwise do not.
-#   The advantages are standardised in every batch anyway. What is left is the critic:
+#   The advantages are standardized in every batch anyway. What is left is the critic:
 #   it begins at 0, has to learn values near -57 (random actions are paid -5.7 a step,
 #   and :math:`1 / (1 - \gamma)` is ten), and its gradient is clipped together with the
 #   policy's.
 # - Observations are another matter. The pendulum reports a cosine, a sine and a speed
-#   of up to 8, and that is good enough: to normalise them as well gives back a part of
-#   what the rewards had gained (two fifths in this run), and to normalise them alone
+#   of up to 8, and that is good enough: to normalize them as well gives back a part of
+#   what the rewards had gained (two fifths in this run), and to normalize them alone
 #   gains nothing that five seeds could show. Where the units are sensible, it is not
 #   free.
 # - In degrees the picture turns over. The agents that see the speed as it is end where
@@ -225,42 +225,42 @@ claim(
     1,
 )
 claim(
-    "normalised rewards: interquartile mean above that of raw ones, by",
+    "normalized rewards: interquartile mean above that of raw ones, by",
     gap("rewards", "neither"),
     ">",
     400,
     seeds=len(seeds),
 )
 claim(
-    "the 95 % intervals of normalised and of raw rewards lie apart, by",
+    "the 95 % intervals of normalized and of raw rewards lie apart, by",
     apart,
     ">",
     0,
     seeds=len(seeds),
 )
 claim(
-    "normalised rewards: interquartile mean above that of random actions, by",
+    "normalized rewards: interquartile mean above that of random actions, by",
     gap("rewards", "random actions"),
     ">",
     700,
     seeds=len(seeds),
 )
 claim(
-    "observations in sensible units normalised as well: the return falls, by",
+    "return lost if observations in sensible units are normalized as well",
     gap("rewards", "both"),
     ">",
     0,
     seeds=len(seeds),
 )
 claim(
-    "speed in degrees: normalised observations raise the return, by",
+    "speed in degrees: return gained by normalized observations",
     gap("both, degrees", "rewards, degrees"),
     ">",
     350,
     seeds=3,
 )
 claim(
-    "speed in degrees, as it is: best run above the mean of random actions, by",
+    "speed in degrees, not normalized: best run less mean of random actions",
     scores["rewards, degrees"].max() - chance.mean(),
     "<",
     200,
@@ -271,13 +271,13 @@ claim(
 # Try it
 # ------
 #
-# 1. Train an agent that normalises observations, and print
+# 1. Train an agent that normalizes observations, and print
 #    ``agent.normalizer.seen.scale``. By which factor does the speed become smaller
 #    beside the cosine? Wrap the pendulum so that only the speed is divided by it.
 # 2. Multiply all rewards by 1000. Which rows of the table change?
-# 3. CartPole pays 1 for every step. What is the mean of normalised rewards there, and
+# 3. CartPole pays 1 for every step. What is the mean of normalized rewards there, and
 #    what would an agent learn if it were subtracted as well?
-# 4. Let the statistics follow every step instead of every segment: call
+# 4. Let the statistics follow every step instead of every rollout: call
 #    ``agent.normalizer.seen.update`` in ``explore``. What is the ratio of PPO's
 #    objective before the first step of an update?
 #
@@ -285,7 +285,7 @@ claim(
 # ----------
 # Of the details that :cite:t:`engstrom2020implementation` took out of PPO one by one,
 # the scaling of rewards is one that mattered; :cite:t:`andrychowicz2021matters`, who
-# trained a quarter of a million agents on five robots, recommend to normalise
+# trained a quarter of a million agents on five robots, recommend to normalize
 # observations always. The update is that of :cite:t:`chan1979updating`,
 # the table that of :cite:t:`agarwal2021deep`.
 

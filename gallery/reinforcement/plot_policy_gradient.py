@@ -43,12 +43,10 @@ from matplotlib.animation import FuncAnimation
 
 from dlcompanion import autodiff, backend
 from dlcompanion.claims import claim
-from dlcompanion.reinforcement import (
-    REINFORCE,
-    Environments,
-    policy_gradient_loss,
-    reward_to_go,
-)
+from dlcompanion.reinforcement import REINFORCE
+from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
+from dlcompanion.reinforcement.generalized_advantage import reward_to_go
+from dlcompanion.reinforcement.policy_gradient import policy_gradient_loss
 
 keras.utils.set_random_seed(0)
 
@@ -107,8 +105,8 @@ def film(agent, length=240, every=4):
     while not over and steps < length:
         if steps % every == 0:
             frames.append(env.render()[140:340:2, 100:500:2])
-        observation, _, ended, cut, _ = env.step(agent.predict(observation))
-        over, steps = ended or cut, steps + 1
+        observation, _, ended, truncated, _ = env.step(agent.predict(observation))
+        over, steps = ended or truncated, steps + 1
     env.close()
     return frames, steps
 
@@ -166,9 +164,9 @@ estimate = backend.compile(estimate, jit=False)
 
 def estimates(episodes, baseline):
     playing = episodes.playing
-    ends = playing & ~np.vstack([playing[1:], np.zeros_like(playing[:1])])
-    after = np.where(episodes.terminated, 0.0, 100.0) * np.ones(ends.shape)
-    returns = reward_to_go(episodes.rewards, ends, after, agent.discount)
+    dones = playing & ~np.vstack([playing[1:], np.zeros_like(playing[:1])])
+    after = np.where(episodes.terminated, 0.0, 100.0) * np.ones(dones.shape)
+    returns = reward_to_go(episodes.rewards, dones, after, agent.discount)
     rows = []
     for n in range(playing.shape[1]):
         x = np.zeros((500, 4), "float32")
@@ -250,26 +248,31 @@ claim(
     seeds=seeds,
 )
 claim(
-    "and in multiples of the coin's return",
+    "the same return in multiples of random play",
     trained.min() / coin.mean(),
     ">",
     15,
     seeds=seeds,
 )
 claim(
-    "the learned baseline cuts the variance of the gradient, factor",
+    "variance of the gradient, without baseline over with the learned one",
     variance["none"] / variance["learned"],
     ">=",
     2,
 )
-claim("and leaves its mean, standard errors between the two", abs(z("learned")), "<", 3)
+claim(
+    "difference of the two mean gradients, in standard errors",
+    abs(z("learned")),
+    "<",
+    3,
+)
 
 # %%
 # Try it
 # ------
 #
 # 1. Which baseline :math:`v(s)` makes the variance smallest? It is not quite the
-#    expected return: minimise :math:`\mathbb E[(G - v)^2 \lVert \nabla \log \pi
+#    expected return: minimize :math:`\mathbb E[(G - v)^2 \lVert \nabla \log \pi
 #    \rVert^2]`.
 # 2. Give every step of an episode its whole return :math:`G_0` in place of
 #    :math:`G_t`. The mean stays; what does the variance do?

@@ -2,13 +2,13 @@ r"""
 Twenty passes over a rollout, and none of them too far
 ======================================================
 
-What an agent has played is dear, and A2C throws it away after one step: the policy has
-changed, and the rollout is that of another. To go over it again is to ask what the
-*new* policy would have earned, from what the *old* one did, and the answer is worth
-less the further they are apart. :class:`~dlcompanion.reinforcement.PPO` goes over each
-rollout twenty times, and stops listening wherever the two have come apart. This page
-lets it balance the pole, then takes the stop away, then the repetition, and looks at
-what each was good for.
+Environment steps are expensive, and A2C makes one update from each rollout: after it
+the policy has changed, and the rollout is that of another one. A second pass estimates
+the return of the *new* policy from the actions of the *old* one, and the estimate is
+worse the further they are apart. :class:`~dlcompanion.reinforcement.PPO` makes twenty
+passes over each rollout, and clips its objective wherever the two have come apart. This
+page lets it balance the pole, then removes the clip, then the passes, and looks at what
+each was good for.
 
 Prerequisites: :doc:`/gallery/reinforcement/plot_actor_critic`. Notation:
 :doc:`/notation`.
@@ -21,8 +21,8 @@ Prerequisites: :doc:`/gallery/reinforcement/plot_actor_critic`. Notation:
 # Let :math:`\rho_t = \pi_\theta(a_t \mid s_t) / \pi_\text{old}(a_t \mid s_t)` be how
 # much more probable the action has become since it was played. On average over what the
 # old policy does, :math:`\rho_t A_t` is what the new one gains, and before the first
-# step its gradient is the policy gradient. Proximal policy optimisation
-# :cite:p:`schulman2017proximal` maximises
+# step its gradient is the policy gradient. Proximal policy optimization
+# :cite:p:`schulman2017proximal` maximizes
 #
 # .. math::
 #
@@ -39,7 +39,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from dlcompanion.claims import claim
-from dlcompanion.reinforcement import PPO, Environments, clipped_surrogate_loss
+from dlcompanion.reinforcement import PPO
+from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
+from dlcompanion.reinforcement.ppo import clipped_surrogate_loss
 
 keras.utils.set_random_seed(0)
 
@@ -65,8 +67,8 @@ seeds, budget, passes = 5, 40_960, 20
 schedule = keras.optimizers.schedules.PolynomialDecay
 
 
-def train(seed, clip_range=0.2, epochs=passes, rate=0.001):
-    updates = budget // 256 * epochs
+def train(seed, clip_range=0.2, update_epochs=passes, rate=0.001):
+    updates = budget // 256 * update_epochs
     agent = PPO(
         "CartPole-v1",
         optimizer=keras.optimizers.Adam(
@@ -74,9 +76,9 @@ def train(seed, clip_range=0.2, epochs=passes, rate=0.001):
         ),
         clip_range=clip_range,
         rollout_length=32,
-        epochs=epochs,
+        update_epochs=update_epochs,
         discount=0.98,
-        trace=0.8,
+        gae_lambda=0.8,
         horizon=512,
         seed=seed,
     )
@@ -87,7 +89,9 @@ def train(seed, clip_range=0.2, epochs=passes, rate=0.001):
 variants = {
     "PPO": [train(seed) for seed in range(seeds)],
     "no clip": [train(seed, clip_range=1e6) for seed in range(3)],
-    "one pass, rate x 20": [train(seed, epochs=1, rate=0.02) for seed in range(3)],
+    "one pass, rate x 20": [
+        train(seed, update_epochs=1, rate=0.02) for seed in range(3)
+    ],
 }
 greedy, played, apart = {}, {}, {}
 for name, runs in variants.items():
@@ -149,7 +153,7 @@ print(f"{'coin':20s} {coin.mean():6.1f}")
 # - Without the clip the policy moves an order of magnitude further from the one that
 #   played. That can go well, and two of three seeds hold the pole in the end; what so
 #   distant a policy would have earned is a guess, and the other one is misled by it.
-# - The clip is no wall. The ratio of some actions leaves the grey band, because actions
+# - The clip is no wall. The ratio of some actions leaves the gray band, because actions
 #   share their weights, and because the gradient is cut off only after the step that
 #   crosses the border. It is enough that nothing pushes on.
 # - The curves still dip. What bounds the change of the policy does not bound what it
@@ -167,14 +171,14 @@ claim(
     seeds=seeds,
 )
 claim(
-    "worst of the seeds, in multiples of the coin's return",
+    "return of the worst seed, in multiples of random play",
     greedy["PPO"].min() / coin.mean(),
     ">",
     6,
     seeds=seeds,
 )
 claim(
-    "largest divergence: the steadiest run without clip over the worst of PPO",
+    "largest divergence, best run without clipping over worst run of PPO",
     apart["no clip"].max(axis=1).min() / apart["PPO"].max(),
     ">",
     2,
@@ -198,7 +202,7 @@ claim(
 #    change?
 # 3. Let ``clip_range`` fall to zero with a schedule, as many do. What does it do that
 #    the falling rate does not?
-# 4. Play ``"Acrobot-v1"`` with the same settings and ``trace=0.94``.
+# 4. Play ``"Acrobot-v1"`` with the same settings and ``gae_lambda=0.94``.
 #
 # References
 # ----------

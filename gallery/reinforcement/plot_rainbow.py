@@ -2,13 +2,12 @@ r"""
 Rainbow's six parts can each be switched off, and one is missed at once
 =======================================================================
 
-After deep Q-learning came one improvement after another: let one network choose and
-another judge, learn the value of a place apart from what one does there, remember what
-surprised, look several rewards ahead, learn the distribution of the return instead of
-its mean, explore by noise in the weights. Rainbow put six of them together and switched
-off each in turn. :class:`~dlcompanion.reinforcement.Rainbow` has the six switches; this
-page lets it balance a pole, switches off each in turn, and looks at a distribution that
-it learned.
+After deep Q-learning came one improvement after another: double Q-learning,
+dueling networks, prioritized replay, n-step returns, the distribution of the return
+instead of its mean, and exploration by noise in the weights. Rainbow combined six
+of them and switched off each in turn. :class:`~dlcompanion.reinforcement.Rainbow` has
+the six switches; this page lets it balance a pole, switches off each in turn, and looks
+at a distribution that it learned.
 
 Prerequisites: :doc:`/gallery/reinforcement/plot_dqn`. Notation: :doc:`/notation`.
 """
@@ -39,12 +38,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from dlcompanion.claims import claim
-from dlcompanion.reinforcement import (
-    Environments,
-    PrioritizedReplay,
-    Rainbow,
-    categorical_projection,
-)
+from dlcompanion.reinforcement import PrioritizedReplay, Rainbow
+from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
+from dlcompanion.reinforcement.rainbow import categorical_projection
 
 keras.utils.set_random_seed(0)
 
@@ -56,11 +52,11 @@ q = categorical_projection(moved[None], p[None], grid)
 q = keras.ops.convert_to_numpy(q)[0]
 
 # %%
-# A memory that draws by surprise: 64 steps whose errors grow evenly, drawn with the
+# Prioritized replay: 64 steps whose errors grow evenly, drawn with the
 # square root of the error.
 
 errors = np.linspace(0.05, 1.0, 64)
-replay = PrioritizedReplay(capacity=64, exponent=0.5)
+replay = PrioritizedReplay(buffer_size=64, exponent=0.5)
 rows = replay.add(step=np.arange(64))
 replay.prioritize(rows, errors)
 drawn = replay.draw((400, 64), np.random.default_rng(0))
@@ -108,7 +104,7 @@ def train(seed, changes):
         learning_starts=256,
         rollout_length=32,
         gradient_steps=32,
-        target_every=64,
+        target_update_interval=64,
         exploration_steps=1_000,
         num_envs=4,
         seed=seed,
@@ -167,7 +163,7 @@ plt.show()
 # What to notice
 # --------------
 #
-# - The projection spreads each spike over its two neighbours, and the draws follow the
+# - The projection spreads each spike over its two neighbors, and the draws follow the
 #   errors: the two laws that the claims below check.
 # - Five of the parts can go, and after 2,000 steps nobody would notice: two seeds of
 #   one kind differ as much as two kinds do. The parts were made for games in which
@@ -193,9 +189,9 @@ others = np.concatenate([returns[n] for n in runs if n not in seeds])
 # %%
 # The claims.
 
-claim("mass that the projection loses", abs(q.sum() - 1.0), "<", 1e-5)
+claim("change of the total mass by the projection", abs(q.sum() - 1.0), "<", 1e-5)
 claim(
-    "and how far it moves the mean",
+    "change of the mean by the projection",
     abs((q * grid).sum() - (p * (0.7 + 0.8 * grid)).sum()),
     "<",
     1e-4,
@@ -207,21 +203,21 @@ claim(
     1.5,
 )
 claim(
-    "return of Rainbow, worst seed, over a coin's",
+    "return of Rainbow, worst seed, in multiples of random play",
     returns["Rainbow"].min() / coin,
     ">",
     2,
     seeds=5,
 )
 claim(
-    "and over that without a distribution, medians",
+    "return of Rainbow over that without a distribution, medians",
     np.median(returns["Rainbow"]) / np.median(returns["no distribution"]),
     ">",
     1.5,
     seeds=5,
 )
 claim(
-    "return of the kinds with another part less, mean of all, over a coin's",
+    "mean return of the other ablations, in multiples of random play",
     others.mean() / coin,
     ">",
     2,

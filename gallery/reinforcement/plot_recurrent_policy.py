@@ -38,7 +38,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from dlcompanion.claims import claim
-from dlcompanion.reinforcement import PPO, Environments, Normalizer, RecurrentPPO
+from dlcompanion.reinforcement import PPO, Normalizer, RecurrentPPO
+from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
 
 keras.utils.set_random_seed(0)
 
@@ -89,8 +90,13 @@ def network(outputs, units=32):
 # observations side by side: who knows that two are enough has no need of more.
 
 seeds, budget, passes = 3, 32_768, 10
-settings = {"num_envs": 32, "rollout_length": 32, "batch_size": 512, "epochs": passes}
-settings |= {"discount": 0.98, "trace": 0.8, "horizon": 512}
+settings = {
+    "num_envs": 32,
+    "rollout_length": 32,
+    "batch_size": 512,
+    "update_epochs": passes,
+}
+settings |= {"discount": 0.98, "gae_lambda": 0.8, "horizon": 512}
 
 
 def train(kind, environment, seed, **networks):
@@ -151,8 +157,8 @@ def watch(agent, number, deterministic, horizon=100):
         else:
             action = agent.predict(observation, deterministic)
         rows.append((observation, state, speed))
-        observation, _, ended, cut, _ = environment.step(action)
-        over = ended or cut
+        observation, _, ended, truncated, _ = environment.step(action)
+        over = ended or truncated
     return [np.array(column) for column in zip(*rows, strict=True)]
 
 
@@ -253,7 +259,7 @@ claim(
     seeds=seeds,
 )
 claim(
-    "worst share read from the memory, less the best read from what is seen",
+    "worst share read from the memory, less the best from observations",
     remembered.min() - visible.max(),
     ">",
     0.4,

@@ -2,13 +2,13 @@ r"""
 Six thousand steps swing a pendulum up, if none of them is thrown away
 ======================================================================
 
-Policy gradients learn from a step once, by the policy that made it, and then forget
-it. Where a step is dear, on a robot say, that is a waste.
-:class:`~dlcompanion.reinforcement.SAC` keeps all steps and learns from each of them
-many times, whoever made it. And since an agent that is soon sure of itself no longer
-tries anything, it is paid for being undecided, at a price that it finds itself. On this
-page it swings up a pendulum whose motor is too weak to lift it, beside an agent that
-throws its steps away, and beside no agent at all.
+Policy gradients learn from a step once, by the policy that made it. Where environment
+steps are expensive, on a robot say, that is a waste.
+:class:`~dlcompanion.reinforcement.SAC` learns off-policy: it stores all steps in a
+replay memory and learns from each of them many times. For exploration it maximizes the
+entropy of its policy beside the reward, with a weight that is learned too. On this page
+it swings up a pendulum whose motor is too weak to lift it, beside PPO, which is
+on-policy, and beside random actions.
 
 Prerequisites: :doc:`/gallery/reinforcement/plot_ppo`. Notation:
 :doc:`/notation`.
@@ -51,7 +51,9 @@ from matplotlib.animation import FuncAnimation
 from scipy import stats
 
 from dlcompanion.claims import claim
-from dlcompanion.reinforcement import PPO, SAC, Environments, TanhGaussian
+from dlcompanion.reinforcement import PPO, SAC
+from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
+from dlcompanion.reinforcement.networks.tanh_gaussian import TanhGaussian
 
 keras.utils.set_random_seed(0)
 
@@ -351,10 +353,10 @@ claim(
 #    go up, with every seed? What happens to ``history["entropy"]``?
 # 2. Give SAC two critics with the same weights, so that the smaller of their values is
 #    that of each. What becomes of the values, and of the returns?
-# 3. ``updates=5`` learns a fifth as often. How many steps does it take now, and how
-#    many seconds?
-# 4. An episode that is cut by its time limit counts as going on. What would the value
-#    of a pendulum at rest be, if it counted as over?
+# 3. ``gradient_steps=5`` learns a fifth as often. How many steps does it take now,
+#    and how many seconds?
+# 4. An episode that is truncated by its time limit counts as going on. What would the
+#    value of a pendulum at rest be, if it counted as over?
 #
 # References
 # ----------

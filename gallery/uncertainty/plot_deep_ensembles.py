@@ -83,7 +83,8 @@ def trained(width, members, seed):
 small = trained(48, SEEDS * M, seed=0)
 wide = trained(136, SEEDS, seed=1)  # five networks, each with the weights of M small
 sizes = [e.count_params() // e.members for e in (small, wide)]
-print(f"{SEEDS * M} members, {small.way}; weights of one: {sizes[0]}, wide: {sizes[1]}")
+print(f"{SEEDS * M} members, {small.execution}")
+print(f"weights of one: {sizes[0]}, wide: {sizes[1]}")
 
 # %%
 # All 25 were one program. The first five are the first ensemble, and so on.

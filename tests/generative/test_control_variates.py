@@ -5,7 +5,8 @@ import pytest
 from keras import ops
 
 from dlcompanion import autodiff, backend
-from dlcompanion.generative import rebar_control, relax_gradient, relaxed_samples
+from dlcompanion.generative import rebar_control, relax_gradient
+from dlcompanion.generative.control_variates import relaxed_samples
 
 LOGITS = np.array([[0.5, -0.3, 0.1], [-1.0, 0.2, 0.4]], "float32")  # two categoricals
 COSTS = np.array([[3.0, 5.0, 4.0], [9.0, 2.0, 6.0], [0.0, 1.0, -2.0]], "float32")

@@ -6,7 +6,8 @@ import pytest
 from keras import ops
 
 from dlcompanion import autodiff, backend
-from dlcompanion.generative import ChannelCoupling, Glow
+from dlcompanion.generative import Glow
+from dlcompanion.generative.glow import ChannelCoupling
 from dlcompanion.testing import check_layer, check_model
 from dlcompanion.training import fit_in_memory
 

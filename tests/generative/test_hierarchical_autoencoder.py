@@ -6,7 +6,8 @@ import pytest
 from keras import ops
 
 from dlcompanion import backend
-from dlcompanion.generative import VAE, HierarchicalVAE, kl_to_standard_normal
+from dlcompanion.generative import VAE, HierarchicalVAE
+from dlcompanion.generative.variational_autoencoder import kl_to_standard_normal
 from dlcompanion.testing import check_model
 
 RNG = np.random.default_rng(0)

@@ -13,11 +13,11 @@ from dlcompanion import autodiff, backend
 from dlcompanion.generative import (
     MADE,
     InverseAutoregressiveFlow,
-    Inverted,
-    MaskedAutoregressive,
     MaskedAutoregressiveFlow,
     NormalizingFlow,
 )
+from dlcompanion.generative.flows.inverted_transform import Inverted
+from dlcompanion.generative.masked_autoregressive_flow import MaskedAutoregressive
 from dlcompanion.probability import tfb
 from dlcompanion.testing import check_layer, check_model
 from dlcompanion.training import fit_in_memory

@@ -7,7 +7,8 @@ import pytest
 from keras import ops
 
 from dlcompanion import autodiff
-from dlcompanion.generative import Planar, PlanarFlow, Radial, RadialFlow
+from dlcompanion.generative import PlanarFlow, RadialFlow
+from dlcompanion.generative.planar_flow import Planar, Radial
 from dlcompanion.testing import check_layer, check_model
 
 VECTORS = Path(__file__).parents[1] / "references" / "planar_flow.npz"

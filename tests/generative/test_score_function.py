@@ -8,11 +8,8 @@ import pytest
 from keras import ops
 
 from dlcompanion import backend
-from dlcompanion.generative import (
-    LearnedBaseline,
-    score_function_gradient,
-    score_function_loss,
-)
+from dlcompanion.generative import LearnedBaseline, score_function_gradient
+from dlcompanion.generative.score_function import score_function_loss
 from dlcompanion.testing import check_layer
 
 COSTS = np.array([3.0, 5.0, 4.0, 9.0], "float32")

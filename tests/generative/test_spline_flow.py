@@ -9,14 +9,16 @@ from dlcompanion import autodiff, backend
 from dlcompanion.datasets import two_moons
 from dlcompanion.generative import (
     MADE,
-    AutoregressiveSpline,
     AutoregressiveSplineFlow,
     NeuralSplineFlow,
     SplineCoupling,
     rational_quadratic_spline,
+)
+from dlcompanion.generative.flows.rational_quadratic_spline import (
     spline_bins,
     spline_unit_slope,
 )
+from dlcompanion.generative.spline_flow import AutoregressiveSpline
 from dlcompanion.testing import check_layer, check_model
 from dlcompanion.training import fit_in_memory
 

@@ -201,7 +201,7 @@ def test_an_isolated_node_keeps_to_itself():
     np.testing.assert_allclose(y[0, -1], x[-1] @ kernel, rtol=1e-5)
 
 
-def test_a_hub_of_many_neighbours_survives_half_precision():
+def test_a_hub_of_many_neighbors_survives_half_precision():
     leaves = np.arange(1, 3000)
     edges = np.stack([leaves, np.zeros_like(leaves)])
     layer = GraphConvolution(1, GraphPlan(edges, 3000), dtype="mixed_float16")

@@ -62,7 +62,7 @@ def test_alpha_one_is_the_inner_optimizer():
     np.testing.assert_allclose(wrapped[0], plain[0], rtol=1e-6)
 
 
-def test_slow_weights_cut_the_line_between_the_synchronisations():
+def test_slow_weights_cut_the_line_between_the_synchronizations():
     starts, gradients = random_problem(steps=4)
     optimizer = Lookahead(keras.optimizers.SGD(0.1), k=4, alpha=0.25)
     (path,) = walk(optimizer, starts, gradients)

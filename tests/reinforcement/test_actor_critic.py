@@ -4,13 +4,15 @@ import gymnasium as gym
 import keras
 import numpy as np
 import pytest
+from helpers.resume import assert_resumes
+from helpers.toy_environments import Choice, Corridor
+from helpers.toy_networks import net, softmax
 from keras import ops
-from resume import assert_resumes
-from toy_environments import Choice, Corridor
-from toy_networks import net, softmax
 
-from dlcompanion.reinforcement import A2C, ActorCritic, Segment, Stream
+from dlcompanion.reinforcement import A2C
 from dlcompanion.reinforcement import actor_critic as module
+from dlcompanion.reinforcement.actor_critic import ActorCritic
+from dlcompanion.reinforcement.agents.rollout import Rollout, RolloutCollector
 from dlcompanion.testing import check_model
 from dlcompanion.training import CompositeOptimizer
 
@@ -44,7 +46,7 @@ def small(environment=Choice, **kwargs):
     return A2C(environment, **{**settings, **kwargs})
 
 
-def test_a_segment_in_which_nothing_was_played_teaches_nothing():
+def test_a_rollout_whose_mask_is_empty_changes_nothing():
     # Choice only resets itself in every second step
     agent = small(num_envs=2, rollout_length=1, horizon=6)
     before = agent.policy.get_weights()
@@ -61,7 +63,7 @@ def test_one_update_is_the_written_one():
         num_envs=3,
         rollout_length=9,
         discount=0.9,
-        trace=0.8,
+        gae_lambda=0.8,
         entropy_weight=0.2,
         optimizer=keras.optimizers.SGD(0.1),
         critic_optimizer=keras.optimizers.SGD(0.07),
@@ -71,27 +73,27 @@ def test_one_update_is_the_written_one():
     )
     kernel, bias = agent.policy.get_weights()
     value = agent.learner.critic.get_weights()
-    stream = Stream(agent.environments, 5)
-    segment = stream.play(lambda x: np.arange(len(x)) % 2, 9)
-    assert segment.terminated.any() and (segment.ends & ~segment.terminated).any()
-    assert not segment.played.all()
-    logs = agent.learn_from(segment, *agent.judge(segment))
+    collector = RolloutCollector(agent.environments, 5)
+    rollout = collector.play(lambda x: np.arange(len(x)) % 2, 9)
+    assert rollout.terminated.any() and (rollout.dones & ~rollout.terminated).any()
+    assert not rollout.mask.all()
+    logs = agent.learn_from(rollout, *agent.advantages_and_returns(rollout))
 
     x, a, advantages, returns = [], [], [], []
     for n in range(3):
-        following = 0.0
+        later = 0.0
         for t in reversed(range(9)):
-            o, after = segment.observations[t, n], segment.following[t, n]
+            o, after = rollout.observations[t, n], rollout.next_observations[t, n]
             v, v_after = ((y @ value[0] + value[1])[0] for y in (o, after))
-            v_after = 0.0 if segment.terminated[t, n] else v_after
-            following = 0.0 if segment.ends[t, n] else following
-            following *= 0.9 * 0.8
-            following += segment.rewards[t, n] + 0.9 * v_after - v
-            if segment.played[t, n]:
+            v_after = 0.0 if rollout.terminated[t, n] else v_after
+            later = 0.0 if rollout.dones[t, n] else later
+            later *= 0.9 * 0.8
+            later += rollout.rewards[t, n] + 0.9 * v_after - v
+            if rollout.mask[t, n]:
                 x.append(o)
-                a.append(segment.actions[t, n])
-                advantages.append(following)
-                returns.append(following + v)
+                a.append(rollout.actions[t, n])
+                advantages.append(later)
+                returns.append(later + v)
     x, advantages = np.array(x), np.array(advantages)
     p = softmax(x @ kernel + bias)
     logs_p = np.log(p)
@@ -154,14 +156,14 @@ def test_the_critic_learns_what_a_policy_is_worth():
     agent = A2C("CartPole-v1", discount=0.98, horizon=64, seed=0)
     agent.policy.trainable = False  # a coin
     logged = agent.fit(8_192, verbose=0).history["explained_variance"]
-    judges = agent.environments.another(64)
+    copies = agent.environments.another(64)
     rng = np.random.default_rng(0)
-    played = judges.play(lambda x: rng.integers(2, size=len(x)), seed=1, horizon=500)
+    played = copies.play(lambda x: rng.integers(2, size=len(x)), seed=1, horizon=500)
     assert played.terminated.all()
-    returns, following = [], 0.0
+    returns, later = [], 0.0
     for reward, playing in zip(played.rewards[::-1], played.playing[::-1], strict=True):
-        following = np.where(playing, reward + 0.98 * following, 0.0)
-        returns.insert(0, following)
+        later = np.where(playing, reward + 0.98 * later, 0.0)
+        returns.insert(0, later)
     returns = np.stack(returns)[played.playing]
     values = agent.learner.critic(played.observations[played.playing])
     values = ops.convert_to_numpy(values)[:, 0]
@@ -172,17 +174,17 @@ def test_the_critic_learns_what_a_policy_is_worth():
 
 
 def test_explained_variance_is_that_of_the_epoch(monkeypatch):
-    # in a segment whose targets are nearly equal, it would say nothing
+    # in a rollout whose targets are nearly equal, it would say nothing
     agent = small(Corridor, policy=net(2, 2), critic=net(2, 1), horizon=8)
     levels = iter([0.0, 10.0, 20.0, 30.0])
 
-    def judge(segment):
-        one = np.ones(segment.rewards.shape, "float32")
+    def advantages_and_returns(rollout):
+        one = np.ones(rollout.rewards.shape, "float32")
         return one, next(levels) * one
 
-    monkeypatch.setattr(agent, "judge", judge)
+    monkeypatch.setattr(agent, "advantages_and_returns", advantages_and_returns)
     logged = agent.fit(1, verbose=0).history["explained_variance"]
-    assert 1 - 1 / 100 < logged[0] < 1 - 1 / 150  # 125 if all segments weighed the same
+    assert 1 - 1 / 100 < logged[0] < 1 - 1 / 150  # 125 if all rollouts weighed the same
 
 
 def test_learns_cartpole():
@@ -210,7 +212,7 @@ def test_an_epoch_is_the_horizon():
 
 @pytest.mark.slow  # the new process imports Keras and its backend
 def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
-    settings = {"num_envs": 4, "rollout_length": 10, "horizon": 50, "trace": 0.7}
+    settings = {"num_envs": 4, "rollout_length": 10, "horizon": 50, "gae_lambda": 0.7}
     whole, part = (small("CartPole-v1", **settings) for _ in range(2))
     whole.fit(1_000, verbose=0)
     part.fit(450, verbose=0)
@@ -248,16 +250,16 @@ def test_a_frozen_policy_stays():
 
 def test_only_what_was_played_counts():
     agent = small(Corridor, num_envs=3, policy=net(2, 2), critic=net(2, 1))
-    segment = Stream(agent.environments, 5).play(lambda x: 0 * x[:, 0], 9)
+    rollout = RolloutCollector(agent.environments, 5).play(lambda x: 0 * x[:, 0], 9)
     start = agent.learner.get_weights()
-    agent.learn_from(segment, *agent.judge(segment))
+    agent.learn_from(rollout, *agent.advantages_and_returns(rollout))
     expected = agent.learner.get_weights()
-    idle = ~segment.played
-    noisy = Segment(*[np.array(x) for x in segment])
+    idle = ~rollout.mask
+    noisy = Rollout(*[np.array(x) for x in rollout])
     noisy.rewards[idle], noisy.observations[idle] = 1e6, -1e3
     agent = small(Corridor, num_envs=3, policy=net(2, 2), critic=net(2, 1))
     agent.learner.set_weights(start)
-    agent.learn_from(noisy, *agent.judge(noisy))
+    agent.learn_from(noisy, *agent.advantages_and_returns(noisy))
     for a, b in zip(agent.learner.get_weights(), expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     assert idle.any()
@@ -271,7 +273,7 @@ def test_only_what_was_played_counts():
         ({"policy": "mlp"}, "must be a keras.Model. Received: policy='mlp'"),
         ({"rollout_length": 0}, "Received: rollout_length=0"),
         ({"discount": 1.1}, "Received: discount=1.1"),
-        ({"trace": -0.1}, "Received: trace=-0.1"),
+        ({"gae_lambda": -0.1}, "Received: gae_lambda=-0.1"),
         ({"entropy_weight": -1}, "Received: entropy_weight=-1"),
         ({"critic_steps": 0}, "Received: critic_steps=0"),
         ({"num_envs": 0}, "Received: 0"),

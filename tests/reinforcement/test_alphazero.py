@@ -3,8 +3,9 @@
 import keras
 import numpy as np
 import pytest
+from helpers.resume import assert_resumes, assert_same_state, state_of
+from helpers.toy_networks import softmax
 from keras import layers, ops
-from resume import assert_resumes, assert_same_state, state_of
 
 from dlcompanion.reinforcement import (
     A2C,
@@ -12,9 +13,15 @@ from dlcompanion.reinforcement import (
     LineGame,
     Minimax,
     TicTacToe,
-    policy_value,
-    policy_value_network,
+    alphazero,
 )
+from dlcompanion.reinforcement.alphazero import (
+    PolicyValue,
+    outcome_loss,
+    policy_value_network,
+    search_policy_loss,
+)
+from dlcompanion.testing import check_model
 
 # Three in a row on three by four fields, where stones fall: 1 or 2 moves decide.
 SMALL = LineGame(3, 4, 3, gravity=True)
@@ -22,7 +29,7 @@ SMALL = LineGame(3, 4, 3, gravity=True)
 
 def small(game=SMALL, **kwargs):
     """An agent whose iteration takes some milliseconds."""
-    settings = {"games": 16, "simulations": 12, "updates": 4, "batch_size": 32}
+    settings = {"games": 16, "simulations": 12, "gradient_steps": 4, "batch_size": 32}
     return AlphaZero(game, **{**settings, "seed": 0, "window": 2, **kwargs})
 
 
@@ -52,14 +59,14 @@ def test_never_loses_tic_tac_toe_again_and_again():
 @pytest.mark.parametrize("turned", [None, "search_policy_loss", "outcome_loss"])
 def test_learns_and_each_sign_matters(turned, monkeypatch):
     if turned:
-        right = getattr(policy_value, turned)
-        monkeypatch.setattr(policy_value, turned, lambda *args: -right(*args))
-    agent = small(games=32, updates=16, window=4)
+        right = getattr(alphazero, turned)
+        monkeypatch.setattr(alphazero, turned, lambda *args: -right(*args))
+    agent = small(games=32, gradient_steps=16, window=4)
     agent.fit(12, verbose=0)
     solution = Minimax(SMALL)
     positions = np.concatenate([one[0] for one in agent.memory.rounds])
     q = solution.action_values(positions)
-    policies, values = agent.judge(positions)
+    policies, values = agent.priors_and_values(positions)
     # what the moves are worth that the network alone would draw, of the best
     worth = (policies * np.nan_to_num(q)).sum(axis=1)
     uniform = (SMALL.legal(positions) * np.nan_to_num(q)).sum(axis=1)
@@ -75,7 +82,7 @@ def test_learns_and_each_sign_matters(turned, monkeypatch):
         assert all(learned.values())
         each = np.arange(len(positions))  # and symmetric positions look alike
         mirrored, other = SMALL.turn(positions, policies, np.ones_like(each))
-        seen, same = agent.judge(mirrored)
+        seen, same = agent.priors_and_values(mirrored)
         assert np.corrcoef(values, same)[0, 1] > 0.8
         assert np.corrcoef(other.ravel(), seen.ravel())[0, 1] > 0.8
 
@@ -206,10 +213,10 @@ def test_numpy_plays_as_keras_does():
     logits, values = agent.network(SMALL.observe(positions))
     logits = np.where(SMALL.legal(positions), ops.convert_to_numpy(logits), -np.inf)
     e = np.exp(logits)
-    policies, judged = agent.judge(positions)
+    policies, got = agent.priors_and_values(positions)
     np.testing.assert_allclose(policies, e / e.sum(axis=1, keepdims=True), rtol=1e-4)
     values = ops.convert_to_numpy(values)[:, 0]
-    np.testing.assert_allclose(judged, values, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(got, values, rtol=1e-4, atol=1e-6)
 
 
 # -- playing ------------------------------------------------------------------------
@@ -238,7 +245,7 @@ def test_draws_in_proportion_to_the_visits():
     best = agent.move(start, np.random.default_rng(0), simulations=6)
     ties = agent.search(SMALL.start(1), simulations=6).visits[0]
     assert set(best) == set(np.flatnonzero(ties == ties.max()))
-    policies, _ = agent.judge(SMALL.start(1))
+    policies, _ = agent.priors_and_values(SMALL.start(1))
     drawn = agent.predict(start, deterministic=False, simulations=0)
     drawn = np.bincount(drawn, minlength=4) / 4_000
     np.testing.assert_allclose(drawn, policies[0], atol=0.03)
@@ -263,7 +270,7 @@ def test_evaluates_in_both_seats_the_same_way_twice():
         ({"noise": 1.5}, "Received: noise=1.5"),
         ({"exploring_moves": -1}, "Received: exploring_moves=-1"),
         ({"window": 0}, "Received: window=0"),
-        ({"updates": 0}, "Received: updates=0"),
+        ({"gradient_steps": 0}, "Received: gradient_steps=0"),
         ({"batch_size": 0}, "Received: batch_size=0"),
         ({"seed": -1}, "Received: seed=-1"),
         ({"network": policy_value_network((3, 4, 2), 5, 0)}, r"logits \(batch, 4\)"),
@@ -290,3 +297,96 @@ def test_says_when_it_diverged():
     agent = small(optimizer=keras.optimizers.SGD(1e30))
     with pytest.raises(ValueError, match="smaller learning rate. Received"):
         agent.fit(5, verbose=0)
+
+
+RNG = np.random.default_rng(0)
+
+
+def two_heads(inputs=4, actions=3, regularizer=None):
+    x = keras.Input((inputs,))
+    heads = layers.Dense(actions, kernel_regularizer=regularizer), layers.Dense(1)
+    return keras.Model(x, [head(x) for head in heads])
+
+
+def some_data(count=8):
+    x = RNG.normal(size=(count, 4)).astype("float32")
+    policies = softmax(RNG.normal(size=(count, 3))).astype("float32")
+    return x, policies, RNG.choice([-1, 0, 1], count).astype("float32")
+
+
+def test_contract():
+    x, policies, outcomes = some_data()
+    check_model(
+        PolicyValue,
+        lambda: {"network": two_heads()},
+        x,
+        (policies, outcomes),
+        compile_kwargs=lambda: {"optimizer": "adam"},
+    )
+
+
+def test_losses_are_the_formulas():
+    logits = RNG.normal(size=(5, 3)).astype("float32")
+    _, policies, outcomes = some_data(5)
+    want = -(policies * np.log(softmax(logits))).sum(axis=1).mean()
+    assert float(search_policy_loss(logits, policies)) == pytest.approx(want, rel=1e-5)
+    values = RNG.normal(size=5).astype("float32")
+    want = ((values - outcomes) ** 2).mean()
+    assert float(outcome_loss(values, outcomes)) == pytest.approx(want, rel=1e-5)
+
+
+def test_the_policy_of_the_search_is_the_least_loss():
+    _, policies, _ = some_data(5)
+    entropy = -(policies * np.log(policies)).sum(axis=1).mean()
+    least = float(search_policy_loss(np.log(policies) + 7.0, policies))
+    assert least == pytest.approx(entropy, rel=1e-5)
+    for _ in range(5):
+        others = np.log(policies) + RNG.normal(size=policies.shape).astype("float32")
+        assert float(search_policy_loss(others, policies)) > least
+
+
+def test_one_update_is_the_written_one():
+    network = two_heads(regularizer=keras.regularizers.L2(0.3))
+    learner = PolicyValue(network)
+    learner.compile(keras.optimizers.SGD(0.1))
+    x, policies, outcomes = some_data()
+    kernel, bias, value_kernel, value_bias = network.get_weights()
+    logs = learner.train_on_batches((x[None], (policies[None], outcomes[None])))
+    p, v = softmax(x @ kernel + bias), (x @ value_kernel + value_bias)[:, 0]
+    on_logits, on_values = (p - policies) / 8, 2 * (v - outcomes)[:, None] / 8
+    expected = [
+        kernel - 0.1 * (x.T @ on_logits + 0.6 * kernel),
+        bias - 0.1 * on_logits.sum(axis=0),
+        value_kernel - 0.1 * x.T @ on_values,
+        value_bias - 0.1 * on_values.sum(axis=0),
+    ]
+    for got, want in zip(network.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+    parts = -(policies * np.log(p)).sum(axis=1).mean(), ((v - outcomes) ** 2).mean()
+    assert logs["policy_loss"][0] == pytest.approx(parts[0], rel=1e-4)
+    assert logs["value_loss"][0] == pytest.approx(parts[1], rel=1e-4)
+    total = sum(parts) + 0.3 * (kernel**2).sum()
+    assert logs["loss"][0] == pytest.approx(total, rel=1e-4)
+
+
+def test_a_frozen_network_stays():
+    network = two_heads()
+    network.trainable = False
+    learner = PolicyValue(network)
+    learner.compile("sgd")
+    x, policies, outcomes = some_data()
+    before = network.get_weights()
+    logs = learner.train_on_batches((x[None], (policies[None], outcomes[None])))
+    for a, b in zip(before, network.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert logs["loss"][0] > 0
+
+
+def test_the_default_network_knows_nothing_at_first():
+    a, b, c = (policy_value_network((3, 3, 2), 9, seed) for seed in (1, 1, 2))
+    for x, y in zip(a.get_weights(), b.get_weights(), strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert (a.get_weights()[0] != c.get_weights()[0]).any()
+    boards = RNG.integers(0, 2, (20, 3, 3, 2)).astype("float32")
+    logits, values = map(ops.convert_to_numpy, a(boards))
+    assert np.abs(logits).max() < 0.5 and np.abs(values).max() < 0.5

@@ -6,24 +6,26 @@ import gymnasium as gym
 import keras
 import numpy as np
 import pytest
+from helpers.resume import assert_resumes
+from helpers.toy_environments import Choice, Corridor
 from keras import ops
-from resume import assert_resumes
-from toy_environments import Choice, Corridor
 
-from dlcompanion.reinforcement import A2C, PPO, Normalizer, RunningStatistics, Segment
+from dlcompanion.reinforcement import A2C, PPO, Normalizer
+from dlcompanion.reinforcement.agents.rollout import Rollout
+from dlcompanion.reinforcement.normalized_environments import RunningStatistics
 
 REFERENCE = Path(__file__).parents[1] / "references/normalized_environments.npz"
 
 
-def segment_of(rewards, ends=None, played=None, observations=None):
-    """A segment of which only this matters."""
+def rollout_of(rewards, dones=None, mask=None, observations=None):
+    """A rollout of which only this matters."""
     rewards = np.asarray(rewards, "float64")
     no = np.zeros(rewards.shape, bool)
-    ends = no if ends is None else ends
-    played = ~no if played is None else played
+    dones = no if dones is None else dones
+    mask = ~no if mask is None else mask
     if observations is None:
         observations = np.zeros((*rewards.shape, 1), "float32")
-    return Segment(observations, None, rewards, observations, no, ends, played)
+    return Rollout(observations, None, rewards, observations, no, dones, mask)
 
 
 def built(shape=(1,), discount=0.9, count=3, **arguments):
@@ -36,7 +38,7 @@ def built(shape=(1,), discount=0.9, count=3, **arguments):
 def small(environment="CartPole-v1", agent=PPO, normalizer=None, **kwargs):
     """An agent whose update compiles quickly."""
     settings = {"seed": 0, "num_envs": 4, "rollout_length": 8, "horizon": 24}
-    ppo = {"batch_size": 16, "epochs": 2}
+    ppo = {"batch_size": 16, "update_epochs": 2}
     settings |= ppo if agent is PPO else {"critic_steps": 1}
     return agent(environment, normalizer=normalizer, **{**settings, **kwargs})
 
@@ -101,12 +103,12 @@ def test_equals_vecnormalize_of_stable_baselines3():
     scaled = []
     for t in range(len(rewards)):  # it brings its statistics up to date every step
         one = slice(t, t + 1)
-        segment = segment_of(
+        rollout = rollout_of(
             rewards[one], reference["in/ends"][one], observations=observations[one]
         )
-        normalizer.see_rewards(segment)
-        normalizer.see_observations(segment)
-        scaled.append(normalizer.scaled(segment).rewards[0])
+        normalizer.see_rewards(rollout)
+        normalizer.see_observations(rollout)
+        scaled.append(normalizer.scaled(rollout).rewards[0])
     for statistics, name in (
         (normalizer.seen, "seen"),
         (normalizer.returns, "returns"),
@@ -121,71 +123,71 @@ def test_equals_vecnormalize_of_stable_baselines3():
 
 def test_rewards_are_divided_by_the_deviation_of_the_discounted_sums():
     rng = np.random.default_rng(0)
-    rewards, ends = rng.normal(size=(30, 3)) - 5, rng.random((30, 3)) < 0.2
-    played = np.ones((30, 3), bool)
-    played[1:] = ~ends[:-1]  # NEXT_STEP: after an end a row that is only a reset
-    ends &= played
+    rewards, dones = rng.normal(size=(30, 3)) - 5, rng.random((30, 3)) < 0.2
+    mask = np.ones((30, 3), bool)
+    mask[1:] = ~dones[:-1]  # NEXT_STEP: after an end a row that is only a reset
+    dones &= mask
     sums, total = [], np.zeros(3)
     for t in range(30):
         for n in range(3):
-            if played[t, n]:
+            if mask[t, n]:
                 total[n] = 0.9 * total[n] + rewards[t, n]
                 sums.append(total[n])
-            if ends[t, n]:
+            if dones[t, n]:
                 total[n] = 0.0
     normalizer = built(clip=100.0)
     for t in (slice(0, 11), slice(11, 12), slice(12, 30)):
-        normalizer.see_rewards(segment_of(rewards[t], ends[t], played[t]))
-    assert normalizer.returns.count == played.sum()
-    scaled = normalizer.scaled(segment_of(rewards)).rewards
+        normalizer.see_rewards(rollout_of(rewards[t], dones[t], mask[t]))
+    assert normalizer.returns.count == mask.sum()
+    scaled = normalizer.scaled(rollout_of(rewards)).rewards
     np.testing.assert_allclose(scaled, rewards / np.std(sums), rtol=1e-9)
 
 
 @pytest.mark.parametrize("factor", [1000.0, 1e-3])
 def test_rewards_times_a_thousand_are_the_same(factor):
     rewards = np.random.default_rng(0).normal(1, 3, size=(40, 3))
-    segments = [segment_of(rewards * x) for x in (1.0, factor)]
+    rollouts = [rollout_of(rewards * x) for x in (1.0, factor)]
     scaled = []
-    for segment in segments:
+    for rollout in rollouts:
         normalizer = built()
-        normalizer.see_rewards(segment)
-        scaled.append(normalizer.scaled(segment).rewards)
+        normalizer.see_rewards(rollout)
+        scaled.append(normalizer.scaled(rollout).rewards)
     np.testing.assert_allclose(*scaled, rtol=1e-9)
 
 
 def test_observations_have_mean_zero_and_deviation_one_and_are_clipped():
     x = np.random.default_rng(0).normal(50, 4, size=(200, 3, 4, 5, 2)).astype("float32")
     x[:, :, 0, 0, 0] = 255.0  # a pixel that is always white
-    played = np.ones((200, 3), bool)
-    played[150:] = False
+    mask = np.ones((200, 3), bool)
+    mask[150:] = False
     normalizer = built((4, 5, 2), clip=2.0)
-    segment = segment_of(np.ones((200, 3)), played=played, observations=x)
-    raw = normalizer.scaled(segment).observations
+    rollout = rollout_of(np.ones((200, 3)), mask=mask, observations=x)
+    raw = normalizer.scaled(rollout).observations
     np.testing.assert_array_equal(raw, np.full_like(x, 2.0))  # nothing seen yet
-    normalizer.see_observations(segment)
+    normalizer.see_observations(rollout)
     kept = x[:150].astype("float64")
     np.testing.assert_allclose(normalizer.seen.mean, kept.mean(axis=(0, 1)), rtol=1e-9)
-    y = normalizer.scaled(segment)
+    y = normalizer.scaled(rollout)
     assert y.observations.shape == x.shape and y.observations.dtype == np.float32
     deviation = kept.std(axis=(0, 1))
     deviation[0, 0, 0] = 1.0
     expected = np.clip((x - kept.mean(axis=(0, 1))) / deviation, -2, 2)
     np.testing.assert_allclose(y.observations, expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(y.observations[:, :, 0, 0, 0], 0.0)
-    np.testing.assert_array_equal(y.following, y.observations)
+    np.testing.assert_array_equal(y.next_observations, y.observations)
     assert abs(y.observations).max() == 2.0
 
 
 def test_one_can_be_switched_off():
     x = np.random.default_rng(0).normal(3, 4, size=(20, 3, 1)).astype("float32")
-    segment = segment_of(x[..., 0], observations=x)
+    rollout = rollout_of(x[..., 0], observations=x)
     for off, on in (("observations", "rewards"), ("rewards", "observations")):
         normalizer = built(**{off: False})
-        normalizer.see_rewards(segment)
-        normalizer.see_observations(segment)
-        scaled = normalizer.scaled(segment)
-        np.testing.assert_array_equal(getattr(scaled, off), getattr(segment, off))
-        assert (getattr(scaled, on) != getattr(segment, on)).all()
+        normalizer.see_rewards(rollout)
+        normalizer.see_observations(rollout)
+        scaled = normalizer.scaled(rollout)
+        np.testing.assert_array_equal(getattr(scaled, off), getattr(rollout, off))
+        assert (getattr(scaled, on) != getattr(rollout, on)).all()
 
 
 # -- with agents ------------------------------------------------------------------
@@ -210,17 +212,17 @@ class Units(Corridor):
 def test_units_do_not_matter(agent):
     # powers of two, so that not even a rounding error differs; a policy that begins
     # with equal probabilities, so that the first look is the same as well
-    ends = []
+    dones = []
     for units in (1.0, 1024.0):
         policy = keras.Sequential(
             [keras.Input((2,)), keras.layers.Dense(2, kernel_initializer="zeros")]
         )
         made = small(lambda u=units: Units(u), agent, Normalizer(), policy=policy)
         history = made.fit(200, verbose=0).history
-        ends.append((made, history, made.evaluate(episodes=5)))
-    for got, want in zip(weights_of(ends[0][0]), weights_of(ends[1][0]), strict=True):
+        dones.append((made, history, made.evaluate(episodes=5)))
+    for got, want in zip(weights_of(dones[0][0]), weights_of(dones[1][0]), strict=True):
         np.testing.assert_array_equal(got, want)
-    (_, history, evaluated), (_, large, evaluated_large) = ends
+    (_, history, evaluated), (_, large, evaluated_large) = dones
     np.testing.assert_array_equal(
         1024 * np.array(history["return_mean"]), large["return_mean"]
     )
@@ -229,13 +231,13 @@ def test_units_do_not_matter(agent):
 
 def test_what_a_segment_is_learned_with():
     agent = small(Corridor, normalizer=Normalizer())
-    digest, look = agent.digest, []
+    learn_from_rollout, look = agent.learn_from_rollout, []
 
-    def watch(segment, random):
-        look.append((segment, agent.normalizer.arrays()))
-        return digest(segment, random)
+    def watch(rollout, random):
+        look.append((rollout, agent.normalizer.arrays()))
+        return learn_from_rollout(rollout, random)
 
-    agent.digest = watch
+    agent.learn_from_rollout = watch
     shown = []
     play = agent.environments.vector.step
 
@@ -245,7 +247,7 @@ def test_what_a_segment_is_learned_with():
 
     agent.environments.vector.step = step
     agent.fit(1, verbose=0)
-    # one segment to look at, then three: 4 environments, 8 steps each
+    # one rollout to look at, then three: 4 environments, 8 steps each
     assert agent.steps == 4 * 8 * 4 and len(look) == 3
     counts = [int(arrays["normalizer/seen/count"]) for _, arrays in look]
     assert len(set(shown[:8])) == 1 and shown[0] == 0 < counts[0]
@@ -253,10 +255,10 @@ def test_what_a_segment_is_learned_with():
         assert set(shown[8 * (n + 1) : 8 * (n + 2)]) == {counts[n]}
     returns = [int(arrays["normalizer/returns/count"]) for _, arrays in look]
     seen = [*counts, int(agent.normalizer.seen.count)]
-    assert returns == seen[1:]  # the rewards of this segment count already
-    segment, arrays = look[1]
+    assert returns == seen[1:]  # the rewards of this rollout count already
+    rollout, arrays = look[1]
     raw = (
-        segment.observations
+        rollout.observations
         * np.sqrt(arrays["normalizer/seen/squares"] / arrays["normalizer/seen/count"])
         + (arrays["normalizer/seen/mean"])
     )
@@ -277,9 +279,9 @@ def test_the_ratio_of_an_update_begins_at_one():
         seen.append(data) or {"kl": np.zeros(len(rows))}
     )
     agent.fit(100, verbose=0)
-    for x, (_, behaviour, _, _), _ in seen:
+    for x, (_, behavior, _, _), _ in seen:
         outputs = ops.convert_to_numpy(agent.policy(x))
-        np.testing.assert_allclose(behaviour, outputs, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(behavior, outputs, rtol=1e-4, atol=1e-6)
 
 
 def test_predict_and_evaluate_leave_it_as_it_was():

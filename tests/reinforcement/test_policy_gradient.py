@@ -4,14 +4,15 @@ import gymnasium as gym
 import keras
 import numpy as np
 import pytest
+from helpers.resume import assert_resumes
+from helpers.toy_environments import Choice, Corridor
+from helpers.toy_networks import net, softmax
 from keras import ops
-from resume import assert_resumes
-from toy_environments import Choice, Corridor
-from toy_networks import net, softmax
 
 from dlcompanion.autodiff import grad
-from dlcompanion.reinforcement import REINFORCE, PolicyWithBaseline
+from dlcompanion.reinforcement import REINFORCE
 from dlcompanion.reinforcement.policy_gradient import (
+    PolicyWithBaseline,
     baseline_loss,
     policy_gradient_loss,
 )

@@ -4,15 +4,27 @@ import gymnasium as gym
 import keras
 import numpy as np
 import pytest
+from helpers.resume import assert_resumes
+from helpers.toy_environments import Aim, Choice, Corridor, Pair
+from helpers.toy_networks import net, softmax
 from keras import ops
-from resume import assert_resumes
-from toy_environments import Aim, Choice, Corridor, Pair
-from toy_networks import softmax
 
-from dlcompanion.reinforcement import PPO, proximal_policy
+from dlcompanion import autodiff
+from dlcompanion.reinforcement import PPO, ppo
+from dlcompanion.reinforcement.networks.action_distributions import (
+    Categorical,
+    MultiCategorical,
+)
+from dlcompanion.reinforcement.policy_gradient import policy_gradient_loss
+from dlcompanion.reinforcement.ppo import (
+    ProximalPolicy,
+    clipped_surrogate_loss,
+    standardize,
+)
+from dlcompanion.testing import check_model
 
 
-def net(inputs, outputs):
+def zero_net(inputs, outputs):
     zeros = keras.layers.Dense(outputs, kernel_initializer="zeros")
     return keras.Sequential([keras.Input((inputs,)), zeros])
 
@@ -24,16 +36,16 @@ def adam(rate=0.03):
 def small(environment=Choice, **kwargs):
     """An agent whose update compiles quickly."""
     settings = {"seed": 0, "num_envs": 32, "rollout_length": 2, "horizon": 8}
-    settings |= {"batch_size": 32, "epochs": 4, "optimizer": adam()}
+    settings |= {"batch_size": 32, "update_epochs": 4, "optimizer": adam()}
     return PPO(environment, **{**settings, **kwargs})
 
 
 @pytest.mark.parametrize("turned", [None, "clipped_surrogate_loss", "squared_error"])
 def test_learns_and_each_sign_matters(turned, monkeypatch):
     if turned:
-        right = getattr(proximal_policy, turned)
-        monkeypatch.setattr(proximal_policy, turned, lambda *args: -right(*args))
-    agent = small(policy=net(3, 3), critic=net(3, 1))
+        right = getattr(ppo, turned)
+        monkeypatch.setattr(ppo, turned, lambda *args: -right(*args))
+    agent = small(policy=zero_net(3, 3), critic=zero_net(3, 1))
     x = np.zeros((1, 3), "float32")
     agent.fit(24 * 32 * 8, verbose=0)
     p = softmax(ops.convert_to_numpy(agent.policy(x)))[0]
@@ -53,7 +65,9 @@ def test_learns_and_each_sign_matters(turned, monkeypatch):
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_entropy_bonus_keeps_a_policy_undecided(sign, monkeypatch):
     # in the corridor it does not matter what one does
-    agent = small(Corridor, policy=net(2, 2), critic=net(2, 1), entropy_weight=0.5)
+    agent = small(
+        Corridor, policy=zero_net(2, 2), critic=zero_net(2, 1), entropy_weight=0.5
+    )
     agent.policy.set_weights([np.zeros((2, 2)), np.array([0.0, 1.0])])
     right = agent.learner.distribution.entropy
     monkeypatch.setattr(
@@ -67,7 +81,7 @@ def test_the_entropy_bonus_keeps_a_policy_undecided(sign, monkeypatch):
 def test_learns_real_actions_and_grows_surer():
     # the surer, the smaller the steps: a mean that leaps over its spread is lost
     falling = keras.optimizers.schedules.PolynomialDecay(0.02, 12 * 4 * 8, 0.0)
-    agent = small(Aim, optimizer=adam(falling), critic=net(1, 1))
+    agent = small(Aim, optimizer=adam(falling), critic=zero_net(1, 1))
     before = agent.evaluate(episodes=5)["return_mean"]  # aims at the middle, (3, 7)
     agent.fit(12 * 32 * 8, verbose=0)
     action = agent.predict(np.zeros(1, "float32"))
@@ -80,7 +94,7 @@ def test_learns_real_actions_and_grows_surer():
 
 
 def test_learns_several_choices():
-    agent = small(Pair, policy=net(1, 5), critic=net(1, 1))
+    agent = small(Pair, policy=zero_net(1, 5), critic=zero_net(1, 1))
     agent.fit(16 * 32 * 8, verbose=0)
     assert agent.predict(np.zeros(1, "float32")).tolist() == [2, 6]
     assert agent.evaluate(episodes=5)["return_mean"] == 2.0
@@ -93,13 +107,13 @@ def test_an_update_phase_goes_over_every_step():
         seen.append((data, rows)) or {"kl": np.zeros(len(rows))}
     )
     agent.fit(1, verbose=0)
-    (x, (actions, behaviour, advantages, returns), played), rows = seen[0]
-    assert rows.shape == (4 * 3, 8) and x.shape == (24, 2) and (played == 0).any()
+    (x, (actions, behavior, advantages, returns), mask), rows = seen[0]
+    assert rows.shape == (4 * 3, 8) and x.shape == (24, 2) and (mask == 0).any()
     for epoch in rows.reshape(4, 24):
         assert sorted(epoch) == list(range(24))
     assert (rows[:3] != rows[3:6]).any()
     logits = ops.convert_to_numpy(agent.policy(x))
-    np.testing.assert_allclose(behaviour, logits, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(behavior, logits, rtol=1e-4, atol=1e-6)
     values = ops.convert_to_numpy(agent.learner.critic(x))[:, 0]
     np.testing.assert_allclose(returns - advantages, values, rtol=1e-3, atol=1e-4)
 
@@ -109,9 +123,9 @@ def test_learns_cartpole():
         "CartPole-v1",
         optimizer=adam(1e-3),
         rollout_length=32,
-        epochs=20,
+        update_epochs=20,
         discount=0.98,
-        trace=0.8,
+        gae_lambda=0.8,
         seed=0,
     )
     best, before = 0, agent.evaluate(episodes=20)["return_mean"]
@@ -157,14 +171,14 @@ def test_a_file_does_not_go_on_with_actions_of_another_kind(tmp_path):
     class Push(Choice):
         action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
 
-    small(Choice, policy=net(3, 3)).save(tmp_path / "agent")
+    small(Choice, policy=zero_net(3, 3)).save(tmp_path / "agent")
     with pytest.raises(ValueError, match="must give"):  # other numbers of outputs
         PPO.load(tmp_path / "agent", Push)
 
     class Two(Choice):
         action_space = gym.spaces.Discrete(2)
 
-    agent = small(Two, policy=net(3, 2))
+    agent = small(Two, policy=zero_net(3, 2))
     agent.save(tmp_path / "agent")
     rule = r"another space.*Received: Categorical\(n=2\) in.*DiagonalGaussian\(size=1\)"
     with pytest.raises(ValueError, match=rule):
@@ -194,7 +208,7 @@ def test_an_action_without_axes_is_no_integer():
     class Knob(Choice):
         action_space = gym.spaces.Box(-2.0, 1.0, (), np.float32)
 
-    action = small(Knob, critic=net(3, 1)).predict(np.zeros(3))
+    action = small(Knob, critic=zero_net(3, 1)).predict(np.zeros(3))
     assert np.shape(action) == () and action == pytest.approx(-0.5, abs=0.1)
 
 
@@ -204,14 +218,17 @@ def test_an_action_without_axes_is_no_integer():
         ({"batch_size": 7}, r"rollout_length = 1024. Received: batch_size=7"),
         ({"batch_size": 0}, "Received: batch_size=0"),
         ({"batch_size": 1}, "at least 2. Received: batch_size=1"),
-        ({"epochs": 0}, "Received: epochs=0"),
+        ({"update_epochs": 0}, "Received: update_epochs=0"),
         ({"clip_range": 0.0}, "Received: clip_range=0"),
-        ({"policy": net(4, 3)}, r"give \(batch, 2\).*output shape \(batch, 3\)"),
-        ({"critic": net(4, 2)}, r"critic must give \(batch, 1\).*Received"),
+        ({"policy": zero_net(4, 3)}, r"give \(batch, 2\).*output shape \(batch, 3\)"),
+        ({"critic": zero_net(4, 2)}, r"critic must give \(batch, 1\).*Received"),
         ({"rollout_length": 0}, "Received: rollout_length=0"),
         ({"discount": 1.1}, "Received: discount=1.1"),
-        ({"trace": -0.1}, "Received: trace=-0.1"),
-        ({"environment": "Pendulum-v1", "policy": net(3, 1)}, r"give \(batch, 2\)"),
+        ({"gae_lambda": -0.1}, "Received: gae_lambda=-0.1"),
+        (
+            {"environment": "Pendulum-v1", "policy": zero_net(3, 1)},
+            r"give \(batch, 2\)",
+        ),
         ({"environment": "NoSuch-v0"}, "Received: environment='NoSuch-v0'"),
     ],
 )
@@ -233,3 +250,151 @@ def test_names_the_environment_that_gives_nan():
     faulty = gym.vector.SyncVectorEnv([Corridor, lambda: Corridor(fault="reward")])
     with pytest.raises(ValueError, match="reward=nan at step 1 of environment 1"):
         small(faulty, batch_size=4).fit(10, verbose=0)
+
+
+numpy = ops.convert_to_numpy
+
+
+def rollout(n, kind, seed=0):
+    """Observations, actions, behavior, advantages, returns."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 4)).astype("float32")
+    behavior = rng.normal(size=(n, kind.outputs)).astype("float32")
+    actions = kind.sample(behavior, rng)
+    actions = actions.astype("int32" if actions.dtype.kind == "i" else "float32")
+    advantages, returns = rng.normal(size=(2, n)).astype("float32")
+    return x, (actions, behavior, advantages, returns)
+
+
+def test_contract():
+    kind = MultiCategorical([2, 3])
+    x, y = rollout(8, kind)
+    check_model(
+        ProximalPolicy,
+        lambda: {
+            "policy": net(4, kind.outputs),
+            "critic": net(4, 1),
+            "distribution": kind,
+            "entropy_weight": 0.1,
+        },
+        x,
+        y,
+        compile_kwargs=lambda: {"optimizer": keras.optimizers.Adam(0.01)},
+    )
+
+
+def test_a_schedule_of_the_clip_range_is_saved(tmp_path):
+    schedule = keras.optimizers.schedules.PolynomialDecay(0.2, 100, 0.0)
+    learner = ProximalPolicy(net(4, 3), net(4, 1), Categorical(3), schedule)
+    learner.build((None, 4))
+    learner.compile("sgd")
+    learner.save(tmp_path / "learner.keras")
+    again = keras.saving.load_model(tmp_path / "learner.keras")
+    assert again.clip_range.get_config() == schedule.get_config()
+
+
+def test_one_update_is_the_written_one():
+    kind = Categorical(3)
+    x, (actions, behavior, advantages, returns) = rollout(64, kind)
+    weights = (np.arange(64) % 5 > 0).astype("float32")
+    learner = ProximalPolicy(net(4, 3), net(4, 1), kind, 0.2, 0.3, 0.05)
+    learner.build((None, 4))
+    learner.compile(keras.optimizers.SGD(0.1))
+    kernel, bias = learner.policy.get_weights()
+    value = learner.critic.get_weights()
+    logs = learner.train_on_batch(
+        x, (actions, behavior, advantages, returns), weights, return_dict=True
+    )
+    count = weights.sum()
+
+    def mean(y):
+        return (weights * y).sum() / count
+
+    a = advantages - mean(advantages)
+    a = a / np.sqrt(mean(a**2))
+    p, rows = softmax(x @ kernel + bias), np.arange(64)
+    ratio = p[rows, actions] / softmax(behavior)[rows, actions]
+    clipped = np.clip(ratio, 0.8, 1.2)
+    assert logs["policy_loss"] == pytest.approx(
+        -mean(np.minimum(ratio * a, clipped * a)), rel=1e-4
+    )
+    passes = ratio * a <= clipped * a  # the gradient goes through what is smaller
+    assert 0 < (weights * passes).sum() < count
+    entropy = -(p * np.log(p)).sum(axis=1, keepdims=True)
+    on_logits = (p - np.eye(3)[actions]) * (ratio * a * passes)[:, None]
+    on_logits += 0.05 * p * (np.log(p) + entropy)
+    on_logits *= weights[:, None] / count
+    want = [kernel - 0.1 * x.T @ on_logits, bias - 0.1 * on_logits.sum(0)]
+    for got, expected in zip(learner.policy.get_weights(), want, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    error = (x @ value[0] + value[1])[:, 0] - returns
+    on_values = (0.3 * 2 * error * weights / count)[:, None]
+    want = [value[0] - 0.1 * x.T @ on_values, value[1] - 0.1 * on_values.sum(0)]
+    for got, expected in zip(learner.critic.get_weights(), want, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    assert logs["value_loss"] == pytest.approx(mean(error**2), rel=1e-4)
+    assert logs["entropy"] == pytest.approx(mean(entropy[:, 0]), rel=1e-4)
+    kl = mean(ratio - 1 - np.log(ratio))
+    assert logs["kl"] == pytest.approx(kl, rel=1e-3) and kl > 0
+    outside = mean((np.abs(ratio - 1) > 0.2).astype("float64"))
+    assert logs["clip_fraction"] == pytest.approx(outside, rel=1e-5)
+
+
+def gradient(f, x):
+    return numpy(autodiff.grad(f)(ops.convert_to_tensor(x)))
+
+
+def test_the_first_step_is_the_policy_gradient():
+    # before any step all ratios are 1, and nothing is clipped
+    kind = Categorical(3)
+    _, (actions, behavior, advantages, _) = rollout(32, kind)
+    weights = np.ones(32, "float32")
+    before = kind.log_prob(behavior, actions)
+
+    def surrogate(outputs):
+        log_ratio = kind.log_prob(outputs, actions) - before
+        return clipped_surrogate_loss(log_ratio, advantages, 0.2, weights)
+
+    def plain(outputs):
+        return policy_gradient_loss(outputs, actions, advantages, weights)
+
+    got, want = gradient(surrogate, behavior), gradient(plain, behavior)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
+
+
+def test_what_has_gone_far_enough_is_left_alone_and_a_mistake_is_not():
+    log_ratio = np.log(np.array([1.3, 0.7, 1.3, 0.7], "float32"))
+    advantages = np.array([1.0, -1.0, -1.0, 1.0], "float32")
+    ones = np.ones(4, "float32")
+
+    def loss(x):
+        return clipped_surrogate_loss(x, advantages, 0.2, ones)
+
+    # d loss / d log ratio = - ratio A / n where nothing is clipped
+    want = [0.0, 0.0, 1.3 / 4, -0.7 / 4]
+    np.testing.assert_allclose(gradient(loss, log_ratio), want, rtol=1e-5, atol=1e-8)
+
+
+def test_standardized_advantages_have_mean_0_and_deviation_1():
+    rng = np.random.default_rng(0)
+    weights = (rng.random(50) < 0.7).astype("float32")
+    x = rng.normal(3, 9, 50).astype("float32")
+    got = numpy(standardize(x, weights))[weights > 0]
+    assert abs(got.mean()) < 1e-5 and got.std() == pytest.approx(1, rel=1e-5)
+    # equal advantages say nothing, and no batch without a step that counts is a NaN
+    np.testing.assert_array_equal(numpy(standardize(ops.ones(3), ops.ones(3))), 0)
+    assert np.isfinite(numpy(standardize(ops.ones(3), ops.zeros(3)))).all()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"clip_range": 0}, "above 0. Received: clip_range=0"),
+        ({"clip_range": -0.2}, "Received: clip_range=-0.2"),
+        ({"value_weight": -1}, "Received: value_weight=-1"),
+        ({"entropy_weight": "a"}, "Received: entropy_weight='a'"),
+    ],
+)
+def test_proximal_policy_rejects(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ProximalPolicy(net(4, 3), net(4, 1), Categorical(3), **arguments)

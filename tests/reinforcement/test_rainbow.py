@@ -1,12 +1,14 @@
 """Tests of dlcompanion.reinforcement.rainbow."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
+from helpers.resume import assert_resumes
+from helpers.toy_environments import Choice, Later
+from helpers.toy_networks import net
 from keras import ops
-from resume import assert_resumes
-from toy_environments import Choice, Later
-from toy_networks import net
 
 from dlcompanion.reinforcement import (
     DQN,
@@ -14,9 +16,16 @@ from dlcompanion.reinforcement import (
     NoisyDense,
     PrioritizedReplay,
     Rainbow,
-    Stream,
 )
-from dlcompanion.reinforcement import categorical_q as module
+from dlcompanion.reinforcement import rainbow as module
+from dlcompanion.reinforcement.agents.rollout import RolloutCollector
+from dlcompanion.reinforcement.dqn import DeepQ
+from dlcompanion.reinforcement.rainbow import (
+    CategoricalQ,
+    categorical_projection,
+    check_support,
+)
+from dlcompanion.testing import check_model
 
 OFF = {
     "double": False,
@@ -45,7 +54,7 @@ def small(environment=Choice, **kwargs):
         "horizon": 16,
         "batch_size": 16,
         "gradient_steps": 16,
-        "target_every": 16,
+        "target_update_interval": 16,
         "learning_starts": 32,
         "exploration_steps": 1_000,
         "value_range": (0.0, 2.0),
@@ -74,8 +83,10 @@ def test_each_part_is_switched(name):
     assert agent.policy.output_shape == shape
     assert agent.epsilon == (1.0 if name == "noisy" else 0.0)
     agent.learning_starts = 1_000  # only remember
-    wait = Stream(agent.environments, 0).play(lambda x: np.zeros(len(x), int), 6)
-    agent.digest(wait, np.random.default_rng(0))
+    wait = RolloutCollector(agent.environments, 0).play(
+        lambda x: np.zeros(len(x), int), 6
+    )
+    agent.learn_from_rollout(wait, np.random.default_rng(0))
     columns = agent.replay.take(np.arange(len(agent.replay)))
     seen = columns["reward"][columns["observation"][:, 0] == 0]
     assert seen.max() == (0.0 if name == "n_step" else pytest.approx(0.99 * 2))
@@ -99,7 +110,7 @@ def test_learns_to_wait_and_each_sign_matters(fault, monkeypatch):
         **(OFF if fault == "off" else ON),
         discount=0.9,
         gradient_steps=8,
-        target_every=8,
+        target_update_interval=8,
         optimizer=keras.optimizers.Adam(0.01),
     )
     agent.fit(1_300, verbose=0)
@@ -136,7 +147,8 @@ def test_with_all_off_it_is_dqn():
         **{k: ours.config[k] for k in ("batch_size", "learning_starts", "horizon")},
         **{k: ours.config[k] for k in ("rollout_length", "gradient_steps", "seed")},
         **{
-            k: ours.config[k] for k in ("target_every", "exploration_steps", "num_envs")
+            k: ours.config[k]
+            for k in ("target_update_interval", "exploration_steps", "num_envs")
         },
     )
     plain.fit(300, verbose=0)
@@ -155,7 +167,7 @@ def test_what_surprised_is_remembered():
 @pytest.mark.slow  # the new process imports Keras and its backend
 def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
     settings = {**ON, "rollout_length": 10, "horizon": 30, "buffer_size": 300}
-    settings |= {"target_every": 37, "value_range": (0, 100)}
+    settings |= {"target_update_interval": 37, "value_range": (0, 100)}
     whole, part = (small("CartPole-v1", **settings) for _ in range(2))
     whole.fit(1_000, verbose=0)
     part.fit(450, verbose=0)
@@ -185,3 +197,162 @@ def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
 def test_rejects(arguments, message):
     with pytest.raises(ValueError, match=message):
         Rainbow(**{"environment": "CartPole-v1", **arguments})
+
+
+FILE = Path(__file__).parents[1] / "references/categorical_returns.npz"
+
+
+@pytest.fixture(scope="module")
+def rlax():
+    with np.load(FILE) as file:
+        return {name: file[name] for name in file.files}
+
+
+def project(values, probabilities, support):
+    return ops.convert_to_numpy(categorical_projection(values, probabilities, support))
+
+
+@pytest.mark.parametrize("grid", ["even", "uneven"])
+def test_equals_rlax(rlax, grid):
+    got = project(
+        rlax["in/values"], rlax["in/probabilities"], rlax[f"in/{grid}/support"]
+    )
+    np.testing.assert_allclose(got, rlax[f"out/{grid}/projected"], rtol=1e-5, atol=1e-6)
+
+
+def random_distributions(scale, n=9, batch=50):
+    rng = np.random.default_rng(0)
+    values = rng.uniform(-scale, scale, size=(batch, n)).astype("float32")
+    return values, rng.dirichlet(np.ones(n), size=batch).astype("float32")
+
+
+def test_keeps_all_mass_and_inside_the_grid_the_mean():
+    support = np.array([-3.0, -1.0, -0.5, 0.0, 2.0, 3.0], "float32")
+    q = project(*random_distributions(9.0), support)
+    assert q.min() >= 0
+    np.testing.assert_allclose(q.sum(axis=1), 1.0, rtol=1e-5)
+    values, p = random_distributions(3.0)
+    q = project(values, p, support)
+    np.testing.assert_allclose(q @ support, (p * values).sum(1), rtol=1e-4, atol=1e-5)
+
+
+def test_leaves_what_is_on_the_grid():
+    support = np.linspace(-1, 1, 9, dtype="float32")
+    _, p = random_distributions(1.0)
+    np.testing.assert_allclose(
+        project(np.tile(support, (50, 1)), p, support), p, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("bad", [[1.0], [0.0, 0.0], [2.0, 1.0], [[0.0, 1.0]]])
+def test_categorical_returns_rejects(bad):
+    with pytest.raises(ValueError, match="support must be increasing.*Received: supp"):
+        check_support(bad)
+    with pytest.raises(ValueError, match="support must be increasing"):
+        categorical_projection([[0.0]], [[1.0]], bad)
+
+
+def atom_net(inputs=3, actions=2, atoms=5):
+    last = [keras.layers.Reshape((actions, atoms))] if atoms else []
+    dense = keras.layers.Dense(actions * (atoms or 1))
+    return keras.Sequential([keras.Input((inputs,)), dense, *last])
+
+
+def batch(count=8, inputs=3, actions=2, seed=0):
+    rng = np.random.default_rng(seed)
+    x, next_observations = rng.normal(size=(2, count, inputs)).astype("float32")
+    rewards = rng.normal(size=count).astype("float32")
+    discounts = (0.9 * (rng.random(count) < 0.7)).astype("float32")
+    return x, (
+        rng.integers(0, actions, count).astype("int32"),
+        rewards,
+        next_observations,
+        discounts,
+    )
+
+
+def test_contract():
+    x, y = batch()
+    check_model(
+        CategoricalQ,
+        lambda: {"network": atom_net(), "support": [-1.0, 0.0, 1.0, 2.0, 4.0]},
+        x,
+        y,
+        compile_kwargs={"optimizer": "adam"},
+    )
+
+
+class Fixed(CategoricalQ):
+    """Answers with logits that were worked out before."""
+
+    def outputs_of(self, network, observations):
+        return ops.convert_to_tensor(self.answers[network is self.network])
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_cross_entropy_is_that_of_rlax(double):
+    with np.load(FILE) as file:
+        rlax = {name: file[name] for name in file.files}
+    learner = Fixed(
+        atom_net(3, 3, 7),
+        support=rlax["in/even/support"].tolist(),
+        double=double,
+    )
+    object.__setattr__(learner, "answers", [rlax["in/following"], rlax["in/choice"]])
+    columns = [
+        rlax[f"in/{name}"] for name in ("rewards", "next_observation", "discounts")
+    ]
+    targets = learner.targets(*map(ops.convert_to_tensor, columns))
+    np.testing.assert_allclose(ops.convert_to_numpy(targets).sum(1), 1.0, rtol=1e-5)
+    object.__setattr__(learner, "answers", [None, rlax["in/logits"]])
+    weights = np.random.default_rng(0).uniform(size=16).astype("float32")
+    loss, (_, errors) = learner.loss_and_errors(
+        None, ops.convert_to_tensor(rlax["in/actions"]), targets, weights
+    )
+    want = rlax["out/double" if double else "out/cross_entropy"]
+    assert float(loss) == pytest.approx((weights * want).mean(), rel=1e-5)
+    p = ops.convert_to_numpy(targets)
+    entropy = -np.where(p > 0, p * np.log(np.maximum(p, 1e-30)), 0.0).sum(axis=1)
+    errors = ops.convert_to_numpy(errors)
+    np.testing.assert_allclose(errors, want - entropy, rtol=1e-4, atol=1e-5)
+    assert (errors > -1e-6).all()  # a divergence
+
+
+def test_values_are_the_means():
+    learner = CategoricalQ(atom_net(), support=[0.0, 1.0, 2.0, 3.0, 10.0])
+    x, _ = batch()
+    logits = ops.convert_to_numpy(learner.network(x))
+    p = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    want = (p * [0.0, 1.0, 2.0, 3.0, 10.0]).sum(axis=-1)
+    np.testing.assert_allclose(ops.convert_to_numpy(learner(x)), want, rtol=1e-5)
+
+
+def test_without_support_it_is_deep_q():
+    x, y = batch()
+    ours, plain = (
+        CategoricalQ(atom_net(atoms=None)),
+        DeepQ(atom_net(atoms=None)),
+    )
+    plain.network.set_weights(ours.network.get_weights())
+    for learner in (ours, plain):
+        learner.build((None, 3))
+        learner.compile(keras.optimizers.SGD(0.1))
+        learner.train_on_batch(x, y)
+    for a, b in zip(ours.get_weights(), plain.get_weights(), strict=False):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_noise_is_for_learning():
+    layers = [keras.Input((3,)), NoisyDense(2, seed=0)]
+    learner = CategoricalQ(keras.Sequential(layers), noisy=True)
+    x = ops.ones((1, 3))
+    np.testing.assert_array_equal(*(ops.convert_to_numpy(learner(x)) for _ in range(2)))
+    noisy = [
+        ops.convert_to_numpy(learner.outputs_of(learner.network, x)) for _ in range(2)
+    ]
+    assert (noisy[0] != noisy[1]).any()
+
+
+def test_categorical_q_rejects():
+    with pytest.raises(ValueError, match="support must be increasing"):
+        CategoricalQ(atom_net(), support=[1.0, 0.0])

@@ -4,20 +4,17 @@ import gymnasium as gym
 import keras
 import numpy as np
 import pytest
+from helpers.resume import assert_resumes
+from helpers.toy_environments import Aim, Corridor, Recall
 from keras import layers, ops
-from resume import assert_resumes
-from toy_environments import Aim, Corridor, Recall
 
 from dlcompanion import autodiff
-from dlcompanion.reinforcement import (
-    PPO,
+from dlcompanion.reinforcement import PPO, Normalizer, RecurrentPPO, ppo
+from dlcompanion.reinforcement.networks.action_distributions import (
     Categorical,
     DiagonalGaussian,
-    Normalizer,
-    RecurrentPPO,
-    RecurrentProximalPolicy,
-    proximal_policy,
 )
+from dlcompanion.reinforcement.recurrent_policy import RecurrentProximalPolicy
 from dlcompanion.testing import check_model
 
 numpy = ops.convert_to_numpy
@@ -37,7 +34,7 @@ def adam(rate=0.03):
 def small(environment=Recall, inputs=2, outputs=2, **kwargs):
     """An agent whose update is cheap."""
     settings = {"seed": 0, "num_envs": 16, "rollout_length": 10, "horizon": 20}
-    settings |= {"batch_size": 160, "epochs": 6, "optimizer": adam()}
+    settings |= {"batch_size": 160, "update_epochs": 6, "optimizer": adam()}
     settings |= {"policy": net(inputs, outputs), "critic": net(inputs, 1, 5)}
     return RecurrentPPO(environment, **{**settings, **kwargs})
 
@@ -48,10 +45,10 @@ def piece(kind, batch=4, time=5, seed=0):
     x = rng.normal(size=(batch, time, 3)).astype("float32")
     begins = (rng.random((batch, time)) < 0.3).astype("float32")
     states = [rng.normal(size=(batch, n)).astype("float32") for n in (6, 5)]
-    behaviour = rng.normal(size=(batch * time, kind.outputs)).astype("float32")
-    actions = kind.sample(behaviour, rng)
+    behavior = rng.normal(size=(batch * time, kind.outputs)).astype("float32")
+    actions = kind.sample(behavior, rng)
     actions = actions.astype("int32" if actions.dtype.kind == "i" else "float32")
-    y = [actions, behaviour, *rng.normal(size=(2, batch * time)).astype("float32")]
+    y = [actions, behavior, *rng.normal(size=(2, batch * time)).astype("float32")]
     return [x, begins, *states], tuple(v.reshape(batch, time, *v.shape[1:]) for v in y)
 
 
@@ -143,7 +140,7 @@ def test_one_update_is_that_of_the_same_steps_without_memory():
     (x, begins, h, g), y = piece(kind)
     weights = np.random.default_rng(3).integers(0, 2, (4, 5)).astype("float32")
     remembering = learner_of(kind, cells=(Forgetful(), Forgetful()))
-    plain = proximal_policy.ProximalPolicy(
+    plain = ppo.ProximalPolicy(
         *(
             keras.Sequential(
                 [keras.Input((3,)), layers.Dense(4, "tanh"), layers.Dense(n)]
@@ -191,8 +188,8 @@ def test_learns_what_has_to_be_remembered(seed):
 
 @pytest.mark.parametrize("turned", ["clipped_surrogate_loss", "squared_error"])
 def test_each_sign_matters(turned, monkeypatch):
-    right = getattr(proximal_policy, turned)
-    monkeypatch.setattr(proximal_policy, turned, lambda *args: -right(*args))
+    right = getattr(ppo, turned)
+    monkeypatch.setattr(ppo, turned, lambda *args: -right(*args))
     played, _, error = recalled(seed=1)
     if turned == "clipped_surrogate_loss":
         assert played < 0.7
@@ -202,7 +199,7 @@ def test_each_sign_matters(turned, monkeypatch):
 
 def test_nothing_without_a_memory_learns_it():
     for seed in range(2):
-        agent = PPO(Recall, optimizer=adam(), epochs=6, seed=seed, **RECALL)
+        agent = PPO(Recall, optimizer=adam(), update_epochs=6, seed=seed, **RECALL)
         agent.fit(10 * 256, verbose=0)
         assert 0.25 < agent.evaluate(episodes=40)["return_mean"] < 0.75
 
@@ -234,7 +231,7 @@ def test_what_learns_is_what_was_played(environment, normalizer):
         environment() if environment is same_step else environment,
         num_envs=4,
         batch_size=20,
-        epochs=4,
+        update_epochs=4,
         horizon=30,
         normalizer=normalizer and normalizer(),
     )
@@ -242,22 +239,22 @@ def test_what_learns_is_what_was_played(environment, normalizer):
     agent.fit(120, verbose=0)
     assert len(phases) == 3
     for n, (data, rows, (outputs, values)) in enumerate(phases):
-        (x, begins, h, g), (_, behaviour, advantages, returns), played = data
+        (x, begins, h, g), (_, behavior, advantages, returns), mask = data
         assert x.shape == (4, 10, 2) and rows.shape == (4 * 2, 2)
         assert all(sorted(epoch) == [0, 1, 2, 3] for epoch in rows.reshape(4, 4))
         # the pass that learns gives what was played, across the ends of episodes
-        np.testing.assert_allclose(outputs, behaviour, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(outputs, behavior, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(returns - advantages, values, rtol=1e-3, atol=1e-4)
         # a memory is empty where an episode begins and nowhere else
         assert begins[:, 1:].any() and (begins[:, 0].all() or n or normalizer)
         for state in (h, g):
             np.testing.assert_array_equal((state == 0).all(axis=1), begins[:, 0])
-        assert (played == 0).any() == (environment is Corridor)
-        assert (begins[:, 1:] >= 1 - played[:, :-1]).all()  # after a reset
+        assert (mask == 0).any() == (environment is Corridor)
+        assert (begins[:, 1:] >= 1 - mask[:, :-1]).all()  # after a reset
 
 
 def test_the_first_step_changes_nothing_yet():
-    agent = small(Corridor, num_envs=4, batch_size=40, horizon=10, epochs=1)
+    agent = small(Corridor, num_envs=4, batch_size=40, horizon=10, update_epochs=1)
     logs = agent.fit(40, verbose=0).history  # one update: before it all ratios are 1
     assert logs["kl"][0] < 1e-8 and logs["clip_fraction"] == [0]
 
@@ -303,10 +300,10 @@ def test_a_memory_never_leaks_across_the_end_of_an_episode():
     phases = spied(agent)
     agent.fit(24, verbose=0)
     sums = np.concatenate([d[1][1][0, :, 0] for d, _, _ in phases])
-    played = np.concatenate([d[2][0] for d, _, _ in phases])
+    mask = np.concatenate([d[2][0] for d, _, _ in phases])
     # episodes 1 and 2, an unplayed row after each: multiples of the episode's number
-    np.testing.assert_array_equal(played, [1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 0])
-    np.testing.assert_array_equal(sums[played > 0], [1, 2, 3, 4, 5, 2, 4, 6, 8, 10])
+    np.testing.assert_array_equal(mask, [1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 0])
+    np.testing.assert_array_equal(sums[mask > 0], [1, 2, 3, 4, 5, 2, 4, 6, 8, 10])
     # the state is carried from piece to piece
     assert [d[0][2][0, 0] for d, _, _ in phases] == [0, 4, 4]
     # what follows the end of an episode is judged with the memory of that episode: the
@@ -331,7 +328,7 @@ def test_evaluation_begins_each_episode_with_an_empty_memory():
 
 
 def test_a_rollout_that_was_broken_off_leaves_nothing_behind():
-    settings = {"num_envs": 2, "batch_size": 20, "horizon": 10, "epochs": 1}
+    settings = {"num_envs": 2, "batch_size": 20, "horizon": 10, "update_epochs": 1}
     settings |= {"policy": None, "critic": None}  # they follow from the seed
     whole, broken = (small(Corridor, **settings) for _ in range(2))
     vector = broken.environments.vector
@@ -373,7 +370,7 @@ def test_learns_real_actions():
         num_envs=8,
         rollout_length=4,
         batch_size=32,
-        epochs=4,
+        update_epochs=4,
         horizon=8,
         optimizer=adam(keras.optimizers.schedules.PolynomialDecay(0.02, 160, 0.0)),
     )
@@ -389,7 +386,7 @@ def test_learns_real_actions():
 def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
     schedule = keras.optimizers.schedules.PolynomialDecay
     settings = {"num_envs": 2, "rollout_length": 5, "horizon": 20, "batch_size": 5}
-    settings |= {"policy": None, "critic": None, "epochs": 2}
+    settings |= {"policy": None, "critic": None, "update_epochs": 2}
     whole, part = (
         small(
             "Pendulum-v1",
@@ -417,8 +414,8 @@ def test_a_cell_of_any_kind_will_do(tmp_path):
     agent = small(policy=two_states(2, 2), critic=net(2, 1, 5, layers.SimpleRNNCell(5)))
     phases = spied(agent)
     agent.fit(320, verbose=0)
-    for (_, (_, behaviour, _, _), _), _, (outputs, _) in phases:
-        np.testing.assert_allclose(outputs, behaviour, rtol=1e-4, atol=1e-5)
+    for (_, (_, behavior, _, _), _), _, (outputs, _) in phases:
+        np.testing.assert_allclose(outputs, behavior, rtol=1e-4, atol=1e-5)
     agent.save(tmp_path / "agent")
     again = RecurrentPPO.load(tmp_path / "agent", Recall)
     x = np.ones((3, 2), "float32")

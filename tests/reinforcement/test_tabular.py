@@ -3,8 +3,8 @@
 import gymnasium as gym
 import numpy as np
 import pytest
-from resume import assert_resumes
-from toy_environments import Corridor
+from helpers.resume import assert_resumes
+from helpers.toy_environments import Corridor
 
 from dlcompanion.reinforcement import (
     SARSA,

@@ -10,7 +10,6 @@ from keras import ops
 from dlcompanion.autodiff import value_and_grad
 from dlcompanion.testing import check_layer
 from dlcompanion.uncertainty import (
-    BayesianConvolution,
     Conv1DFlipout,
     Conv1DLocalReparameterization,
     Conv1DReparameterization,
@@ -23,6 +22,7 @@ from dlcompanion.uncertainty import (
     NormalPosterior,
     predictive_samples,
 )
+from dlcompanion.uncertainty.bayesian_convolution import BayesianConvolution
 
 VECTORS = Path(__file__).parents[1] / "references" / "bayesian_layers.npz"
 FLIPOUT = [Conv1DFlipout, Conv2DFlipout, Conv3DFlipout]

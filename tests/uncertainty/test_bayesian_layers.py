@@ -15,7 +15,6 @@ from dlcompanion.probability import MultivariateNormalTriLSpec
 from dlcompanion.testing import check_layer
 from dlcompanion.training import fit_in_memory
 from dlcompanion.uncertainty import (
-    BayesianDense,
     DenseFlipout,
     DenseLocalReparameterization,
     DenseReparameterization,
@@ -25,6 +24,7 @@ from dlcompanion.uncertainty import (
     predictive_samples,
     set_training_examples,
 )
+from dlcompanion.uncertainty.bayesian_layers import BayesianDense
 
 VECTORS = Path(__file__).parents[1] / "references" / "bayesian_layers.npz"
 LAYERS = [DenseFlipout, DenseLocalReparameterization, DenseReparameterization]
@@ -89,7 +89,7 @@ def with_noise(layer_class, columns=4, units=6, **kwargs):
 
 
 def draws_of_two(layer, samples=800):
-    """Centred draws for the same example, twice in a batch: (samples, 2 * units)."""
+    """Centered draws for the same example, twice in a batch: (samples, 2 * units)."""
     twice = np.repeat(points(1, 4), 2, axis=0)
     draws = predictive_samples(layer, twice, samples, seed=0)
     return draws - draws.mean(axis=0)
@@ -253,7 +253,7 @@ def test_exported_model_draws_anew_at_every_call(tmp_path, backend):
 TWO_DEVICES = """
 import contextlib, os, sys
 sys.path.insert(0, {tests!r})
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=2"
 import keras
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf

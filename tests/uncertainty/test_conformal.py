@@ -10,11 +10,10 @@ from scipy import stats
 from dlcompanion.testing import check_layer
 from dlcompanion.uncertainty import (
     AdaptivePredictionSets,
-    ConformalPredictor,
     RegularizedPredictionSets,
     SplitConformal,
-    conformal_quantile,
 )
+from dlcompanion.uncertainty.conformal import ConformalPredictor, conformal_quantile
 
 FILE = Path(__file__).parents[1] / "references/conformal.npz"
 EVERY = {

@@ -121,7 +121,7 @@ def test_each_member_is_what_it_would_be_alone(build, trained):
         ensemble = compiled(DeepEnsemble(build, 2, seed=1, outputs="logits"))
         history = train(ensemble)
     slow = build is convolutional or TORCH
-    assert ensemble.way == ("member by member" if slow else "vectorized")
+    assert ensemble.execution == ("member by member" if slow else "vectorized")
     losses, alone = [], compiled(build())
     for m, seed in enumerate(ensemble.seeds):
         keras.utils.set_random_seed(seed)
@@ -223,7 +223,7 @@ def test_resumes_from_a_file_exactly(trained, tmp_path):
     loaded = keras.saving.load_model(path)
     train(ensemble, epochs=4, initial_epoch=3)
     train(loaded, epochs=4, initial_epoch=3)
-    assert loaded.way == ensemble.way
+    assert loaded.execution == ensemble.execution
     assert_same(ensemble, loaded, atol=1e-7)
 
 

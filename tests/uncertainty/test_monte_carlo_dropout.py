@@ -8,7 +8,7 @@ from keras import ops
 from dlcompanion.regularization import DropBlock2D
 from dlcompanion.testing import check_model
 from dlcompanion.uncertainty import MonteCarloDropout, predictive_samples
-from dlcompanion.uncertainty.predictive_samples import seed_states
+from dlcompanion.uncertainty.stochastic_layers.predictive_samples import seed_states
 
 X = np.random.default_rng(0).normal(size=(8, 5)).astype("float32")
 

@@ -102,7 +102,7 @@ def test_posterior_and_bound_of_tfp():
 
 
 def best_q(x, y, z, settings):
-    """The q that maximises the bound (Titsias), in float64 and whitened."""
+    """The q that maximizes the bound (Titsias), in float64 and whitened."""
 
     def kernel(a, b):
         gap = (a[:, None] - b[None]) / settings["lengths"]
@@ -149,7 +149,7 @@ def test_untrained_it_is_the_prior():
     assert float(ops.convert_to_numpy(layer.divergence())) == 0.0
 
 
-def test_fit_maximises_the_bound_and_a_saved_model_goes_on(tmp_path):
+def test_fit_maximizes_the_bound_and_a_saved_model_goes_on(tmp_path):
     rng = np.random.default_rng(0)
     x = rng.uniform(-2, 2, (64, 1)).astype("float32")
     y = (np.sin(2 * x) + 0.1 * rng.normal(size=x.shape)).astype("float32")

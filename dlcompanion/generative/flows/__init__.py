@@ -1,0 +1,1 @@
+"""Parts of normalizing flows: the base class, couplings, scales, splines."""

@@ -1,0 +1,1 @@
+"""What graph layers share: a plan of who sends to whom."""

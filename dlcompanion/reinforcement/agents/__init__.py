@@ -1,0 +1,1 @@
+"""What agents share: base, loop, file, rollouts, replay, statistics of runs."""

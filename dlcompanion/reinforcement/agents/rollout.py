@@ -1,0 +1,147 @@
+"""Rollouts: a fixed number of steps of a vector environment, across episodes."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from dlcompanion.reinforcement.environments.gymnasium_environments import _finite
+
+
+class Rollout(NamedTuple):
+    """Some steps of all environments.
+
+    Attributes:
+        observations: Float32 array ``(time, environments, ...)``.
+        actions: Int32 array ``(time, environments)``, counted from 0, with an axis of
+            choices if there are several; of real actions a float32 array
+            ``(time, environments, size)``, in units of the space.
+        rewards: Float64 array ``(time, environments)``.
+        next_observations: Float32 array ``(time, environments, ...)``,
+            after each step, at the end of an episode before the reset.
+        terminated: Boolean array ``(time, environments)``.
+        dones: Boolean array ``(time, environments)``, terminated or truncated.
+        mask: Boolean array ``(time, environments)``: false where an environment did
+            nothing but reset itself.
+
+    Example:
+        >>> Rollout(*[np.zeros((3, 2))] * 7).rewards.shape
+        (3, 2)
+    """
+
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    next_observations: np.ndarray
+    terminated: np.ndarray
+    dones: np.ndarray
+    mask: np.ndarray
+
+
+class RolloutCollector:
+    """Environments that are reset once, and then go on from rollout to rollout.
+
+    Args:
+        environments: ``Environments``.
+        seed: Integer, seeds the reset.
+
+    Attributes:
+        returns: List of the undiscounted returns of the episodes that have ended.
+        lengths: List of their lengths.
+        begins: Boolean array ``(environments,)``, true where what is seen next does not
+            follow from what was seen before: after a reset, and while an environment
+            does nothing but reset itself.
+
+    Example:
+        >>> from dlcompanion.reinforcement.environments.gymnasium_environments import (
+        ...     Environments,
+        ... )
+        >>> collector = RolloutCollector(Environments("CartPole-v1", count=2), seed=0)
+        >>> push_right = lambda observations: np.ones(len(observations), "int32")
+        >>> collector.play(push_right, steps=8).dones.any(), collector.lengths
+        (np.False_, [])
+        >>> collector.play(push_right, steps=8).dones.sum(axis=0), collector.lengths
+        (array([1, 1]), [10, 10])
+    """
+
+    def __init__(self, environments, seed):
+        self.environments = environments
+        self.observations, _ = environments.vector.reset(seed=int(seed))
+        self.returns, self.lengths = [], []
+        count = environments.count
+        self.begins = np.ones(count, bool)
+        self._resetting = np.zeros(count, bool)
+        self._total, self._length = np.zeros(count), np.zeros(count, int)
+        self._step = 0
+
+    def play(self, act, steps):
+        """Play on.
+
+        Args:
+            act: Function from float32 observations ``(environments, ...)`` to actions
+                ``(environments, ...)``, as ``Environments.to_environment`` takes them.
+            steps: Positive integer.
+
+        Returns:
+            :class:`Rollout`.
+
+        Raises:
+            ValueError: If an observation or reward is not finite; the message names
+                the step and the environment.
+        """
+        environments = self.environments
+        rows = []
+        for _ in range(steps):
+            seen = np.array(self.observations, "float32")
+            _finite("observation", seen, self._step)
+            actions = np.asarray(act(seen))
+            self.observations, rewards, terminated, truncated, infos = (
+                environments.vector.step(environments.to_environment(actions))
+            )
+            rewards = np.asarray(rewards, "float64")
+            _finite("reward", rewards, self._step)
+            self._step += 1
+            mask = ~self._resetting
+            terminated, dones = mask & terminated, mask & (terminated | truncated)
+            next_observations = environments._after(self.observations, dones, infos)
+            _finite("observation", next_observations, self._step)
+            self._count(np.where(mask, rewards, 0.0), mask, dones)
+            self.begins = dones | ~mask
+            if not environments.same_step:
+                self._resetting = dones
+            rows.append(
+                (seen, actions, rewards, next_observations, terminated, dones, mask)
+            )
+        columns = [np.stack(column) for column in zip(*rows, strict=True)]
+        columns[1] = columns[1].astype(environments.action_dtype)
+        return Rollout(*columns)
+
+    def _count(self, rewards, mask, dones):
+        self._total += rewards
+        self._length += mask
+        self.returns += self._total[dones].tolist()
+        self.lengths += self._length[dones].tolist()
+        self._total[dones], self._length[dones] = 0, 0
+
+    def unfinished(self):
+        """Returns and lengths of the episodes that are under way.
+
+        Returns:
+            Two lists, one entry an environment.
+        """
+        return self._total.tolist(), self._length.tolist()
+
+
+def rows_of(x):
+    """``(time, environments, ...)`` to ``(time * environments, ...)``.
+
+    Args:
+        x: Array.
+
+    Returns:
+        Array.
+
+    Example:
+        >>> rows_of(np.zeros((3, 2, 4))).shape
+        (6, 4)
+    """
+    return x.reshape(-1, *x.shape[2:])

@@ -1,0 +1,185 @@
+"""RolloutAgent: agents that learn while episodes are under way."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from dlcompanion.checks import check_count
+from dlcompanion.reinforcement.agents.agent import ACTIONS, RESETS, Agent
+from dlcompanion.reinforcement.agents.rollout import RolloutCollector
+from dlcompanion.reinforcement.normalized_environments import Normalizer
+
+
+class Epoch(NamedTuple):
+    """What was played between two resets of all environments.
+
+    Attributes:
+        returns: Float array, the returns of the episodes that ended; if none did,
+            what those under way have so far.
+        lengths: Integer array, their lengths.
+        playing: Boolean array ``(time, environments)``.
+        logs: Dict from name to number.
+
+    Example:
+        >>> Epoch(np.ones(2), np.ones(2), np.ones((1, 2), bool), {}).returns.mean()
+        np.float64(1.0)
+    """
+
+    returns: np.ndarray
+    lengths: np.ndarray
+    playing: np.ndarray
+    logs: dict
+
+
+class RolloutAgent(Agent):
+    """Collects rollouts of ``rollout_length`` steps, and learns from each.
+
+    An *epoch* of ``fit`` resets all environments and makes ``horizon`` steps in each,
+    episode after episode. A subclass defines
+    ``learn_from_rollout(rollout, random)``, one update from ``rollout_length`` steps.
+
+    Args:
+        environments: ``Environments``.
+        seed: As in ``Agent``.
+        horizon: As in ``Agent``.
+        rollout_length: Positive integer.
+        config: As in ``Agent``; with a normalizer its
+            ``"discount"`` is read.
+        normalizer: :class:`~dlcompanion.reinforcement.Normalizer`, the dict of its
+            arguments that a file holds, or None.
+
+    Raises:
+        ValueError: If ``rollout_length``, ``seed``, ``horizon`` or ``normalizer`` is
+            none of the above.
+
+    Example:
+        >>> from dlcompanion.reinforcement import A2C
+        >>> isinstance(A2C("CartPole-v1", seed=0), RolloutAgent)
+        True
+    """
+
+    def __init__(
+        self, environments, seed, horizon, rollout_length, config, normalizer=None
+    ):
+        self.rollout_length = check_count("rollout_length", rollout_length)
+        config = {**config, "rollout_length": self.rollout_length}
+        if isinstance(normalizer, dict):
+            normalizer = Normalizer(**normalizer)
+        self.normalizer = normalizer
+        if normalizer is not None:
+            if not isinstance(normalizer, Normalizer):
+                raise ValueError(
+                    "normalizer must be a Normalizer or None. "
+                    f"Received: normalizer={normalizer!r}"
+                )
+            normalizer.build(environments.observation_shape, config["discount"])
+            config["normalizer"] = normalizer.get_config()
+        super().__init__(environments, seed, horizon, config)
+        self.played = 0  # steps, those of the epoch under way included
+
+    logged = ()
+
+    def explore(self, observations, random):
+        """Actions while learning: here drawn from the policy.
+
+        Args:
+            observations: Float32 array ``(environments, ...)``.
+            random: ``numpy.random.Generator`` of this epoch.
+
+        Returns:
+            Array ``(environments, ...)``.
+        """
+        return self._sample(observations, random)
+
+    def learn_from_rollout(self, rollout, random):
+        """Learn from a rollout.
+
+        Args:
+            rollout: ``Rollout``, normalized if the agent has a normalizer.
+            random: ``numpy.random.Generator`` of this epoch.
+
+        Returns:
+            Dict from name to number, empty if nothing was learned.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must define "
+            "learn_from_rollout(rollout, random) -> logs"
+        )
+
+    def summarize(self, logs):
+        """Logs of an epoch, from those of its rollouts.
+
+        Args:
+            logs: List of dicts, what ``learn_from_rollout`` returned.
+
+        Returns:
+            Dict from name to number, here the means. What is ``logged`` is there from
+            the first epoch on, NaN where nothing was learned: a file of columns has
+            those of its first row.
+        """
+        names = dict.fromkeys(self.logged)
+        names |= {name: None for row in logs for name in row}  # in order
+        found = {n: [row[n] for row in logs if n in row] for n in names}
+        return {n: float(np.mean(x)) if x else np.nan for n, x in found.items()}
+
+    def improve(self, episodes):
+        """The logs of the epoch, whose updates were made while it was played."""
+        return episodes.logs
+
+    def _rollout(self):
+        """One epoch: play and learn in turns."""
+        random = np.random.default_rng(self.number(ACTIONS, 1 + self.rollouts))
+        self._collector = collector = RolloutCollector(
+            self.environments, self.number(RESETS, self.rollouts)
+        )
+        playing, logs = [], []
+        self.played = self.steps
+        pieces = -(-self.horizon // self.rollout_length)
+        if self.normalizer is not None:
+            self.normalizer.begin(self.environments.count)
+            pieces += not self.normalizer.ready  # one for the statistics alone
+        for _ in range(pieces):
+            self._in_numpy.refresh()
+            rollout = collector.play(
+                lambda observations: self.explore(observations, random),
+                self.rollout_length,
+            )
+            playing.append(rollout.mask)
+            self.played += rollout.mask.size
+            logs.append(self._take_in(rollout, random))
+        returns, lengths = collector.returns, collector.lengths
+        if not returns:  # the horizon is shorter than any episode
+            returns, lengths = collector.unfinished()
+        logs = self.summarize(logs)
+        return Epoch(
+            np.array(returns), np.array(lengths), np.concatenate(playing), logs
+        )
+
+    def _take_in(self, rollout, random):
+        """Learn from a rollout, through the normalizer if there is one."""
+        if self.normalizer is None:
+            return self.learn_from_rollout(rollout, random)
+        ready = self.normalizer.ready
+        self.normalizer.see_rewards(rollout)
+        scaled = self.normalizer.scaled(rollout)
+        logs = self.learn_from_rollout(scaled, random) if ready else {}
+        self.normalizer.see_observations(rollout)  # the policy that played has learned
+        return logs
+
+    def _scaled(self, observations):
+        """Observations as the networks see them."""
+        if self.normalizer is None:
+            return observations
+        return self.normalizer.scaled_observations(observations)
+
+    def _outputs(self, observations):
+        return super()._outputs(self._scaled(observations))
+
+    def arrays(self):
+        """The statistics of the normalizer."""
+        return {} if self.normalizer is None else self.normalizer.arrays()
+
+    def restore(self, arrays):
+        """Take back what :meth:`arrays` gave."""
+        if self.normalizer is not None:
+            self.normalizer.restore(arrays)

@@ -1,0 +1,1 @@
+"""Environments: of gymnasium, as arrays, on Ray, and with a finite table."""

@@ -1,0 +1,1 @@
+"""Board games: rules, exact play, matches, self-play and tree search."""

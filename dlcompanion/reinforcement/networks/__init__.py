@@ -1,0 +1,1 @@
+"""Networks of agents: NumPy copies, memories, action distributions, layers."""

@@ -1,0 +1,68 @@
+"""Actions that are not allowed now."""
+
+import keras
+from keras import ops
+
+FORBIDDEN = -1e9  # a float32 softmax makes exactly 0 of it, and its gradient too
+
+
+@keras.saving.register_keras_serializable(package="dlcompanion")
+class ActionMask(keras.layers.Layer):
+    r"""Takes the probability of forbidden actions away.
+
+    .. math:: z'_a = \begin{cases} z_a & m_a > 0 \\ -10^9 & m_a = 0 \end{cases}
+        \qquad \operatorname{softmax}(z')_a = 0 \;\text{ where } m_a = 0 .
+
+    Which actions are allowed is part of what the agent observes, so it comes in with
+    the observation, and the mask is the last layer of the policy. Every agent that
+    takes a policy then has it, when it plays, learns and evaluates:
+
+    .. code-block:: python
+
+        inputs = keras.Input((features + actions,))  # FlattenObservation of a Dict
+        hidden = keras.layers.Dense(64, "tanh")(inputs[:, :features])
+        logits = keras.layers.Dense(actions)(hidden)
+        policy = keras.Model(inputs, ActionMask()([logits, inputs[:, features:]]))
+        agent = PPO(environment, policy=policy)
+
+    Where nothing is allowed all actions are equally probable.
+
+    Args:
+        **kwargs: Passed on to :class:`keras.layers.Layer`.
+
+    Input shape:
+        Two tensors ``(batch, actions)``: logits, and a mask, above 0 where the action
+        is allowed.
+
+    Output shape:
+        ``(batch, actions)``.
+
+    Raises:
+        ValueError: When built on anything but two tensors of one shape.
+
+    Example:
+        >>> mask = ops.convert_to_tensor([[1, 0, 1]])
+        >>> logits = ActionMask()([ops.zeros((1, 3)), mask])
+        >>> ops.convert_to_numpy(ops.softmax(logits)).tolist()
+        [[0.5, 0.0, 0.5]]
+
+    References:
+        Huang and Ontanon, *A Closer Look at Invalid Action Masking in Policy Gradient
+        Algorithms*, 2022. https://arxiv.org/abs/2006.14171
+    """
+
+    def build(self, input_shape):
+        if len(input_shape) != 2 or tuple(input_shape[0]) != tuple(input_shape[1]):
+            raise ValueError(
+                "ActionMask takes logits and a mask of one shape (batch, actions). "
+                f"Received: input_shape={input_shape}"
+            )
+
+    def call(self, inputs):
+        logits, mask = inputs
+        low = -6e4 if logits.dtype == "float16" else FORBIDDEN
+        low = ops.cast(low, logits.dtype)
+        return ops.where(mask > 0, logits, low)
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape[0])

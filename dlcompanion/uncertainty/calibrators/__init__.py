@@ -1,0 +1,1 @@
+"""What calibrators share: the fit on held-out predictions."""

@@ -1,0 +1,1 @@
+"""What members of an ensemble share: weights stacked along one axis."""

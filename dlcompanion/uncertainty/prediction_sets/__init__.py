@@ -1,0 +1,1 @@
+"""Kinds of prediction sets: by class, by group, and of real targets."""

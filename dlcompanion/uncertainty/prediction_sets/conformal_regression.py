@@ -1,0 +1,130 @@
+r"""Conformal prediction of numbers: intervals that hold the truth as often as promised.
+
+==========================================  ========================================
+:class:`SplitConformalRegression`            one width for all inputs
+:class:`ConformalizedQuantileRegression`     a width that follows the noise (CQR)
+==========================================  ========================================
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from dlcompanion.uncertainty.conformal import ConformalPredictor
+
+
+class _Interval(ConformalPredictor):
+    """Lower and upper end, moved outwards by the threshold."""
+
+    columns = 1
+
+    def conformity(self, outputs, y):
+        outputs, y = np.asarray(outputs, "float64"), np.asarray(y, "float64")
+        if y.ndim == 1:
+            y = y[:, None]
+        if outputs.shape[1:] != (self.columns,) or y.shape != (len(outputs), 1):
+            raise ValueError(
+                f"The model must give (batch, {self.columns}), and y must be one "
+                f"number an example. Received: outputs of shape {outputs.shape}, "
+                f"y.shape={y.shape}"
+            )
+        if not np.isfinite(outputs).all() or not np.isfinite(y).all():
+            raise ValueError(
+                "Predictions and targets must be finite. Received: "
+                f"{int((~np.isfinite(outputs)).sum())} predictions and "
+                f"{int((~np.isfinite(y)).sum())} targets that are not"
+            )
+        return np.maximum(outputs[:, :1] - y, y - outputs[:, -1:])[:, 0]
+
+    def call(self, inputs):
+        outputs = ops.cast(self.model(inputs, training=False), "float32")
+        ends = [outputs[:, :1] - self.threshold, outputs[:, -1:] + self.threshold]
+        return ops.cast(ops.concatenate(ends, axis=-1), self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable(package="dlcompanion")
+class SplitConformalRegression(_Interval):
+    r"""An interval of one width around the prediction.
+
+    .. math:: s(x, y) = |y - \hat f(x)|, \qquad
+              C(x) = [\hat f(x) - \hat q, \; \hat f(x) + \hat q]
+
+    with the ``conformal_quantile`` of the held-out errors.
+    Where the noise varies with :math:`x` the interval is too wide here and too narrow
+    there, and the coverage is right on average only.
+
+    Args:
+        model: Trained Keras model from inputs to ``(batch, 1)``.
+        alpha: Number between 0 and 1, the share of errors that is allowed.
+        **kwargs: Passed on to :class:`keras.Model`.
+
+    Input shape:
+        That of ``model``.
+
+    Output shape:
+        ``(batch, 2)``: lower and upper end.
+
+    Raises:
+        ValueError: As ``ConformalPredictor``; in
+            ``calibrate``, if the model does not give ``(batch, 1)`` or a number is not
+            finite.
+
+    Example:
+        >>> inside = keras.Sequential([keras.Input((1,)), keras.layers.Identity()])
+        >>> x = np.linspace(0, 1, 99)[:, None]
+        >>> error = np.linspace(-1, 1, 99)
+        >>> predictor = SplitConformalRegression(inside).calibrate(x, x[:, 0] + error)
+        >>> predictor.predict(np.zeros((1, 1))).round(2)
+        array([[-0.92,  0.92]], dtype=float32)
+
+    References:
+        Lei, G'Sell, Rinaldo, Tibshirani and Wasserman, *Distribution-Free Predictive
+        Inference for Regression*, 2018. https://arxiv.org/abs/1604.04173
+    """
+
+
+@keras.saving.register_keras_serializable(package="dlcompanion")
+class ConformalizedQuantileRegression(_Interval):
+    r"""Predicted quantiles, moved until they cover (CQR).
+
+    The model predicts a lower and an upper quantile of :math:`y`, trained on the
+    pinball loss, and so knows where the noise is large. What it does not know is
+    whether they are right:
+
+    .. math:: s(x, y) = \max\bigl(\hat q_{lo}(x) - y, \; y - \hat q_{hi}(x)\bigr),
+              \qquad
+              C(x) = [\hat q_{lo}(x) - \hat q, \; \hat q_{hi}(x) + \hat q] .
+
+    The threshold is negative where the quantiles were too cautious: then the interval
+    shrinks, and may be empty (lower above upper end).
+
+    Args:
+        model: Trained Keras model from inputs to ``(batch, 2)``, the lower and the
+            upper quantile, for example those of ``alpha / 2`` and ``1 - alpha / 2``.
+        alpha: Number between 0 and 1, the share of errors that is allowed.
+        **kwargs: Passed on to :class:`keras.Model`.
+
+    Input shape:
+        That of ``model``.
+
+    Output shape:
+        ``(batch, 2)``: lower and upper end.
+
+    Raises:
+        ValueError: As ``ConformalPredictor``; in
+            ``calibrate``, if the model does not give ``(batch, 2)`` or a number is not
+            finite.
+
+    Example:
+        >>> inside = keras.Sequential([keras.Input((2,)), keras.layers.Identity()])
+        >>> ends = np.tile([-1.0, 1.0], (99, 1))
+        >>> predictor = ConformalizedQuantileRegression(inside)
+        >>> predictor.calibrate(ends, np.linspace(-3, 3, 99)).predict(ends[:1]).round(1)
+        array([[-2.8,  2.8]], dtype=float32)
+
+    References:
+        Romano, Patterson and Candes, *Conformalized Quantile Regression*, 2019.
+        https://arxiv.org/abs/1905.03222
+    """
+
+    columns = 2

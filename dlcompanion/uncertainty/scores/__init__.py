@@ -1,0 +1,1 @@
+"""Scores of predicted probabilities: metrics and a picture of them."""

@@ -1,0 +1,1 @@
+"""What layers with random weights share: posteriors, draws, predictions."""

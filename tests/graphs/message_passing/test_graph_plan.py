@@ -1,0 +1,118 @@
+"""Tests of dlcompanion.graphs.message_passing.graph_plan."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from dlcompanion.graphs import GraphPlan, join_graphs
+
+EDGES = [[0, 1, 1, 2, 0], [1, 0, 2, 1, 1]]  # 0 -> 1 twice
+
+
+def by_definition(edges, num_nodes, weights):
+    """The normalized adjacency with self loops, entry by entry."""
+    a = np.eye(num_nodes)
+    for s, t, w in zip(*edges, weights, strict=True):
+        a[t, s] += w
+    degrees = a.sum(axis=1)
+    return a / np.sqrt(degrees[:, None] * degrees[None, :])
+
+
+@pytest.mark.parametrize("weights", [None, [0.5, 2.0, 1.0, 0.0, 3.0]])
+def test_normalized_matrix_is_the_definition(weights):
+    plan = GraphPlan(EDGES, 5, weights)
+    dense = ops.convert_to_numpy(plan.normalized @ ops.eye(5))
+    expected = by_definition(EDGES, 5, np.ones(5) if weights is None else weights)
+    np.testing.assert_allclose(dense, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_a_graph_without_edges_is_the_identity():
+    plan = GraphPlan(np.zeros((2, 0), "int32"), 3)
+    dense = ops.convert_to_numpy(plan.normalized @ ops.eye(3))
+    np.testing.assert_array_equal(dense, np.eye(3))
+
+
+def test_config_goes_through_json():
+    plan = GraphPlan(EDGES, 4, [0.5, 2.0, 1.0, 0.0, 3.0])
+    text = json.dumps(keras.saving.serialize_keras_object(plan))
+    again = keras.saving.deserialize_keras_object(json.loads(text))
+    assert again.num_nodes == 4
+    np.testing.assert_array_equal(again.edges, plan.edges)
+    np.testing.assert_array_equal(again.weights, plan.weights)
+
+
+def test_the_plan_does_not_follow_later_changes_of_the_arrays():
+    edges, weights = np.array(EDGES, "int32"), np.ones(5, "float32")
+    plan = GraphPlan(edges, 3, weights)
+    edges[:], weights[:] = 0, 7
+    np.testing.assert_array_equal(plan.edges, EDGES)
+    assert plan.weights.max() == 1
+
+
+@pytest.mark.parametrize(
+    ("rule", "arguments"),
+    [
+        (r"integer array of shape \(2, edges\)", {"edges": [[0, 1, 2]]}),
+        (r"integer array of shape \(2, edges\)", {"edges": [[0, 1], [1, 2], [2, 0]]}),
+        (r"integer array of shape \(2, edges\)", {"edges": [[0.0], [1.0]]}),
+        (r"integer array of shape \(2, edges\)", {"edges": [[True], [False]]}),
+        (r"nodes 0 \.\.\. 2", {"edges": [[0], [3]]}),
+        (r"nodes 0 \.\.\. 2", {"edges": [[-1], [0]]}),
+        ("one number an edge", {"weights": [1.0]}),
+        ("one number an edge", {"weights": np.ones((5, 1))}),
+        ("one number an edge", {"weights": ["1"] * 5}),
+        ("finite and not negative", {"weights": [1, 1, 1, 1, -1]}),
+        ("finite and not negative", {"weights": [1, 1, 1, 1, np.nan]}),
+        ("finite and not negative", {"weights": [1, 1, 1, 1, np.inf]}),
+        ("num_nodes must be an integer of at least 1", {"num_nodes": 0}),
+        ("num_nodes must be an integer of at least 1", {"num_nodes": 3.0}),
+        ("num_nodes must be an integer of at least 1", {"num_nodes": True}),
+    ],
+)
+def test_refuses(rule, arguments):
+    with pytest.raises(ValueError, match=f"{rule}.*Received: "):
+        GraphPlan(**{"edges": EDGES, "num_nodes": 3, **arguments})
+
+
+def graphs():
+    x = [np.full((n, 2), n, "float32") for n in (3, 1, 2)]
+    edges = [[[0, 1], [1, 2]], np.zeros((2, 0), "int64"), [[0, 1], [1, 0]]]
+    return x, edges
+
+
+def test_joined_graphs_keep_their_edges_apart():
+    joined = join_graphs(*graphs(), weights=[[1, 2], [], [3, 4]])
+    np.testing.assert_array_equal(joined.x[:, 0], [3, 3, 3, 1, 2, 2])
+    np.testing.assert_array_equal(joined.edges, [[0, 1, 4, 5], [1, 2, 5, 4]])
+    np.testing.assert_array_equal(joined.weights, [1, 2, 3, 4])
+    np.testing.assert_array_equal(joined.graph_index, [0, 0, 0, 1, 2, 2])
+    assert [a.dtype for a in joined] == ["float32", "int32", "float32", "int32"]
+
+
+def test_padding_is_a_graph_of_its_own():
+    joined = join_graphs(*graphs(), num_nodes=8, num_edges=6)
+    np.testing.assert_array_equal(joined.x[6:], np.zeros((2, 2)))
+    np.testing.assert_array_equal(joined.edges[:, 4:], 7)
+    np.testing.assert_array_equal(joined.weights, [1, 1, 1, 1, 0, 0])
+    np.testing.assert_array_equal(joined.graph_index[6:], 3)
+
+
+@pytest.mark.parametrize(
+    ("rule", "change"),
+    [
+        ("one at least", lambda x, e: ([], [])),
+        ("of the same graphs", lambda x, e: (x[:2], e)),
+        ("same features", lambda x, e: ([x[0][:, :1], *x[1:]], e)),
+        ("same features", lambda x, e: ([a[:, 0] for a in x], e)),
+        (r"nodes 0 \.\.\. 0", lambda x, e: (x, [e[0], e[0], e[2]])),
+        ("one node to spare", lambda x, e: (x, e, None, 5)),
+        ("one node to spare", lambda x, e: (x, e, None, None, 3)),
+        ("one node to spare", lambda x, e: (x, e, None, 6, 9)),
+    ],
+)
+def test_refuses_to_join(rule, change):
+    with pytest.raises(ValueError, match=f"{rule}.*Received: "):
+        join_graphs(*change(*graphs()))

@@ -1,0 +1,258 @@
+"""Tests of reinforcement.agents.agent, with an agent that learns nothing."""
+
+import gymnasium as gym
+import keras
+import numpy as np
+import pytest
+from helpers.toy_environments import Choice, Corridor
+from helpers.toy_networks import net
+
+from dlcompanion.reinforcement.agents.agent import Agent
+from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
+from dlcompanion.reinforcement.networks.actor import dense_network
+
+
+@keras.saving.register_keras_serializable(package="dlcompanion.tests")
+class Learner(keras.Model):
+    """A policy, and a count of the updates."""
+
+    def __init__(self, policy, **kwargs):
+        super().__init__(**kwargs)
+        self.policy = policy
+        self.updates = self.add_weight(
+            name="updates", initializer="zeros", trainable=False
+        )
+
+    def build(self, input_shape=None):
+        pass
+
+    def call(self, inputs):
+        return self.policy(inputs)
+
+    def get_config(self):
+        return {"policy": keras.saving.serialize_keras_object(self.policy)}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(keras.saving.deserialize_keras_object(config["policy"]))
+
+
+class Idle(Agent):
+    def __init__(self, environment, policy=None, num_envs=2, seed=None, horizon=None):
+        environments = Environments(environment, num_envs)
+        super().__init__(environments, seed, horizon, {"num_envs": num_envs})
+        shape, actions = environments.observation_shape, environments.actions
+        learner = Learner(policy or dense_network(shape, actions, 0.1, 0, "policy"))
+        learner.build()
+        learner.compile("sgd")
+        self.attach(learner)
+        self.played = []
+
+    def improve(self, episodes):
+        self.played.append(episodes)
+        self.learner.updates.assign_add(1.0)
+        return {"updates": float(self.learner.updates)}
+
+    @staticmethod
+    def parts_of(learner):
+        return {"policy": learner.policy}
+
+
+class Other(Idle):
+    pass
+
+
+def test_an_epoch_is_a_rollout(tmp_path):
+    agent = Idle(Corridor, seed=0)
+    seen = []
+    watch = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: seen.append(("begin", epoch)),
+        on_epoch_end=lambda epoch, logs: seen.append(("end", epoch, logs["steps"])),
+        on_train_begin=lambda logs: seen.append("on"),
+        on_train_end=lambda logs: seen.append("off"),
+    )
+    table = keras.callbacks.CSVLogger(tmp_path / "log.csv")
+    history = agent.fit(30, callbacks=[watch, table], verbose=0)
+    steps = np.cumsum([episodes.playing.size for episodes in agent.played])
+    assert history.history["steps"] == steps.tolist()
+    assert steps[-2] < 30 <= steps[-1] == agent.steps
+    assert seen[0] == "on" and seen[-1] == "off"
+    assert seen[1:3] == [("begin", 0), ("end", 0, steps[0])]
+    assert history.history["updates"] == list(range(1, agent.rollouts + 1))
+    assert history.history["return_mean"][0] == agent.played[0].returns.mean()
+    assert history.history["length_mean"][0] == agent.played[0].lengths.mean()
+    lines = (tmp_path / "log.csv").read_text().splitlines()
+    assert len(lines) == agent.rollouts + 1 and "return_mean" in lines[0]
+    # a second call goes on, with the numbers that follow
+    before = agent.rollouts
+    assert agent.fit(30, verbose=0).epoch[0] == before
+
+
+def test_steps_asked_for_add_up():
+    once, often = Idle(Corridor, seed=0), Idle(Corridor, seed=0)
+    once.fit(100, verbose=0)
+    for steps in (1, 40, 2, 57):
+        often.fit(steps, verbose=0)
+    assert (often.steps, often.rollouts) == (once.steps, once.rollouts)
+    for a, b in zip(once.played, often.played, strict=True):
+        np.testing.assert_array_equal(a.observations, b.observations)
+        np.testing.assert_array_equal(a.actions, b.actions)
+
+
+def test_what_was_not_played_is_not_owed():
+    agent = Idle(Corridor, seed=0)
+    stop = keras.callbacks.EarlyStopping("updates", patience=1, mode="min")
+    agent.fit(10_000, callbacks=[stop], verbose=0)
+    assert agent.rollouts == 2
+    agent.fit(1, verbose=0)
+    assert agent.rollouts == 3
+
+
+def test_the_seed_decides_and_rollouts_differ():
+    a, b, c = (Idle("CartPole-v1", seed=seed) for seed in (1, 1, 2))
+    for agent in (a, b, c):
+        agent.fit(100, verbose=0)
+    np.testing.assert_array_equal(a.played[0].observations, b.played[0].observations)
+    np.testing.assert_array_equal(a.played[0].actions, b.played[0].actions)
+    starts = [x.played[n].observations[0] for x, n in ((a, 0), (a, 1), (c, 0))]
+    assert len({start.tobytes() for start in starts}) == 3
+    assert Idle(Corridor).seed != Idle(Corridor).seed
+
+
+def test_actions_follow_the_probabilities():
+    policy = net(3, 3)
+    policy.layers[0].set_weights([np.zeros((3, 3)), np.log([0.5, 0.3, 0.2])])
+    agent = Idle(Choice, policy, num_envs=4000, seed=0)
+    agent.fit(1, verbose=0)
+    shares = np.bincount(agent.played[0].actions[0], minlength=3) / 4000
+    np.testing.assert_allclose(shares, [0.5, 0.3, 0.2], atol=0.03)  # 4 sd
+    drawn = agent.predict(np.zeros((4000, 3)), deterministic=False)
+    np.testing.assert_allclose(
+        np.bincount(drawn, minlength=3) / 4000, [0.5, 0.3, 0.2], atol=0.03
+    )
+    assert agent.predict(np.zeros((2, 3))).tolist() == [0, 0]
+
+
+def test_predict_gives_actions_of_the_space():
+    agent = Idle(Corridor, seed=0)
+    action = agent.predict([0.0, 5.0])
+    assert type(action) is int and action in (3, 4)
+    logits = keras.ops.convert_to_numpy(agent.policy(np.array([[0.0, 5.0]])))
+    assert action == 3 + logits.argmax()
+    with pytest.raises(ValueError, match=r"shape \(2,\).*Received: observation.shape"):
+        agent.predict(np.zeros(3))
+    with pytest.raises(ValueError, match="must be finite. Received: "):
+        agent.predict([np.nan, 0.0])
+
+
+def test_evaluate_plays_elsewhere():
+    agent = Idle("CartPole-v1", seed=0)
+    before = agent.environments.vector.np_random.bit_generator.state
+    result = agent.evaluate(episodes=30)
+    assert agent.environments.vector.np_random.bit_generator.state == before
+    assert (agent.steps, agent.rollouts) == (0, 0)
+    assert set(result) == {"return_mean", "return_std", "length_mean", "episodes"}
+    assert result["episodes"] == 30
+    assert result["return_mean"] == result["length_mean"] > 5  # CartPole pays 1 a step
+    assert result == agent.evaluate(episodes=30)
+    assert result != agent.evaluate(episodes=30, seed=1)
+    assert result != agent.evaluate(episodes=30, deterministic=False)
+    with pytest.raises(ValueError, match="Received: episodes=0"):
+        agent.evaluate(0)
+
+
+def test_evaluate_and_predict_see_new_weights():
+    agent = Idle("CartPole-v1", seed=0)
+    for action in (0, 1):
+        weights = [np.zeros_like(w) for w in agent.policy.get_weights()]
+        weights[-1][action] = 1.0
+        agent.policy.set_weights(weights)
+        assert agent.evaluate(episodes=20)["length_mean"] < 12  # one direction only
+        assert agent.predict(np.zeros(4)) == action
+
+
+def test_evaluate_counts_every_episode_once():
+    agent = Idle(Corridor, seed=0)
+    result = agent.evaluate(episodes=47)
+    assert result["episodes"] == 47
+    assert 3 <= result["return_mean"] <= 21  # 1 + 2 to 1 + ... + 6
+    assert result["return_std"] > 1
+
+
+def test_progress(capsys):
+    agent = Idle(Corridor, seed=0)
+    agent.fit(40, verbose=1)
+    bar = capsys.readouterr().out
+    assert "40/40" in bar and "return_mean" in bar and "steps_per_second" in bar
+    agent.fit(40, verbose=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("Rollout ") and "return_mean: " in lines[0]
+    agent.fit(40, verbose=0)
+    assert capsys.readouterr().out == ""
+
+
+def saved(tmp_path):
+    agent = Idle("CartPole-v1", seed=5)
+    agent.fit(100, verbose=0)
+    agent.predict(np.zeros((3, 4)), deterministic=False)
+    path = tmp_path / "agent.zip"
+    agent.save(path)
+    return agent, path
+
+
+def test_load_goes_on(tmp_path):
+    agent, path = saved(tmp_path)
+    loaded = Idle.load(path)
+    assert (loaded.steps, loaded.rollouts) == (agent.steps, agent.rollouts)
+    assert loaded.environments.count == 2
+    observations = np.random.default_rng(0).normal(size=(9, 4))
+    np.testing.assert_array_equal(
+        loaded.predict(observations), agent.predict(observations)
+    )
+    again, on = (a.predict(observations, deterministic=False) for a in (loaded, agent))
+    np.testing.assert_array_equal(again, on)  # drawn from where the first one was
+    for x in (agent, loaded):
+        x.played.clear()
+        x.fit(100, verbose=0)
+    for a, b in zip(agent.played, loaded.played, strict=True):
+        np.testing.assert_array_equal(a.observations, b.observations)
+    assert loaded.steps == agent.steps
+
+
+def test_load_takes_another_environment_that_fits(tmp_path):
+    _, path = saved(tmp_path)
+    again = Idle.load(path, lambda: gym.make("CartPole-v1"))
+    again.fit(10, verbose=0)
+    with pytest.raises(ValueError, match="environment.*Received: environment=None"):
+        again.save(tmp_path / "again")
+        Idle.load(tmp_path / "again")
+
+
+def test_refuses_the_file_of_another_agent(tmp_path):
+    _, path = saved(tmp_path)
+    with pytest.raises(ValueError, match="another agent. Received: Idle in the file"):
+        Other.load(path)
+
+
+def test_a_diverged_policy_is_named():
+    agent = Idle(Corridor, seed=0)
+    agent.policy.layers[0].bias.assign(np.full(64, np.nan))
+    with pytest.raises(ValueError, match="diverged.*Received: nan in rollout 0"):
+        agent.fit(10, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"steps": 0}, {"steps": 1.5}, {"steps": True}, {"steps": 9, "verbose": 3}],
+)
+def test_fit_rejects(arguments):
+    with pytest.raises(ValueError, match="Received: (steps|verbose)="):
+        Idle(Corridor, seed=0).fit(**arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"seed": -1}, {"seed": 0.5}, {"horizon": 0}, {"horizon": True}]
+)
+def test_rejects(arguments):
+    with pytest.raises(ValueError, match="Received: (seed|horizon)="):
+        Idle(Corridor, **arguments)

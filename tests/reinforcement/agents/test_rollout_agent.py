@@ -1,0 +1,78 @@
+"""Tests of reinforcement.agents.rollout_agent, with an agent that only watches."""
+
+import keras
+import numpy as np
+import pytest
+from helpers.toy_environments import Corridor
+
+from dlcompanion.reinforcement.agents.rollout_agent import Epoch, RolloutAgent
+from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
+from dlcompanion.training import StepModel
+
+
+class Still(StepModel):
+    def __init__(self):
+        super().__init__()
+        inputs = keras.Input((2,))
+        self.policy = keras.Model(
+            inputs, keras.layers.Dense(2, "tanh", kernel_initializer="ones")(inputs)
+        )
+
+    def build(self, input_shape):
+        pass
+
+    def call(self, inputs):
+        return self.policy(inputs)
+
+
+class Watcher(RolloutAgent):
+    def __init__(self, num_envs=3, rollout_length=4, horizon=10, seed=0):
+        environments = Environments(Corridor, num_envs)
+        super().__init__(environments, seed, horizon, rollout_length, {})
+        learner = Still()
+        learner.build(None)
+        learner.compile("sgd")
+        self.attach(learner)
+        self.seen = []
+
+    def learn_from_rollout(self, rollout, random):
+        self.seen.append((rollout, random.random(), self.played))
+        return {"even": len(self.seen)} if len(self.seen) % 2 == 0 else {}
+
+
+def test_an_epoch_is_played_in_segments():
+    agent = Watcher()
+    history = agent.fit(1, verbose=0).history
+    assert [x.rewards.shape for x, _, _ in agent.seen] == [(4, 3)] * 3
+    assert [played for _, _, played in agent.seen] == [12, 24, 36]
+    assert history["steps"] == [36] and history["even"] == [2.0]
+    # rollouts follow one another, and the random numbers go on
+    first, second = agent.seen[0][0], agent.seen[1][0]
+    same = first.dones[-1] | (
+        first.next_observations[-1] == second.observations[0]
+    ).all(axis=1)
+    assert same.all() and len({r for _, r, _ in agent.seen}) == 3
+    agent.fit(36, verbose=0)
+    assert [played for _, _, played in agent.seen[3:]] == [48, 60, 72]
+
+
+def test_the_same_seed_plays_the_same():
+    a, b, c = Watcher(), Watcher(), Watcher(seed=1)
+    for agent in (a, b, c):
+        agent.fit(60, verbose=0)
+    for (x, r, _), (y, q, _) in zip(a.seen, b.seen, strict=True):
+        assert r == q
+        for left, right in zip(x, y, strict=True):
+            np.testing.assert_array_equal(left, right)
+    assert a.seen[0][1] != c.seen[0][1]
+
+
+def test_an_epoch_counts_what_was_played():
+    assert Epoch(np.ones(1), np.ones(1), np.ones((2, 3), bool), {}).playing.size == 6
+
+
+def test_rejects():
+    with pytest.raises(ValueError, match="Received: rollout_length=0"):
+        Watcher(rollout_length=0)
+    with pytest.raises(NotImplementedError, match="learn_from_rollout"):
+        RolloutAgent.learn_from_rollout(None, None, None)

@@ -1,0 +1,227 @@
+"""Tests of dlcompanion.reinforcement.environments.gymnasium_environments."""
+
+import sys
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from helpers.toy_environments import Aim, Corridor, Pair
+
+from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
+
+MODES = gym.vector.AutoresetMode
+
+
+def first(observations):
+    return np.zeros(len(observations), "int64")
+
+
+def vector(mode, count=5, limit=6):
+    return gym.vector.SyncVectorEnv(
+        [lambda: Corridor(limit)] * count, autoreset_mode=mode
+    )
+
+
+@pytest.mark.parametrize("mode", [MODES.NEXT_STEP, MODES.SAME_STEP])
+def test_one_whole_episode_each(mode):
+    episodes = Environments(vector(mode), count=1).play(first, seed=3, horizon=50)
+    drawn = episodes.observations[0, :, 1]
+    assert len(set(drawn)) > 2 and drawn.max() > 6
+    lengths = np.minimum(drawn, 6)
+    assert episodes.lengths.tolist() == lengths.tolist()
+    assert episodes.returns.tolist() == (lengths * (lengths + 1) / 2).tolist()
+    assert episodes.terminated.tolist() == (drawn <= 6).tolist()
+    # what is seen after the end is not the first observation of the next episode
+    np.testing.assert_array_equal(
+        episodes.last_observations, np.stack([lengths, drawn], axis=1)
+    )
+    time = np.arange(len(episodes.rewards))[:, None]
+    np.testing.assert_array_equal(episodes.playing, time < lengths)
+    np.testing.assert_array_equal(
+        episodes.rewards, np.where(episodes.playing, time + 1, 0)
+    )
+    seen = np.where(episodes.playing, episodes.observations[..., 0], time)
+    np.testing.assert_array_equal(seen, np.broadcast_to(time, seen.shape))
+
+
+def test_a_buffer_that_is_used_again_is_copied():
+    same = [
+        Environments(gym.vector.SyncVectorEnv([Corridor] * 3, copy=copy), 1)
+        for copy in (True, False)
+    ]
+    a, b = (environments.play(first, seed=3, horizon=50) for environments in same)
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_the_horizon_cuts():
+    endless = Environments(lambda: Corridor(limit=99), count=6)
+    episodes = endless.play(first, seed=3, horizon=7)
+    drawn = episodes.observations[0, :, 1]
+    assert episodes.lengths.tolist() == np.minimum(drawn, 7).tolist()
+    assert episodes.terminated.tolist() == (drawn <= 7).tolist()
+    assert 0 < episodes.terminated.sum() < 6
+    np.testing.assert_array_equal(
+        episodes.last_observations[:, 0], np.minimum(drawn, 7)
+    )
+
+
+def test_native_and_single_environments_agree():
+    # CartPole's own vector environment, its copies in step, and one after the other
+    def play(environment, seed, start):
+        environments = Environments(environment, count=1)
+        vector = environments.vector
+        reset = vector.reset
+
+        def reset_there(seed):
+            observations, infos = reset(seed=seed)
+            envs = getattr(vector, "envs", None)
+            if envs is None:
+                vector.state = start.T.copy()
+            for i, env in enumerate(envs or ()):
+                env.unwrapped.state = start[i]
+            return start.astype("float32"), infos
+
+        vector.reset = reset_there
+        return environments.play(lambda x: (x[:, 2] > 0).astype(int), seed, 500)
+
+    start = np.random.default_rng(0).uniform(-0.05, 0.05, (3, 4))
+    native = play(gym.make_vec("CartPole-v1", 3), 0, start)
+    copies = play(gym.make_vec("CartPole-v1", 3, vectorization_mode="sync"), 0, start)
+    for a, b in zip(native, copies, strict=True):
+        np.testing.assert_allclose(a[:20], b[:20], atol=1e-5)
+    assert native.lengths.tolist() == copies.lengths.tolist()
+    assert native.lengths.min() > 20
+
+
+def test_the_seed_decides():
+    environments = Environments("CartPole-v1", count=2)
+    a, b, c = (environments.play(first, seed, 20).observations for seed in (1, 1, 2))
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a[0], c[0])
+
+
+def test_actions_are_those_of_the_space():
+    environment = Corridor()
+    environments = Environments(environment, count=7)
+    assert (environments.count, environments.actions) == (1, 2)
+    environments.play(lambda x: np.ones(len(x), int), seed=0, horizon=9)
+    assert set(environment.actions) == {4}
+
+
+@pytest.mark.parametrize(
+    "environment",
+    ["CartPole-v1", Corridor, gym.make("CartPole-v1"), gym.make_vec("CartPole-v1", 3)],
+    ids=["id", "function", "environment", "vector"],
+)
+def test_another_shares_nothing(environment):
+    environments = Environments(environment, count=2)
+    other = environments.another(4)
+    assert other.count == 4
+    assert other.vector is not environments.vector
+    assert other.observation_shape == environments.observation_shape
+    other.play(first, seed=0, horizon=9)
+    other.close()
+
+
+def test_the_time_limit_is_the_environments_own():
+    assert Environments("CartPole-v1", 1).time_limit == 500
+    assert Environments(gym.make("MountainCar-v0"), 1).time_limit == 200
+    assert Environments(Corridor, 1).time_limit is None
+
+    def limited():  # without a spec
+        return gym.wrappers.TimeLimit(Corridor(), 1500)
+
+    assert Environments(limited(), 1).time_limit == 1500
+    assert Environments(limited, 2).time_limit == 1500
+
+
+@pytest.mark.parametrize(
+    "environment, message",
+    [
+        ("CartPol-v1", "cannot make.*Received: environment='CartPol-v1'"),
+        ("Pendulum-v1", "Discrete space; .* Received: action_space=Box"),
+        ("FrozenLake-v1", "Box space.*Received: observation_space=Discrete"),
+        (vector(MODES.DISABLED), "reset itself.*Received: autoreset_mode=.*DISABLED"),
+        (3, "Received: environment=3"),
+    ],
+)
+def test_rejects_environments(environment, message):
+    with pytest.raises(ValueError, match=message):
+        Environments(environment, count=1)
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5])
+def test_rejects_count(count):
+    with pytest.raises(ValueError, match="positive integer. Received: "):
+        Environments("CartPole-v1", count)
+
+
+@pytest.mark.parametrize("fault, step", [("observation", 2), ("reward", 1)])
+@pytest.mark.parametrize("mode", [MODES.NEXT_STEP, MODES.SAME_STEP])
+def test_names_where_values_are_not_finite(fault, step, mode):
+    faults = gym.vector.SyncVectorEnv(
+        [Corridor, lambda: Corridor(fault=fault), Corridor], autoreset_mode=mode
+    )
+    with pytest.raises(ValueError, match=f"{fault}=.*at step {step} of environment 1"):
+        Environments(faults, 1).play(first, seed=0, horizon=9)
+
+
+def test_an_environment_without_spec_is_made_once():
+    with pytest.raises(ValueError, match="cannot be made again.*Received: environment"):
+        Environments(Corridor(), 1).another(2)
+
+
+def test_missing_gymnasium_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gymnasium", None)
+    with pytest.raises(ImportError, match=r"dlcompanion\[reinforcement\]"):
+        Environments("CartPole-v1", 1)
+
+
+def test_real_actions_are_in_units_of_the_space():
+    environments = Environments(Aim, 3, spaces=("Discrete", "Box"))
+    units = np.array([[-1.0, 1.0], [0.0, 0.0], [-9.0, 0.5]])
+    played = environments.to_environment(units)
+    np.testing.assert_allclose(played, [[2, 10], [3, 7], [2, 8.5]])
+    assert played.dtype == np.float32 and environments.distribution.outputs == 4
+    episodes = environments.play(lambda x: units, seed=0, horizon=1)
+    np.testing.assert_allclose(episodes.returns, [-26, -4, -13.25])
+    np.testing.assert_array_equal(episodes.actions[0], units.astype("float32"))
+    assert environments.another(2).spaces == ("Discrete", "Box")
+
+
+def test_several_choices_count_from_zero():
+    environments = Environments(Pair, 2, spaces=("MultiDiscrete",))
+    got = environments.to_environment(np.array([[0, 0], [1, 2]]))
+    assert got.tolist() == [[1, 5], [2, 7]]
+    assert environments.distribution.sizes == [2, 3]
+
+
+def test_refuses_spaces_without_ends_or_order():
+    for space, rule in (
+        (gym.spaces.Box(-np.inf, np.inf, (1,)), "finite bounds"),
+        (gym.spaces.MultiDiscrete([[2, 3]]), "vector of choices"),
+        (gym.spaces.MultiBinary(3), "must come from a Box or MultiDiscrete space"),
+    ):
+        environment = type("Bad", (Aim,), {"action_space": space})
+        with pytest.raises(ValueError, match=f"{rule}.*Received: action_space="):
+            Environments(environment, 1, spaces=("Box", "MultiDiscrete"))
+
+
+def test_ends_can_be_named_as_the_message_says():
+    unbounded = gym.spaces.Box(-np.inf, np.inf, (2,))
+
+    def bounded():
+        environment = type("Unbounded", (Aim,), {"action_space": unbounded})()
+        ends = gym.spaces.Box(-1.0, 1.0, (2,))
+        return gym.wrappers.TransformAction(environment, lambda a: a, ends)
+
+    environments = Environments(bounded, 1, spaces=("Box",))
+    assert environments.to_environment(np.zeros((1, 2))).tolist() == [[0.0, 0.0]]
+
+
+def test_wrappers_of_a_vector_are_not_dropped_in_silence():
+    vector = gym.make_vec("CartPole-v1", num_envs=2)
+    wrapped = gym.wrappers.vector.TransformReward(vector, lambda r: 2 * r)
+    with pytest.raises(ValueError, match="wrappers.*would be lost.*Received: env"):
+        Environments(wrapped, 1).another(3)

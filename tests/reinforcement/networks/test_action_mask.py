@@ -1,0 +1,91 @@
+"""Tests of dlcompanion.reinforcement.networks.action_mask."""
+
+import gymnasium as gym
+import keras
+import numpy as np
+import pytest
+from helpers.toy_networks import net
+from keras import ops
+
+from dlcompanion import autodiff
+from dlcompanion.reinforcement import PPO, ActionMask
+from dlcompanion.reinforcement.networks.action_distributions import Categorical
+from dlcompanion.testing import check_layer
+
+
+def test_contract():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(6, 4)).astype("float32")
+    mask = (rng.random((6, 4)) < 0.7).astype("float32")
+    mask[:, 0] = 1.0
+    # beside -1e9 no finite difference is left in float32; the gradient is tested below
+    skip = ("gradient",)
+    check_layer(ActionMask, {}, [logits, mask], output_shape=(6, 4), skip=skip)
+
+
+def test_a_forbidden_action_has_probability_zero_and_no_gradient():
+    logits = np.array([[3.0, 90.0, 1.0]], "float32")
+    mask = np.array([[1.0, 0.0, 1.0]], "float32")
+    layer, kind = ActionMask(), Categorical(3)
+    masked = layer([logits, mask])
+    p = ops.convert_to_numpy(ops.softmax(masked))[0]
+    want = np.exp([3.0, 1.0]) / np.exp([3.0, 1.0]).sum()
+    np.testing.assert_allclose(p[[0, 2]], want, rtol=1e-6)
+    assert p[1] == 0.0
+    many = np.repeat(ops.convert_to_numpy(masked), 10_000, axis=0)
+    assert set(kind.sample(many, np.random.default_rng(0))) == {0, 2}
+    # the entropy is that of the actions that are left
+    entropy = -(want * np.log(want)).sum()
+    assert float(kind.entropy(masked)[0]) == pytest.approx(entropy, rel=1e-5)
+
+    def objective(x):
+        out = layer([x, mask])
+        return ops.sum(2.0 * kind.log_prob(out, [0]) + kind.entropy(out))
+
+    gradient = ops.convert_to_numpy(
+        autodiff.grad(objective)(ops.convert_to_tensor(logits))
+    )[0]
+    assert gradient[1] == 0.0 and np.isfinite(gradient).all() and gradient[0] > 0
+
+
+class OneLeft(gym.Env):
+    """One step: the reward is the action's number, and the highest are forbidden."""
+
+    observation_space = gym.spaces.Box(0.0, 1.0, (4,), np.float32)
+    action_space = gym.spaces.Discrete(4)
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        allowed = self.np_random.integers(1, 5)
+        self.mask = (np.arange(4) < allowed).astype("float32")
+        return self.mask, {}
+
+    def step(self, action):
+        assert self.mask[action] == 1.0, "a forbidden action was played"
+        return self.mask, float(action), True, False, {}
+
+
+def test_an_agent_never_plays_what_is_forbidden():
+    inputs = keras.Input((4,))
+    logits = keras.layers.Dense(4, kernel_initializer="zeros")(inputs)
+    policy = keras.Model(inputs, ActionMask()([logits, inputs]))
+    agent = PPO(
+        OneLeft,
+        policy=policy,
+        critic=net(4, 1),
+        optimizer=keras.optimizers.Adam(0.05),
+        rollout_length=2,
+        batch_size=64,
+        epochs=2,
+        num_envs=32,
+        horizon=8,
+        seed=0,
+    )
+    agent.fit(2_000, verbose=0)
+    masks = np.tri(4, dtype="float32")
+    assert agent.predict(masks).tolist() == [0, 1, 2, 3]
+
+
+def test_rejects():
+    with pytest.raises(ValueError, match="of one shape.*Received: input_shape="):
+        ActionMask()([np.zeros((2, 3)), np.zeros((2, 4))])
