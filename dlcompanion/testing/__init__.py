@@ -12,6 +12,7 @@ Example:
     >>> check_layer(keras.layers.Dense, {"units": 2}, np.ones((4, 3), "float32"))
 """
 
+from dlcompanion.testing.agents import check_agent
 from dlcompanion.testing.callbacks import check_callback
 from dlcompanion.testing.errors import ConformanceError
 from dlcompanion.testing.layers import check_layer
@@ -22,6 +23,7 @@ from dlcompanion.testing.optimizers import check_optimizer, check_schedule
 
 __all__ = [
     "ConformanceError",
+    "check_agent",
     "check_callback",
     "check_layer",
     "check_loss",

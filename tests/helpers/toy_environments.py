@@ -200,3 +200,42 @@ class Recall(gym.Env):
         self.time += 1
         over = self.time > self.delay
         return self.seen(), float(over and right), over, False, {}
+
+
+class Signs(gym.Env):
+    """Episodes of random length, cut after 6 steps: what is right is seen anew in each.
+
+    Action 4 pays the first of the two numbers that are seen, and action 3 costs it.
+    """
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2, start=3)
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time = 0
+        return self.look(), {}
+
+    def look(self):
+        shape = self.observation_space.shape
+        self.seen = self.np_random.uniform(-1, 1, shape).astype(np.float32)
+        return self.seen
+
+    def reward(self, action):
+        return self.seen[0] if action == 4 else -self.seen[0]
+
+    def step(self, action):
+        reward = float(self.reward(action))
+        self.time += 1
+        over = self.np_random.random() < 0.2
+        return self.look(), reward, over, self.time >= 6, {}
+
+
+class Steer(Signs):
+    """The action should be 3 and a fifth of the number that is seen."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = gym.spaces.Box(2.0, 4.0, (1,), np.float32)
+
+    def reward(self, action):
+        return -4.0 * (action[0] - 3.0 - 0.2 * self.seen[0]) ** 2

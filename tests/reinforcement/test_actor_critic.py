@@ -46,7 +46,7 @@ def small(environment=Choice, **kwargs):
     return A2C(environment, **{**settings, **kwargs})
 
 
-def test_a_segment_in_which_nothing_was_played_teaches_nothing():
+def test_a_rollout_whose_mask_is_empty_changes_nothing():
     # Choice only resets itself in every second step
     agent = small(num_envs=2, rollout_length=1, horizon=6)
     before = agent.policy.get_weights()

@@ -299,9 +299,7 @@ def test_cross_entropy_is_that_of_rlax(double):
         double=double,
     )
     object.__setattr__(learner, "answers", [rlax["in/following"], rlax["in/choice"]])
-    columns = [
-        rlax[f"in/{name}"] for name in ("rewards", "next_observation", "discounts")
-    ]
+    columns = [rlax[f"in/{name}"] for name in ("rewards", "following", "discounts")]
     targets = learner.targets(*map(ops.convert_to_tensor, columns))
     np.testing.assert_allclose(ops.convert_to_numpy(targets).sum(1), 1.0, rtol=1e-5)
     object.__setattr__(learner, "answers", [None, rlax["in/logits"]])

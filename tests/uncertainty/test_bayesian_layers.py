@@ -253,7 +253,7 @@ def test_exported_model_draws_anew_at_every_call(tmp_path, backend):
 TWO_DEVICES = """
 import contextlib, os, sys
 sys.path.insert(0, {tests!r})
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=2"
 import keras
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
