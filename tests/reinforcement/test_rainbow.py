@@ -95,6 +95,7 @@ def test_each_part_is_switched(name):
 FAULTS = ["loss", "bootstrap"]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("fault", [None, "off", *FAULTS])
 def test_learns_to_wait_and_each_sign_matters(fault, monkeypatch):
     if fault == "loss":
