@@ -153,7 +153,7 @@ def test_copy_to_a_file(tmp_path, capsys):
         (["copy", "drop_block"], "Did you mean dropblock"),
         (["run", "zzzzzz"], "python -m dlcompanion list"),
         (["show", "attention"], "Did you mean self_attention"),
-        (["list", "optimization"], "Did you mean optimization"),
+        (["list", "optimisation"], "Did you mean optimization"),
         (["list", "zzzzzz"], "There is no chapter 'zzzzzz'"),
         (["lst"], "No such command"),
         (["show"], "argument"),

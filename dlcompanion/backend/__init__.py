@@ -25,6 +25,7 @@ from dlcompanion.backend.sparse import SparseMatrix, segment_sum
 from dlcompanion.backend.steps import (
     check_optimized,
     collected_losses,
+    dense_gradient,
     model_step,
     optimized_variables,
     placement,
@@ -50,6 +51,7 @@ __all__ = [
     "collected_losses",
     "compile",
     "conditionally",
+    "dense_gradient",
     "differentiate",
     "epoch_program",
     "first_epoch",

@@ -77,6 +77,15 @@ def replicas():
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
+def dense_gradient(gradient):
+    """A gradient as a tensor: TensorFlow has a sparse one for an embedding."""
+    if keras.backend.backend() != "tensorflow":
+        return gradient
+    import tensorflow as tf
+
+    return tf.convert_to_tensor(gradient)
+
+
 def placement(model):
     """Scope in which variables are created on the devices of the model."""
     if keras.backend.backend() == "tensorflow":

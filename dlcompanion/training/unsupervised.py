@@ -55,7 +55,7 @@ class UnsupervisedModel(keras.Model):
     Example:
         >>> class Mean(UnsupervisedModel):
         ...     def build(self, input_shape):
-        ...         self.mean = self.add_weight((input_shape[-1],), name="mean")
+        ...         self.mean = self.add_weight((input_shape[-1],), "zeros")
         ...
         ...     def call(self, inputs):
         ...         return inputs - self.mean

@@ -1,7 +1,6 @@
 """WrappedOptimizer: what an optimizer around another optimizer needs."""
 
 import keras
-from keras import ops
 
 from dlcompanion import backend
 from dlcompanion.training.optimizers import CompositeOptimizer
@@ -134,8 +133,7 @@ class WrappedOptimizer(keras.optimizers.Optimizer):
         changed = [
             gradient
             if gradient is None or getattr(variable, "overwrite_with_gradient", False)
-            # TensorFlow has a sparse one for an embedding
-            else self.transform(ops.convert_to_tensor(gradient, sparse=False), variable)
+            else self.transform(backend.dense_gradient(gradient), variable)
             for gradient, variable in zip(gradients, variables, strict=True)
         ]
         self.inner_optimizer.apply(changed, variables)

@@ -77,11 +77,13 @@ def check_elementwise(optimizer):
         Traceback (most recent call last):
         ValueError: The optimizer must treat every ... Received: Adam, clipnorm=1.0
     """
-    norms = {k: getattr(optimizer, k, None) for k in ("clipnorm", "global_clipnorm")}
-    norms = {k: v for k, v in norms.items() if v is not None}
     inner = getattr(optimizer, "inner_optimizer", None)
     if inner is None:
         inner = getattr(optimizer, "optimizer", None)
+    if inner is not None:  # named first: wrappers have the norms of what they wrap
+        check_elementwise(inner)
+    norms = {k: getattr(optimizer, k, None) for k in ("clipnorm", "global_clipnorm")}
+    norms = {k: v for k, v in norms.items() if v is not None}
     # on PyTorch Keras makes objects of subclasses of its own
     of_keras = type(optimizer).__module__.startswith("keras.")
     known = of_keras and isinstance(optimizer, _ELEMENTWISE) or inner is not None
@@ -94,8 +96,6 @@ def check_elementwise(optimizer):
             "members are one variable; clip by clipvalue, or set elementwise = True on "
             f"an optimizer of your own that does. Received: {said}"
         )
-    if inner is not None:
-        check_elementwise(inner)
 
 
 class PerMember:

@@ -76,7 +76,7 @@ def test_an_agent_never_plays_what_is_forbidden():
         optimizer=keras.optimizers.Adam(0.05),
         rollout_length=2,
         batch_size=64,
-        epochs=2,
+        update_epochs=2,
         num_envs=32,
         horizon=8,
         seed=0,
