@@ -80,9 +80,9 @@ def main():
     ).returncode
 
     ran = [p for p in book.scripts() if book.run(p).get("finished") != before.get(p)]
+    problems = list(record(chosen)) if options.record and not code else []
     ledger = write_ledger(chosen, ran, time.time() - start, code)
     report(ledger)
-    problems = list(record(chosen)) if options.record and not code else []
     problems += missing(ledger)
     for problem in problems:
         print(f"ERROR   {problem}", file=sys.stderr)
@@ -143,6 +143,7 @@ def write_ledger(chosen, ran, wall, code):
             "failed": path.stem in failed,
             "claims": len(claims),
             "false_claims": sum(not c["holds"] for c in claims),
+            "outdated_record": book.outdated_record(path),
         }
     ledger = {
         "ok": code == 0,
@@ -189,12 +190,10 @@ def missing(ledger):
             yield f"{name} was not executed"
         elif not script["claims"]:
             yield f"{name} claims nothing"
-    for path in book.scripts():
-        if book.outdated_record(path):
-            name = path.stem.removeprefix("plot_")
+        elif script["outdated_record"]:
             yield (
-                f"{path.stem} claims what its record in dlcompanion/topics/measured "
-                f"has not: python docs/build.py --only {name} --record"
+                f"{name} claims what its record in dlcompanion/topics/measured has "
+                f"not: python docs/build.py --only {name} --record"
             )
 
 

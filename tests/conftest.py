@@ -10,18 +10,27 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-# On JAX what was compiled once in a run is read from a folder the next time, in a
-# process that a test starts too. A folder of its own for each worker: one may read
-# what another has written by half.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="programs-of-jax-")
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+FIRST_PROCESS = "PYTEST_XDIST_WORKER" not in os.environ
+if FIRST_PROCESS:  # what it sets is set in all workers, and in what a test starts
+    # Most programs of a test on JAX run once or twice, and to compile them is what
+    # costs: XLA is told not to optimize them.
+    flags = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
+    os.environ["XLA_FLAGS"] = flags.strip()
+    # What was compiled once is read from a folder the next time, by all workers. JAX
+    # writes files in place, so one may read what another has written by half: its
+    # checksum is wrong then, JAX warns (pyproject.toml ignores it) and compiles anew.
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(
+        prefix="programs-of-jax-"
+    )
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
-import keras
-import pytest
+import keras  # noqa: E402
+import pytest  # noqa: E402
 
 
 def pytest_unconfigure():
-    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    if FIRST_PROCESS:
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 STARTED = pytest.StashKey()
@@ -46,7 +55,11 @@ def pytest_runtest_makereport(item, call):
         item.user_properties.append(("cpu_seconds", f"{seconds:.2f}"))
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    if keras.backend.backend() != "tensorflow":
+        once = [item for item in items if item.get_closest_marker("once")]
+        config.hook.pytest_deselected(items=once)
+        items[:] = [item for item in items if item not in set(once)]
     if keras.backend.backend() not in ("tensorflow", "jax"):
         skip = pytest.mark.skip(reason="needs TensorFlow Probability")
         for item in items:

@@ -25,7 +25,8 @@ def found(module, path):
             thing = keras.Sequential()
             thing.compile()
         elif name == "BaseOptimizer()":
-            thing = keras.optimizers.SGD()
+            thing = keras.optimizers.SGD(use_ema=True)
+            thing.build([keras.Variable(0.0)])
     return thing
 
 
@@ -56,6 +57,74 @@ def test_every_private_import_is_on_the_list():
     }
     listed = {(module, path.split(".")[0]) for module, path in backend.PRIVATE}
     assert imported and imported <= listed
+
+
+def private_names():
+    """The private attributes of objects of Keras that this package handles."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    averaging = {"use_ema": True, "gradient_accumulation_steps": 2}
+    model.compile(keras.optimizers.SGD(**averaging), "mse", metrics=["mse"])
+    model.optimizer.build(model.trainable_variables)
+    things = [
+        model,
+        model.layers[0],
+        model.optimizer,
+        keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()),
+        keras.optimizers.schedules.CosineDecay(0.1, 1),
+        keras.metrics.Mean(),
+        keras.losses.MeanSquaredError(),
+        keras.callbacks.History(),
+        keras.utils.PyDataset(),
+        keras.Variable(1.0),
+        keras.random.SeedGenerator(1),
+        keras.StatelessScope(),
+        keras.KerasTensor((1,)),
+    ]
+    names = {name for thing in things for name in dir(thing)}
+    return {name for name in names if name[0] == "_" and name[:2] != "__"}
+
+
+def private_uses(source, names):
+    """Lines that read, set, ask for by string, or override one of these attributes."""
+    found = []
+    for node in ast.walk(source):
+        if isinstance(node, ast.Attribute):
+            found.append((node.attr, node.lineno))
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
+            "getattr",
+            "hasattr",
+            "setattr",
+        ):
+            found.append((getattr(node.args[1], "value", None), node.lineno))
+        elif isinstance(node, ast.ClassDef):
+            methods = [n for n in node.body if isinstance(n, ast.FunctionDef)]
+            found += [(method.name, method.lineno) for method in methods]
+    return [(name, line) for name, line in found if name in names]
+
+
+def test_every_private_attribute_in_the_package_is_on_the_list():
+    package, names = Path(backend.__file__).parents[1], private_names()
+    listed = {path.split(".")[-1] for _, path in backend.PRIVATE}
+    unlisted = [
+        f"{file.relative_to(package)}:{line}: {name}"
+        for file in sorted(package.rglob("*.py"))
+        for name, line in private_uses(ast.parse(file.read_text()), names)
+        if name not in listed
+    ]
+    assert not unlisted, "\n".join(unlisted)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "optimizer._overwrite_model_variables_with_average_value(v)",
+        "x = model._loss_tracker.result()",
+        "getattr(layer, '_trainable', None)",
+        "class A(keras.Model):\n    def _flatten_layers(self):\n        pass",
+    ],
+)
+def test_the_scan_sees_a_private_attribute(source):
+    assert private_uses(ast.parse(source), private_names())
 
 
 def test_require_returns_the_module_or_names_the_extra():

@@ -3,7 +3,10 @@
 import importlib.util
 import json
 
+import pytest
 from source_files import ROOT
+
+pytestmark = pytest.mark.once
 
 spec = importlib.util.spec_from_file_location("common", ROOT / "benchmarks/common.py")
 common = importlib.util.module_from_spec(spec)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parents[1]
 FRAGMENTS = sorted(set(ROOT.glob("changelog.d/*")) - {ROOT / "changelog.d/README.md"})
 

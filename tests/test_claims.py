@@ -7,6 +7,8 @@ import pytest
 
 from dlcompanion.claims import RECORD, claim
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def record(tmp_path, monkeypatch):

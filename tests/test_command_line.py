@@ -12,6 +12,8 @@ import pytest
 from dlcompanion import topics
 from dlcompanion.__main__ import _one_line, main, run_script
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parents[1]
 HERE = topics.PACKAGE.parent
 DONE = "curse_of_dimensionality"

@@ -22,6 +22,8 @@ from dlcompanion.datasets import (
     two_moons,
 )
 
+pytestmark = pytest.mark.once
+
 FUNCTIONS = [
     getattr(datasets, name)
     for name in datasets.__all__

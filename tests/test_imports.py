@@ -13,6 +13,8 @@ import pytest
 import dlcompanion
 from dlcompanion import paths, startup, topics
 
+pytestmark = pytest.mark.once
+
 PUBLIC = [
     (chapter, name)
     for chapter in dlcompanion.__all__

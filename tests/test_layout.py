@@ -34,6 +34,8 @@ from source_files import (
 import dlcompanion
 from dlcompanion import topics
 
+pytestmark = pytest.mark.once
+
 TOPICS = topics.topics()
 SCRIPTS_MAY_IMPORT = {"dlcompanion", "gymnasium", "keras", "matplotlib", "networkx"}
 SCRIPTS_MAY_IMPORT |= {"numpy", "scipy", "sklearn"}

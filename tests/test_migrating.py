@@ -15,6 +15,8 @@ import dlcompanion
 from dlcompanion import probability, reinforcement
 from dlcompanion.losses import NegativeLogLikelihood
 
+pytestmark = pytest.mark.once
+
 PAGE = Path(__file__).parents[1] / "docs/migrating/tfp_layers.rst"
 COMING_FROM = PAGE.parents[1] / "paths/coming-from.rst"
 HAS_TFP = keras.backend.backend() != "torch"

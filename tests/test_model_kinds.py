@@ -51,7 +51,7 @@ def test_exports_what_it_computes(name, tmp_path):
 @functools.cache
 def on_two_devices():
     """Name to losses and weights, from a process that sees two devices."""
-    flags = "--xla_force_host_platform_device_count=2"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
     done = subprocess.run(
         [sys.executable, __file__],
         capture_output=True,

@@ -12,6 +12,8 @@ from style_check import passes_lint
 
 from dlcompanion import topics
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parents[1]
 spec = importlib.util.spec_from_file_location("new_topic", ROOT / "tools/new_topic.py")
 new_topic = importlib.util.module_from_spec(spec)

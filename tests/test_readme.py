@@ -4,8 +4,11 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from dlcompanion import topics
+
+pytestmark = pytest.mark.once
 
 README = Path(__file__).parents[1] / "README.md"
 

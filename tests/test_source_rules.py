@@ -30,6 +30,8 @@ from source_files import (
 
 import dlcompanion
 
+pytestmark = pytest.mark.once
+
 BACKENDS = {"tensorflow", "torch", "jax", "jaxlib"}
 PROBABILITY = {"tensorflow_probability"}
 

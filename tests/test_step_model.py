@@ -331,7 +331,7 @@ def test_state_outside_of_the_model_is_kept_or_refused():
 TWO_DEVICES = """
 import contextlib, os, sys
 sys.path.insert(0, {tests!r})
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=2"
 import keras
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf

@@ -95,6 +95,7 @@ LOSSES = [
 ]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("loss_class, y_true, y_pred, check", LOSSES)
 def test_loss_fault_is_named(loss_class, y_true, y_pred, check):
     with pytest.raises(ConformanceError) as caught:
@@ -102,6 +103,7 @@ def test_loss_fault_is_named(loss_class, y_true, y_pred, check):
     assert caught.value.check == check
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "optimizer_class, check",
     [
@@ -128,6 +130,7 @@ def test_schedule_fault_is_named(backend):
         assert caught.value.check == "jit"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "metric_class, check",
     [
@@ -143,6 +146,7 @@ def test_metric_fault_is_named(metric_class, check):
     assert caught.value.check == check
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "callback_class, check",
     [
@@ -294,6 +298,7 @@ def test_a_check_can_be_left_out():
     check_layer(keras.layers.Dropout, {"rate": 0.5, "seed": 1}, X, skip=("reload",))
 
 
+@pytest.mark.once
 def test_what_is_left_out_does_not_take_others_along():
     with pytest.raises(ConformanceError) as caught:
         check_layer(layers.LosesState, {}, X, skip=("jit", "gradient"))
@@ -313,6 +318,7 @@ def test_a_wrong_expected_shape_is_refused():
     assert caught.value.check == "shape"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "kwargs, message",
     [

@@ -15,6 +15,7 @@ from dlcompanion.testing.watched_environment import WatchedEnvironment
 SETTINGS = {"steps": 40, "learns": (160, 0.4)}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "agent_class, check, text",
     [

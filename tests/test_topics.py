@@ -9,6 +9,8 @@ import pytest
 from dlcompanion import topics
 from dlcompanion.topics import records, rows
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parents[1]
 GOOD = 'title = "A chapter"\ndescription = "Of the book"\n'
 ROW = {

@@ -23,11 +23,13 @@ from dlcompanion.backend.phases import phase_program
 from dlcompanion.backend.recorder import StepRecorder, sync
 from dlcompanion.backend.sparse import SparseMatrix, segment_sum
 from dlcompanion.backend.steps import (
+    check_optimized,
     collected_losses,
     model_step,
     optimized_variables,
     placement,
     replicas,
+    variable_number,
 )
 from dlcompanion.backend.variables import (
     RecordingScope,
@@ -44,6 +46,7 @@ __all__ = [
     "RecordingScope",
     "SparseMatrix",
     "StepRecorder",
+    "check_optimized",
     "collected_losses",
     "compile",
     "conditionally",
@@ -68,6 +71,7 @@ __all__ = [
     "shuffled",
     "start_at_epoch",
     "sync",
+    "variable_number",
     "vectorize",
     "write_back",
 ]
@@ -80,11 +84,19 @@ PRIVATE = (
     ("keras.src.backend.common.stateless_scope", "StatelessScope.get_current_value"),
     ("keras.src.backend.common.variables", "Variable()._value"),
     ("keras.src.layers.layer", "Layer._flatten_layers"),
+    (
+        "keras.src.optimizers.base_optimizer",
+        "BaseOptimizer()._model_variables_moving_average",
+    ),
     ("keras.src.optimizers.base_optimizer", "BaseOptimizer()._trainable_variables"),
+    ("keras.src.optimizers.base_optimizer", "BaseOptimizer()._variables"),
+    ("keras.src.optimizers.base_optimizer", "BaseOptimizer._check_variables_are_known"),
+    ("keras.src.optimizers.base_optimizer", "BaseOptimizer._get_variable_index"),
     ("keras.src.random.seed_generator", "global_seed_generator"),
     ("keras.src.trainers.data_adapters.array_data_adapter", "ArrayDataAdapter"),
     ("keras.src.trainers.data_adapters.array_slicing", "train_validation_split"),
     ("keras.src.trainers.trainer", "Trainer()._compile_config"),
+    ("keras.src.trainers.trainer", "Trainer()._compile_loss"),
     ("keras.src.trainers.trainer", "Trainer()._initial_epoch"),
     ("keras.src.trainers.trainer", "Trainer()._loss_tracker"),
     ("keras.src.trainers.trainer", "Trainer._aggregate_additional_loss"),

@@ -89,3 +89,13 @@ def placement(model):
 def optimized_variables(optimizer):
     """The variables for which an optimizer was built, in their order."""
     return list(optimizer._trainable_variables)
+
+
+def variable_number(optimizer, variable):
+    """Which of the variables of an optimizer it is; TensorFlow's own one as well."""
+    return optimizer._get_variable_index(variable)
+
+
+def check_optimized(optimizer, variables):
+    """Refuse variables for which an optimizer was not built."""
+    optimizer._check_variables_are_known(variables)

@@ -92,49 +92,21 @@ class ConditionalVAE(VAE):
         decoder = keras.Model([z, c], layers.Reshape(shape)(data), name="decoder")
         return cls(encoder, decoder, **kwargs)
 
-    def build(self, input_shape):
-        x, context = _two(input_shape)
-        if not self.encoder.built:
-            self.encoder.build([x, context])
-        codes = tuple(self.encoder.compute_output_shape([x, context]))
-        if len(codes) != 2 or codes[-1] is None or codes[-1] % 2:
+    def data_and_context(self, inputs):
+        if not isinstance(inputs, (list, tuple)) or len(inputs) != 2:
             raise ValueError(
-                "encoder must give (batch, 2 * latent): means, then logarithms of "
-                f"variances. Received: encoder output of shape {codes}"
+                "A ConditionalVAE takes a list of two, [x, context]. "
+                f"Received: {type(inputs).__name__}"
             )
-        self.latent = codes[-1] // 2
-        z = (None, self.latent)
-        if not self.decoder.built:
-            self.decoder.build([z, context])
-        given = tuple(self.decoder.compute_output_shape([z, context]))
-        if given[1:] != tuple(x)[1:]:
-            raise ValueError(
-                f"decoder must give the shape of the data, {tuple(x)}. "
-                f"Received: decoder output of shape {given}"
-            )
-        if self.likelihood == "gaussian":
-            self.log_scale = self.add_weight(
-                (), "zeros", name="log_scale", autocast=False
-            )
-        self.built = True
+        return inputs
 
-    def call(self, inputs, training=None):
-        _, context = _two(inputs)
-        mean, log_variance = self._posterior(inputs, training)
-        noise = keras.random.normal(
-            ops.shape(mean), dtype=mean.dtype, seed=self.seed_generator
-        )
-        z = mean + ops.exp(0.5 * log_variance) * noise
-        decoded = self._decoded([z, context], training)
-        return {"mean": mean, "log_variance": log_variance, "decoded": decoded}
-
-    def compute_loss(self, x=None, *args, **kwargs):
-        return super().compute_loss(_two(x)[0], *args, **kwargs)
+    def decoder_inputs(self, z, context):
+        return [z, context]
 
     def decode(self, z, context):
         """Mean of the data for codes ``z`` in a context."""
         z, context = (ops.convert_to_tensor(t, "float32") for t in (z, context))
-        decoded = self._decoded([z, context], training=False)
+        decoded = self._decoded(self.decoder_inputs(z, context), training=False)
         return ops.sigmoid(decoded) if self.likelihood == "bernoulli" else decoded
 
     def sample(self, context):
@@ -158,43 +130,12 @@ class ConditionalVAE(VAE):
 
     def reconstruct(self, x):
         """Mean of the data for the mean code of each example, in its context."""
-        return self.decode(self.encode(x)[0], _two(x)[1])
+        return self.decode(self.encode(x)[0], self.data_and_context(x)[1])
 
-    def _draws(self, x, mean, log_variance, samples):
-        check_count("samples", samples)
-        shape = (samples, ops.shape(mean)[0], self.latent)
-        noise = keras.random.normal(shape, dtype=mean.dtype, seed=self.seed_generator)
-        z = mean + ops.exp(0.5 * log_variance) * noise
-        log_ratio = 0.5 * ops.sum(noise * noise - z * z + log_variance, axis=-1)
-        x, context = (
-            ops.tile(part, (samples,) + (1,) * (len(part.shape) - 1)) for part in x
-        )
-        z = ops.reshape(z, (-1, self.latent))
-        log_likelihood = self._log_likelihood(x, self._decoded([z, context], False))
-        return ops.reshape(log_likelihood, shape[:2]), log_ratio
-
-    def _ready(self, x):
-        self._check(x)
-        x = [ops.convert_to_tensor(part, "float32") for part in _two(x)]
-        if not self.built:
-            self.build([(None, *part.shape[1:]) for part in x])
-        return x
-
-    def _check(self, structure):
-        if structure is None or not isinstance(structure, (list, tuple)):
-            return  # what a dataset gives is looked at in the step
-        x, context = _two(structure)
-        super()._check(x)
+    def check_data(self, x):
+        data, context = self.data_and_context(x)
+        super().check_data(data)
         if isinstance(context, np.ndarray) and not np.isfinite(context).all():
             raise ValueError(
                 "context must be finite. Received: a context with NaN or infinity"
             )
-
-
-def _two(inputs):
-    if not isinstance(inputs, (list, tuple)) or len(inputs) != 2:
-        raise ValueError(
-            "A ConditionalVAE takes a list of two, [x, context]. "
-            f"Received: {type(inputs).__name__}"
-        )
-    return inputs

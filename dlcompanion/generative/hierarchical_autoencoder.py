@@ -3,12 +3,11 @@
 import keras
 from keras import ops
 
-from dlcompanion import backend
 from dlcompanion.checks import check_count
 from dlcompanion.generative.variational_autoencoder import (
     VAE,
-    _refuse_targets,
     _widen,
+    copies,
     kl_to_standard_normal,
 )
 
@@ -184,30 +183,24 @@ class HierarchicalVAE(VAE):
             "kl_2": draw["kl_2"],
         }
 
-    def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
-        _refuse_targets(y)
-        log_likelihood = self._log_likelihood(x, y_pred["decoded"])  # (batch,)
-        weight = ops.ones_like(log_likelihood)
-        if sample_weight is not None:
-            weight = ops.cast(ops.reshape(sample_weight, (-1,)), weight.dtype)
-        self.log_likelihood_tracker.update_state(log_likelihood, weight)
-        loss, total = -ops.mean(weight * log_likelihood), 0.0
-        for level, tracker in (
-            ("kl_1", self.kl_1_tracker),
-            ("kl_2", self.kl_2_tracker),
-        ):
-            kl = y_pred[level]  # (batch, codes)
-            tracker.update_state(ops.sum(kl, axis=-1), weight)
-            total = total + ops.sum(kl, axis=-1)
-            kl_per_code = ops.mean(weight[:, None] * kl, axis=0)
+    def example_losses(self, x, outputs):
+        kl_1, kl_2 = outputs["kl_1"], outputs["kl_2"]  # (batch, codes)
+        return {
+            "log_likelihood": self._log_likelihood(x, outputs["decoded"]),
+            "kl_1": kl_1,
+            "kl_2": kl_2,
+            "kl": ops.sum(kl_1, axis=-1) + ops.sum(kl_2, axis=-1),
+        }
+
+    def batch_loss(self, x, outputs, weights):
+        terms = self.logged(x, outputs, weights)
+        loss = -ops.mean(weights * terms["log_likelihood"])
+        for level in ("kl_1", "kl_2"):
+            kl_per_code = ops.mean(weights[:, None] * terms[level], axis=0)
             if self.free_bits:  # without: a mean over one draw may be negative
                 kl_per_code = ops.maximum(kl_per_code, self.free_bits)
             loss = loss + self.beta * ops.sum(kl_per_code)
-        self.kl_tracker.update_state(total, weight)
-        added = sum(self._aggregate_additional_loss(one) for one in self.losses)
-        return loss / backend.replicas() + added
+        return loss
 
     def _climb(self, mean, log_variance, training=None):
         """One draw of both codes from q, with the terms of the bound."""
@@ -311,13 +304,11 @@ class HierarchicalVAE(VAE):
 
     def _copies(self, mean, log_variance, samples):
         check_count("samples", samples)
-        return self._climb(
-            ops.tile(mean, (samples, 1)), ops.tile(log_variance, (samples, 1))
-        )
+        return self._climb(copies(mean, samples), copies(log_variance, samples))
 
     def _likelihoods(self, x, z1, samples):
-        copies = ops.tile(x, (samples,) + (1,) * (len(x.shape) - 1))
-        log_likelihood = self._log_likelihood(copies, self._decoded(z1, training=False))
+        decoded = self._decoded(z1, training=False)
+        log_likelihood = self._log_likelihood(copies(x, samples), decoded)
         return ops.reshape(log_likelihood, (samples, -1))
 
     def _draws(self, x, mean, log_variance, samples):

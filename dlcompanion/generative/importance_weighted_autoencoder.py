@@ -5,7 +5,6 @@ import math
 import keras
 from keras import ops
 
-from dlcompanion import backend
 from dlcompanion.checks import check_count
 from dlcompanion.generative.variational_autoencoder import (
     VAE,
@@ -108,20 +107,16 @@ class IWAE(VAE):
             "log_weights": log_likelihood + log_ratio,
         }
 
-    def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
-        log_weights = y_pred["log_weights"]
-        bound = ops.logsumexp(log_weights, axis=-1) - math.log(self.samples)
-        weight = ops.ones_like(bound)
-        if sample_weight is not None:
-            weight = ops.cast(ops.reshape(sample_weight, (-1,)), weight.dtype)
-        kl = kl_to_standard_normal(y_pred["mean"], y_pred["log_variance"])
-        likelihood = ops.mean(y_pred["log_likelihood"], axis=-1)
-        self.log_likelihood_tracker.update_state(likelihood, weight)
-        self.kl_tracker.update_state(ops.sum(kl, axis=-1), weight)
-        added = sum(self._aggregate_additional_loss(one) for one in self.losses)
-        return added - ops.mean(weight * bound) / backend.replicas()
+    def example_losses(self, x, outputs):
+        bound = ops.logsumexp(outputs["log_weights"], axis=-1) - math.log(self.samples)
+        return {
+            "loss": -bound,
+            "log_likelihood": ops.mean(outputs["log_likelihood"], axis=-1),
+            "kl": kl_to_standard_normal(outputs["mean"], outputs["log_variance"]),
+        }
+
+    def batch_loss(self, x, outputs, weights):
+        return ops.mean(weights * self.logged(x, outputs, weights)["loss"])
 
     def get_config(self):
         config = super().get_config()

@@ -12,10 +12,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from dlcompanion import backend
 from dlcompanion.checks import check_count, check_number
 from dlcompanion.generative.variational_autoencoder import kl_to_standard_normal
-from dlcompanion.training import SavesSeeds
+from dlcompanion.training import SavesSeeds, UnsupervisedModel
 
 
 def discrete_information(x, y):
@@ -117,8 +116,11 @@ def binned_information(activations, y, low, high, bins=30):
     return _entropy(symbols), discrete_information(symbols, y)
 
 
-class _CriticEstimator(keras.Model):
+class _CriticEstimator(UnsupervisedModel):
     """A critic that scores all pairs of a batch, trained on a lower bound."""
+
+    no_targets = "An estimator of information is fitted to pairs, fit([x, y])."
+    weighs_examples = False  # its loss is of all pairs of a batch
 
     def __init__(self, critic, **kwargs):
         super().__init__(**kwargs)
@@ -153,13 +155,10 @@ class _CriticEstimator(keras.Model):
         pairs = ops.reshape(ops.concatenate([x, y], axis=-1), (-1, d + e))
         return ops.cast(ops.reshape(self.critic(pairs), (n, n)), "float32")
 
-    def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
-        information = self.bound(y_pred)
+    def batch_loss(self, x, outputs, weights):
+        information = self.bound(outputs)
         self.tracker.update_state(information)
-        added = sum(self._aggregate_additional_loss(one) for one in self.losses)
-        return added - information / backend.replicas()
+        return -information
 
     def estimate(self, x, y, batch_size=128):
         """Mean of the bound over whole batches of the pairs, in nats, as a float."""

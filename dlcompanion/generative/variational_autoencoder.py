@@ -6,16 +6,15 @@ import keras
 import numpy as np
 from keras import ops
 
-from dlcompanion import backend
 from dlcompanion.checks import check_count
-from dlcompanion.training import SavesSeeds
+from dlcompanion.training import SavesSeeds, UnsupervisedModel
 
 LIKELIHOODS = ("bernoulli", "gaussian")
 _FINITE = (float(np.finfo("float32").min), float(np.finfo("float32").max))
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
-class VAE(SavesSeeds, keras.Model):
+class VAE(SavesSeeds, UnsupervisedModel):
     r"""Latent variable model trained by the evidence lower bound.
 
     A code :math:`z \sim \mathcal N(0, I)` is drawn, and a decoder turns it into the
@@ -81,6 +80,8 @@ class VAE(SavesSeeds, keras.Model):
         free bits, https://arxiv.org/abs/1606.04934; Burda, Grosse and Salakhutdinov,
         *Importance Weighted Autoencoders*, 2016, https://arxiv.org/abs/1509.00519.
     """
+
+    no_targets = "A VAE has no targets: fit(x)."
 
     def __init__(
         self,
@@ -151,6 +152,7 @@ class VAE(SavesSeeds, keras.Model):
         return cls(encoder, decoder, **kwargs)
 
     def build(self, input_shape):
+        x, context = self.data_and_context(input_shape)
         if not self.encoder.built:
             self.encoder.build(input_shape)
         codes = self.encoder.compute_output_shape(input_shape)
@@ -160,16 +162,17 @@ class VAE(SavesSeeds, keras.Model):
                 f"variances. Received: encoder output of shape {codes}"
             )
         self.latent = codes[-1] // 2
+        wanted = self.decoder_inputs((None, self.latent), context)
         if not self.decoder.built:
-            self.decoder.build((None, self.latent))
-        taken = getattr(self.decoder, "input_shape", (None, self.latent))
+            self.decoder.build(wanted)
+        taken = getattr(self.decoder, "input_shape", wanted)
         given = None
-        if taken[1:] == (self.latent,):
-            given = self.decoder.compute_output_shape((None, self.latent))
-        if given is None or tuple(given)[1:] != tuple(input_shape)[1:]:
+        if _last_axes(taken) == _last_axes(wanted):
+            given = self.decoder.compute_output_shape(wanted)
+        if given is None or tuple(given)[1:] != tuple(x)[1:]:
             raise ValueError(
-                f"decoder must go from {(None, self.latent)} to the shape of the "
-                f"data, {input_shape}. Received: decoder from {taken} to {given}"
+                f"decoder must go from {wanted} to the shape of the data, {x}. "
+                f"Received: decoder from {taken} to {given}"
             )
         if self.likelihood == "gaussian":
             self.log_scale = self.add_weight(
@@ -180,30 +183,37 @@ class VAE(SavesSeeds, keras.Model):
     # -- the model ----------------------------------------------------------------
 
     def call(self, inputs, training=None):
+        _, context = self.data_and_context(inputs)
         mean, log_variance = self._posterior(inputs, training)
         noise = keras.random.normal(
             ops.shape(mean), dtype=mean.dtype, seed=self.seed_generator
         )
         z = mean + ops.exp(0.5 * log_variance) * noise
-        decoded = self._decoded(z, training)
+        decoded = self._decoded(self.decoder_inputs(z, context), training)
         return {"mean": mean, "log_variance": log_variance, "decoded": decoded}
 
-    def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
-        _refuse_targets(y)
-        log_likelihood = self._log_likelihood(x, y_pred["decoded"])  # (batch,)
-        kl = kl_to_standard_normal(y_pred["mean"], y_pred["log_variance"])
-        weight = ops.ones_like(log_likelihood)
-        if sample_weight is not None:
-            weight = ops.cast(ops.reshape(sample_weight, (-1,)), weight.dtype)
-        kl_per_code = ops.mean(weight[:, None] * kl, axis=0)  # (latent,)
+    def example_losses(self, x, outputs):
+        x, _ = self.data_and_context(x)
+        return {
+            "log_likelihood": self._log_likelihood(x, outputs["decoded"]),
+            "kl": kl_to_standard_normal(outputs["mean"], outputs["log_variance"]),
+        }
+
+    def batch_loss(self, x, outputs, weights):
+        terms = self.logged(x, outputs, weights)
+        kl_per_code = ops.mean(weights[:, None] * terms["kl"], axis=0)  # (latent,)
         divergence = ops.sum(ops.maximum(kl_per_code, self.free_bits))
-        self.log_likelihood_tracker.update_state(log_likelihood, weight)
-        self.kl_tracker.update_state(ops.sum(kl, axis=-1), weight)
-        loss = self.beta * divergence - ops.mean(weight * log_likelihood)
-        added = sum(self._aggregate_additional_loss(one) for one in self.losses)
-        return loss / backend.replicas() + added
+        return self.beta * divergence - ops.mean(weights * terms["log_likelihood"])
+
+    # Two hooks, for a model of data in a context.
+
+    def data_and_context(self, inputs):
+        """The data to explain, and what is given with them; of shapes as well."""
+        return inputs, None
+
+    def decoder_inputs(self, z, context):
+        """What the decoder takes; of shapes as well."""
+        return z
 
     def _posterior(self, x, training=None):
         """Mean and log-variance of q(z | x)."""
@@ -296,7 +306,7 @@ class VAE(SavesSeeds, keras.Model):
         log_weights = log_likelihood + log_ratio  # (samples, batch)
         return ops.logsumexp(log_weights, axis=0) - math.log(samples)
 
-    def _draws(self, x, mean, log_variance, samples):
+    def _draws(self, inputs, mean, log_variance, samples):
         """Log p(x | z) and log p(z) - log q(z | x) of draws, ``(samples, batch)``."""
         check_count("samples", samples)
         batch = ops.shape(mean)[0]
@@ -304,51 +314,39 @@ class VAE(SavesSeeds, keras.Model):
         noise = keras.random.normal(shape, dtype=mean.dtype, seed=self.seed_generator)
         z = mean + ops.exp(0.5 * log_variance) * noise
         log_ratio = 0.5 * ops.sum(noise * noise - z * z + log_variance, axis=-1)
-        decoded = self._decoded(ops.reshape(z, (-1, self.latent)), training=False)
-        copies = ops.tile(x, (samples,) + (1,) * (len(x.shape) - 1))
-        log_likelihood = self._log_likelihood(copies, decoded)
+        z = ops.reshape(z, (-1, self.latent))
+        x, context = self.data_and_context(copies(inputs, samples))
+        decoded = self._decoded(self.decoder_inputs(z, context), training=False)
+        log_likelihood = self._log_likelihood(x, decoded)
         return ops.reshape(log_likelihood, (samples, batch)), log_ratio
 
     # -- data that come in as NumPy arrays ------------------------------------------
 
-    def _ready(self, x):
-        self._check(x)
-        x = ops.convert_to_tensor(x, "float32")
+    def _ready(self, inputs):
+        self.check_data(inputs)
+        inputs = keras.tree.map_structure(
+            lambda x: ops.convert_to_tensor(x, "float32"), inputs
+        )
         if not self.built:
-            self.build((None, *x.shape[1:]))
-        return x
+            self.build(keras.tree.map_structure(lambda x: (None, *x.shape[1:]), inputs))
+        return inputs
 
-    def _check(self, structure):
-        for x in keras.tree.flatten(structure):
-            if not isinstance(x, np.ndarray):
+    def check_data(self, x):
+        for part in keras.tree.flatten(x):
+            if not isinstance(part, np.ndarray):
                 continue
-            if x.ndim < 2 or x.dtype.kind not in "fiu" or len(x) == 0:
+            if part.ndim < 2 or part.dtype.kind not in "fiu" or len(part) == 0:
                 raise ValueError(
                     "A VAE needs numbers of shape (batch, ...), one example at least. "
-                    f"Received: x.shape={x.shape}, dtype={x.dtype}"
+                    f"Received: x.shape={part.shape}, dtype={part.dtype}"
                 )
-            low, high = x.min(), x.max()  # NaN if there is one
+            low, high = part.min(), part.max()  # NaN if there is one
             least, most = (0, 1) if self.likelihood == "bernoulli" else _FINITE
             if not least <= low <= high <= most:
                 raise ValueError(
                     f"x must lie between {least} and {most}, and hold no NaN. "
                     f"Received: values from {low} to {high}"
                 )
-
-    def fit(self, x=None, y=None, *args, validation_data=None, **kwargs):
-        _refuse_targets(y)
-        self._check(x)
-        data = validation_data
-        self._check(data[0] if isinstance(data, tuple | list) else data)
-        return super().fit(x, y, *args, validation_data=validation_data, **kwargs)
-
-    def evaluate(self, x=None, *args, **kwargs):
-        self._check(x)
-        return super().evaluate(x, *args, **kwargs)
-
-    def predict(self, x, *args, **kwargs):
-        self._check(x)
-        return super().predict(x, *args, **kwargs)
 
     def get_config(self):
         return {
@@ -387,11 +385,22 @@ def kl_to_standard_normal(mean, log_variance):
     return 0.5 * (ops.square(mean) + ops.exp(log_variance) - log_variance - 1.0)
 
 
-def _refuse_targets(y):
-    if y is not None:
-        raise ValueError("A VAE has no targets: fit(x). Received: data with a y")
+def copies(inputs, samples):
+    """Each example so many times, batch after batch."""
+
+    def tiled(x):
+        return ops.tile(x, (samples,) + (1,) * (len(x.shape) - 1))
+
+    return keras.tree.map_structure(tiled, inputs)
 
 
 def _widen(x):
     """Bounds are sums of many terms: float32 at least, whatever the policy."""
     return ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+
+
+def _last_axes(shapes):
+    """A shape, or a list of them, without the axis of examples."""
+    several = isinstance(shapes, list)
+    axes = [tuple(shape)[1:] for shape in (shapes if several else [shapes])]
+    return axes if several else axes[0]

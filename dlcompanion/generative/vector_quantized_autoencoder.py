@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
-from dlcompanion import backend
 from dlcompanion.checks import check_count, check_number
 from dlcompanion.generative.reparameterization import straight_through
+from dlcompanion.training import UnsupervisedModel
 
 
 class _Quantizer(keras.layers.Layer):
@@ -288,7 +288,7 @@ _PARTS = ("encoder", "decoder", "quantizer")
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
-class VQVAE(keras.Model):
+class VQVAE(UnsupervisedModel):
     r"""Autoencoder whose code is a few numbers of a list.
 
     .. math::
@@ -337,6 +337,8 @@ class VQVAE(keras.Model):
         Learning*, 2017. https://arxiv.org/abs/1711.00937
     """
 
+    no_targets = "A VQVAE has no targets: fit(x)."
+
     def __init__(self, encoder, decoder, quantizer, **kwargs):
         super().__init__(**kwargs)
         if not isinstance(quantizer, (VectorQuantizer, EMAVectorQuantizer)):
@@ -364,21 +366,12 @@ class VQVAE(keras.Model):
         decoded = self.decoder(codes, training=training)
         return {"decoded": decoded, "numbers": numbers}
 
-    def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
-        if y is not None:
-            raise ValueError("A VQVAE has no targets: fit(x). Received: data with a y")
-        decoded = ops.cast(y_pred["decoded"], "float32")
+    def example_losses(self, x, outputs):
+        decoded = ops.cast(outputs["decoded"], "float32")
         error = ops.square(ops.cast(x, "float32") - decoded)
         error = ops.mean(ops.reshape(error, (ops.shape(error)[0], -1)), axis=-1)
-        weight = ops.ones_like(error)
-        if sample_weight is not None:
-            weight = ops.cast(ops.reshape(sample_weight, (-1,)), "float32")
-        self.error.update_state(error, weight)
-        self.perplexity.update_state(y_pred["numbers"])
-        added = sum(self._aggregate_additional_loss(one) for one in self.losses)
-        return ops.mean(weight * error) / backend.replicas() + added
+        self.perplexity.update_state(outputs["numbers"])
+        return {"loss": error, "error": error}
 
     def encode(self, x):
         """Numbers of the codes of ``x``, int32."""

@@ -4,10 +4,11 @@ import keras
 from keras import ops
 
 from dlcompanion.checks import check_count
+from dlcompanion.training import WrappedOptimizer
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
-class Lookahead(keras.optimizers.Optimizer):
+class Lookahead(WrappedOptimizer):
     r"""Let any optimizer explore, and follow it slowly.
 
     The inner optimizer moves the *fast* weights :math:`\theta`, which are the
@@ -52,44 +53,20 @@ class Lookahead(keras.optimizers.Optimizer):
         back*, 2019, algorithm 1. https://arxiv.org/abs/1907.08610
     """
 
+    slot_names = ("slow",)
+
     def __init__(self, inner_optimizer, k=5, alpha=0.5, name="lookahead"):
-        super().__init__(learning_rate=0.0, name=name)
-        check_count("k", k)
+        super().__init__(inner_optimizer, name=name)
+        self.k = check_count("k", k)
         if not 0 < alpha <= 1:
             raise ValueError(f"alpha must lie in (0, 1]. Received: alpha={alpha!r}")
-        inner_optimizer = keras.optimizers.get(inner_optimizer)
-        if isinstance(inner_optimizer, keras.optimizers.LossScaleOptimizer):
-            # its branches cannot run inside another optimizer's step on JAX
-            raise ValueError(
-                "Loss scaling goes outside: LossScaleOptimizer(Lookahead(...)), which "
-                "compile() does by itself under mixed_float16. "
-                f"Received: inner_optimizer={inner_optimizer!r}"
-            )
-        self.inner_optimizer = inner_optimizer
-        self.k = k
         self.alpha = alpha
 
-    def build(self, variables):
-        if self.built:
-            return
-        variables = list(variables)
-        self.inner_optimizer.build(variables)
-        self._slow = self.add_optimizer_variables(variables, "slow")
-        super().build(variables)
-
-    def apply(self, grads, trainable_variables=None):
-        if trainable_variables is None:
-            fast = self._trainable_variables
-        else:
-            fast = list(trainable_variables)
-            if not self.built:
-                self.build(fast)
-            self._check_variables_are_known(fast)
-        slow = [self._slow[self._get_variable_index(v)] for v in fast]
-
+    def step(self, gradients, variables):
+        fast, slow = variables, self.slots("slow", variables)
         start = ops.equal(self.iterations, 0)
         phi = [_choose(start, v, s) for v, s in zip(fast, slow, strict=True)]
-        self.inner_optimizer.apply(grads, fast)
+        self.inner_optimizer.apply(gradients, fast)
         # A second look at the same count, after a micro-batch that was only
         # accumulated or a step skipped for its overflow, changes nothing: there
         # the fast weights are the slow ones already.
@@ -105,48 +82,10 @@ class Lookahead(keras.optimizers.Optimizer):
     @property
     def slow_weights(self):
         """List of the slow weights, in the order of the model's variables."""
-        return list(self._slow)
-
-    # The rest of what Keras asks of an optimizer is answered by the inner one.
-
-    @property
-    def variables(self):
-        return self._variables + self.inner_optimizer.variables
-
-    @property
-    def iterations(self):
-        return self.inner_optimizer.iterations
-
-    @property
-    def learning_rate(self):
-        return self.inner_optimizer.learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, learning_rate):
-        self.inner_optimizer.learning_rate = learning_rate
-
-    def scale_loss(self, loss):
-        return self.inner_optimizer.scale_loss(loss)
-
-    def finalize_variable_values(self, var_list):
-        self.inner_optimizer.finalize_variable_values(var_list)
+        return list(self._slots["slow"])
 
     def get_config(self):
-        return {
-            "name": self.name,
-            "inner_optimizer": keras.saving.serialize_keras_object(
-                self.inner_optimizer
-            ),
-            "k": self.k,
-            "alpha": self.alpha,
-        }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        inner = keras.saving.deserialize_keras_object(
-            config["inner_optimizer"], custom_objects=custom_objects
-        )
-        return cls(**{**config, "inner_optimizer": inner})
+        return {**super().get_config(), "k": self.k, "alpha": self.alpha}
 
 
 def _choose(condition, yes, no):

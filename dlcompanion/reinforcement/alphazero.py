@@ -23,7 +23,7 @@ from dlcompanion.training import StepModel
 
 
 def search_policy_loss(logits, policies):
-    r"""How far the policy of the network is from that of the search.
+    r"""Cross-entropy of the network's policy to that of the search.
 
     .. math:: -\frac1n \sum_i \sum_a \pi_i(a) \log p(a \mid s_i)
 
@@ -46,7 +46,7 @@ def search_policy_loss(logits, policies):
 
 
 def outcome_loss(values, outcomes):
-    r"""How far the values are from how the games ended.
+    r"""Mean squared error of the values to the outcomes of the games.
 
     .. math:: \frac1n \sum_i \bigl(v(s_i) - z_i\bigr)^2
 
@@ -70,7 +70,7 @@ def outcome_loss(values, outcomes):
 class PolicyValue(StepModel):
     r"""A network with two heads that learns from positions of self-play.
 
-    One step of training, on observations with ``y = (policies, outcomes)``, goes down
+    One step of training, on observations with ``y = (policies, outcomes)``, descends
     the gradient of :func:`search_policy_loss` plus :func:`outcome_loss` plus the
     regularizers of the network's weights. The network is called with
     ``training=False``, as it is when it plays.
@@ -173,11 +173,10 @@ WEIGHTS, PLAY, BATCHES, EVALUATION, ACTIONS = range(5)
 class AlphaZero:
     r"""Learns a game by playing against itself, from nothing but its rules.
 
-    A network says of a position :math:`s` which moves look good, :math:`p`, and who
-    will win, :math:`v`. A :func:`~dlcompanion.reinforcement.tree_search` that it guides
-    finds better moves, :math:`\pi`, by looking ahead; the games that these moves play
-    end with a result :math:`z`; and the network learns to say what the search and the
-    result said,
+    A network estimates for a position :math:`s` the probabilities :math:`p` of moves
+    and the outcome :math:`v`. A :func:`~dlcompanion.reinforcement.tree_search` guided
+    by it finds better moves, :math:`\pi`; the games of these moves end with a result
+    :math:`z`; and the network learns to predict the moves of the search and the result,
 
     .. math:: (z - v)^2 - \pi^\top \log p + c \, \lVert \theta \rVert^2 ,
 
@@ -204,10 +203,10 @@ class AlphaZero:
         noise: Number in [0, 1], the share of noise in the priors of the roots.
         exploring_moves: Integer of at least 0: that many moves of a game are drawn in
             proportion to the visits, the rest are those visited most.
-        window: Positive integer, the iterations that are remembered.
-        gradient_steps: Positive integer, the steps of training in an iteration.
+        window: Positive integer, the last iterations whose positions are kept.
+        gradient_steps: Positive integer, the gradient steps in an iteration.
         batch_size: Positive integer, the positions of a step.
-        seed: Integer of at least 0, or None for one that is drawn. Decides weights,
+        seed: Integer of at least 0, or None for one that is drawn. Seeds weights,
             games and batches.
 
     Raises:
@@ -375,7 +374,7 @@ class AlphaZero:
         )
 
     def priors_and_values(self, positions):
-        """What the network says without any search.
+        """Priors and values of the network, without a search.
 
         Args:
             positions: As in :meth:`search`.
@@ -434,7 +433,7 @@ class AlphaZero:
     def evaluate(
         self, opponent=None, games=200, simulations=None, opening=0, seed=None
     ):
-        """Play against somebody, half of the games in each seat, without learning.
+        """Play against an opponent, half of the games in each seat, without learning.
 
         Args:
             opponent: Function of positions and a ``numpy.random.Generator`` to actions,

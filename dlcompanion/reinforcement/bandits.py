@@ -48,13 +48,13 @@ class EpsilonGreedy(Greedy):
 
 
 class UCB1:
-    r"""Be optimistic: pull the arm that might be best.
+    r"""Pull the arm with the largest upper confidence bound.
 
     .. math:: a_t = \arg\max_a \; \hat\mu_a + \sqrt{\frac{2 \log t}{n_a}}
 
     after each arm was pulled once; :math:`t` counts the pulls so far. The second term
-    is large where little is known, so an arm is pulled because it is good or because
-    nobody knows.
+    is large where an arm was pulled rarely, so an arm is pulled because its mean is
+    large or because its mean is uncertain.
 
     Example:
         >>> counts, sums = np.array([[1, 99]]), np.array([[0.0, 99.0]])
@@ -101,7 +101,7 @@ class Pulls(NamedTuple):
         arms: Integer array ``(steps, bandits)``, what was pulled.
         rewards: Float array of that shape, 0 or 1.
         regret: Float array of that shape, since the first step of all: the sum of
-            :math:`\mu^* - \mu_a` over the pulls, what was lost by not knowing.
+            :math:`\mu^* - \mu_a` over the pulls, the cost of exploration.
 
     Example:
         >>> Pulls(np.zeros((1, 1), int), np.ones((1, 1)), np.zeros((1, 1))).regret.sum()
@@ -121,7 +121,7 @@ class BernoulliBandits:
 
     Args:
         means: Array ``(bandits, arms)``, :math:`\mu_a` in [0, 1].
-        seed: Integer, decides the rewards and the strategy's draws.
+        seed: Integer, seeds the rewards and the strategy's draws.
 
     Raises:
         ValueError: If ``means`` is no such array or ``seed`` no such integer.

@@ -22,15 +22,15 @@ from dlcompanion.reinforcement.networks.target_networks import (
 
 
 def q_learning_targets(rewards, discounts, next_values, choice=None):
-    r"""What the values of the actions taken should have been.
+    r"""Targets of the values of the actions taken.
 
     .. math:: y = R + \gamma\, Q^-(s', a'), \qquad
         a' = \operatorname{argmax}_a Q^-(s', a) \text{ or }
         \operatorname{argmax}_a Q(s', a)
 
-    The first choice takes the largest of several estimates for the estimate of the
-    largest, and is too hopeful; with the second (*double* Q-learning) one network
-    chooses and the other one judges.
+    In the first the maximum of noisy estimates is biased upwards (maximization bias);
+    in the second (*double* Q-learning) one network chooses the action and the other
+    gives its value.
 
     Args:
         rewards: Tensor :math:`R` ``(batch,)``.
@@ -111,11 +111,11 @@ def q_learning_loss(values, actions, targets, weights=None, delta=1.0):
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class DeepQ(TargetedModel):
-    r"""A network of action values, and its older copy that says what to learn.
+    r"""A network of action values and its target network.
 
     One step of training, on observations with
-    ``y = (actions, rewards, next_observations, discounts)`` and optional weights, goes
-    down the gradient of
+    ``y = (actions, rewards, next_observations, discounts)`` and optional weights,
+    descends the gradient of
 
     .. math:: \frac1n \sum_i w_i\, h\bigl(R_i + \gamma_i \max_a Q^-(s'_i, a)
         - Q(s_i, a_i)\bigr) ,
@@ -189,7 +189,7 @@ class DeepQ(TargetedModel):
         return self.outputs_of(self.network, inputs)
 
     def outputs_of(self, network, observations):
-        """What a network says, in float32 whatever it computes in.
+        """Outputs of a network, in float32 in any mixed precision.
 
         Args:
             network: The network or its older copy.
@@ -201,7 +201,7 @@ class DeepQ(TargetedModel):
         return ops.cast(network(observations, training=False), "float32")
 
     def targets(self, rewards, next_observations, discounts):
-        """What the values of the actions taken should have been.
+        """Targets of the values of the actions taken.
 
         Args:
             rewards: Tensor ``(batch,)``.
@@ -228,7 +228,7 @@ class DeepQ(TargetedModel):
 
         Returns:
             ``(loss, (taken, errors))``: a scalar, the values of the actions taken and
-            how wrong they are, ``(batch,)`` both.
+            their errors, ``(batch,)`` both.
         """
         values = self.outputs_of(self.network, observations)
         loss = q_learning_loss(values, actions, targets, weights, self.delta)
@@ -273,8 +273,8 @@ class DQN(RolloutAgent):
     Q-learning moves the value of an action towards the reward and the value of the best
     action that follows. With a network in place of the table two things break it: steps
     that follow one another are alike, and each step moves its own target. So the agent
-    learns from a *replay memory*, steps of all the past drawn at random, and towards a
-    *target network*, an older copy of itself:
+    learns from a *replay memory*, random minibatches of stored steps, and towards a
+    *target network*, an older copy of the network:
 
     .. math:: Q(s, a) \leftarrow r + \gamma \max_{a'} Q^-(s', a')
 
@@ -441,7 +441,7 @@ class DQN(RolloutAgent):
 
     @property
     def epsilon(self):
-        """The share of actions that are played at random, at this point."""
+        """The current probability of a random action."""
         done = max(self.steps, self.played) / self.exploration_steps
         return 1.0 - min(done, 1.0) * (1.0 - self.final_exploration)
 
@@ -451,7 +451,7 @@ class DQN(RolloutAgent):
         return np.where(random.random(actions.shape) < self.epsilon, anything, actions)
 
     def learn_from_rollout(self, rollout, random):
-        """Remember a rollout, and learn from what is remembered."""
+        """Store a rollout, and learn from minibatches of the replay memory."""
         logs = {"epsilon": self.epsilon}
         dtype = self.environments.observation_dtype
         steps = n_step_transitions(rollout, self.n_step, self.discount, dtype)
@@ -467,7 +467,7 @@ class DQN(RolloutAgent):
         }
 
     def learn_from(self, rows, weights=None):
-        """Make a step of descent for each batch of remembered steps.
+        """Make one gradient step for each minibatch.
 
         Args:
             rows: Integer array ``(steps, batch)``, where they are in the memory.

@@ -56,7 +56,7 @@ def reward_to_go(rewards, dones, after, discount):
 
 
 def n_step_returns(rewards, after, dones, discount, steps):
-    r"""Rewards of the next ``steps`` steps, and then what the critic expects.
+    r"""Rewards of the next ``steps`` steps, bootstrapped with the critic.
 
     .. math:: G^{(n)}_t = r_t + \gamma r_{t+1} + \dots + \gamma^{n-1} r_{t+n-1}
         + \gamma^n v'_{t+n-1}
@@ -101,7 +101,7 @@ def n_step_returns(rewards, after, dones, discount, steps):
 
 
 def lambda_returns(rewards, after, dones, discount, lambda_):
-    r"""All n-step returns at once, those of few steps with more weight.
+    r"""Exponentially weighted average of all n-step returns.
 
     .. math:: G^\lambda_t = r_t + \gamma \bigl((1 - \lambda)\, v'_t
         + \lambda\, G^\lambda_{t+1}\bigr),
@@ -143,15 +143,15 @@ def lambda_returns(rewards, after, dones, discount, lambda_):
 
 
 def generalized_advantages(rewards, values, after, dones, discount, gae_lambda):
-    r"""How much better than expected each step was, over a horizon of choice.
+    r"""Generalized advantage estimates.
 
     .. math:: A_t = \sum_{k \ge 0} (\gamma \lambda)^k\, \delta_{t+k}, \qquad
         \delta_t = r_t + \gamma\, v'_t - v(s_t),
 
     up to the end of the episode. At :math:`\lambda = 0` this is the one-step error
-    :math:`\delta_t`: little noise, and as wrong as the critic. At :math:`\lambda = 1`
-    it is the return minus :math:`v(s_t)`: right on average, and as noisy as the world.
-    :math:`A_t + v(s_t)` is the :math:`\lambda`-return, what the critic should learn.
+    :math:`\delta_t`, of low variance and with the bias of the critic. At
+    :math:`\lambda = 1` it is the return minus :math:`v(s_t)`, unbiased and of high
+    variance. :math:`A_t + v(s_t)` is the :math:`\lambda`-return, the critic's target.
 
     Args:
         rewards: Array of shape ``(time, environments)``.
@@ -234,7 +234,7 @@ class VTrace(NamedTuple):
     """What :func:`vtrace` returns.
 
     Attributes:
-        targets: Float32 array ``(time, environments)``, what the critic should learn.
+        targets: Float32 array ``(time, environments)``, targets of the critic.
         advantages: Float32 array of that shape, for the policy gradient, weighted.
 
     Example:
@@ -249,10 +249,10 @@ class VTrace(NamedTuple):
 def vtrace(
     rewards, values, after, dones, ratios, discount, lambda_=1.0, largest_weight=1.0
 ):
-    r"""Correct each step by how probable the learner finds it, but not by too much.
+    r"""Off-policy correction of targets and advantages, by clipped importance weights.
 
     With :math:`w_t = \pi(a_t \mid s_t) / \mu(a_t \mid s_t)`, the learner's probability
-    over that of the policy :math:`\mu` that played, :math:`\rho_t = \min(\bar\rho,
+    over that of the behavior policy :math:`\mu`, :math:`\rho_t = \min(\bar\rho,
     w_t)` and :math:`c_t = \lambda \min(1, w_t)`, the targets are
 
     .. math:: v_t = v(s_t) + \rho_t \delta_t
@@ -264,8 +264,8 @@ def vtrace(
     .. math:: \rho_t \Bigl(r_t + \gamma \bigl((1 - \lambda)\, v'_t
         + \lambda\, v_{t+1}\bigr) - v(s_t)\Bigr) .
 
-    A weight may be as large as :math:`1 / \mu`, and a product of them is larger still:
-    cutting them at 1 bounds the variance. Where :math:`\pi = \mu` the targets are the
+    A weight may be as large as :math:`1 / \mu`, and a product of them larger still:
+    clipping them at 1 bounds the variance. Where :math:`\pi = \mu` the targets are the
     :math:`\lambda`-returns.
 
     Args:
@@ -390,7 +390,7 @@ def explained_variance(errors, targets):
         targets: Array of that shape.
 
     Returns:
-        Float: 1 for a perfect critic, 0 for one that knows the mean alone.
+        Float: 1 for a perfect critic, 0 for one that is the mean of the targets.
 
     Example:
         >>> explained_variance(np.array([0.0, 0.0]), np.array([1.0, 3.0]))
@@ -417,11 +417,11 @@ class Explained:
         self.rows = []
 
     def add(self, errors, targets, mask):
-        """Note the errors and targets, arrays of one shape, where ``mask``."""
+        """Add errors and targets, arrays of one shape, where ``mask`` is true."""
         self.rows.append((errors[mask], targets[mask]))
 
     def take(self):
-        """The explained variance of what was added, which is then forgotten."""
+        """The explained variance of what was added, which is then dropped."""
         errors, targets = map(np.concatenate, zip(*self.rows, strict=True))
         self.rows = []
         return explained_variance(errors, targets)

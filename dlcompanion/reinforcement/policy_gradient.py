@@ -1,4 +1,4 @@
-"""REINFORCE: make what turned out better than expected more probable."""
+"""REINFORCE: actions with a return above the baseline become more probable."""
 
 import keras
 import numpy as np
@@ -74,7 +74,7 @@ def _mean(x, weights):
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class PolicyWithBaseline(StepModel):
-    r"""A policy and a value function, learning side by side from a rollout.
+    r"""Trains a policy and its baseline on a rollout.
 
     One step of training, on observations with ``y = (actions, returns)`` and optional
     weights, takes one step of the policy down the gradient of
@@ -171,8 +171,8 @@ class REINFORCE(Agent):
     r"""The policy gradient by Monte Carlo, with a learned baseline.
 
     The gradient of the expected return is an expectation that one can sample: play an
-    episode, and weigh the gradient of each action's log-probability by how much
-    more came after it than expected,
+    episode, and weigh the gradient of each action's log-probability by the return
+    after it, less a baseline,
 
     .. math:: \nabla_\theta J = \mathbb E_\pi \Bigl[ \sum_t
         \bigl(G_t - v(s_t)\bigr) \nabla_\theta \log \pi_\theta(a_t \mid s_t) \Bigr],
@@ -186,8 +186,8 @@ class REINFORCE(Agent):
     episodes, and the factor :math:`\gamma^t` in front of each term is left out, as in
     most implementations. Returns are bootstrapped with :math:`v` of the next state when
     an episode is truncated, by the environment's time limit or by ``horizon``, and not
-    when it terminates. Rollouts are padded to ``num_envs * horizon``
-    steps, so that one compiled update serves all.
+    when it terminates. Rollouts are padded to ``num_envs * horizon`` steps, so that one
+    compiled update serves all.
 
     A policy that is a chain of dense layers acts in NumPy, any other through a
     compiled call. Networks are called with ``training=False``: dropout does nothing.

@@ -33,8 +33,8 @@ def clipped_surrogate_loss(log_ratio, advantages, clip_range, weights):
         \qquad \rho_i = \frac{\pi(a_i \mid s_i)}{\pi_\text{old}(a_i \mid s_i)}
 
     The smaller of the two is a lower bound: an action that has already become more
-    probable by the factor :math:`1 + \epsilon` earns nothing by going on, one that has
-    gone the wrong way is always pulled back.
+    probable by the factor :math:`1 + \epsilon` has no gradient, one whose probability
+    moved in the wrong direction always has.
 
     Args:
         log_ratio: Tensor ``(steps,)``, :math:`\log \rho_i`.
@@ -72,7 +72,7 @@ def standardize(advantages, weights):
 
     Example:
         >>> import numpy as np
-        >>> x = standardized(np.array([1.0, 3.0, 9.0]), np.array([1.0, 1.0, 0.0]))
+        >>> x = standardize(np.array([1.0, 3.0, 9.0]), np.array([1.0, 1.0, 0.0]))
         >>> ops.convert_to_numpy(x)[:2].round(4).tolist()
         [-1.0, 1.0]
     """
@@ -88,15 +88,15 @@ def _mean(x, weights):
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class ProximalPolicy(StepModel):
-    r"""A policy and its critic, learning from a rollout that they no longer would play.
+    r"""Trains policy and critic on a rollout with the clipped surrogate loss.
 
     One step of training, on observations with ``y = (actions, behavior, advantages,
-    returns)`` and optional weights, goes down the gradient of
+    returns)`` and optional weights, descends the gradient of
 
     .. math:: L_\text{clip} + \frac{c_v}{n} \sum_i \bigl(v(s_i) - G_i\bigr)^2
         - \frac{c_H}{n} \sum_i H[\pi(\cdot \mid s_i)] .
 
-    ``behavior`` is what the policy gave for the observations when it played. The
+    ``behavior`` is the output of the policy when the rollout was collected. The
     advantages are standardized within the batch. Both networks are called with
     ``training=False``, as they are when the policy acts.
 
@@ -459,7 +459,7 @@ class PPO(RolloutAgent):
         return {name: float(values.mean()) for name, values in logs.items()}
 
     def summarize(self, logs):
-        """Means, and how much of the epoch's returns the critic explains."""
+        """Means, and the explained variance of the epoch's returns."""
         return super().summarize(logs) | {"explained_variance": self._explained.take()}
 
     @staticmethod

@@ -145,11 +145,11 @@ class CategoricalQ(DeepQ):
         return self.values_of(outputs)
 
     def outputs_of(self, network, observations):
-        """What a network says while it learns: values, or logits ``(..., atoms)``."""
+        """Outputs of a network in training: values, or logits ``(..., atoms)``."""
         return ops.cast(network(observations, training=self.noisy), "float32")
 
     def values_of(self, outputs):
-        """What the actions are worth on average.
+        """Expected values of the actions.
 
         Args:
             outputs: Tensor ``(batch, actions)`` or ``(batch, actions, atoms)``.
@@ -163,7 +163,7 @@ class CategoricalQ(DeepQ):
         return ops.sum(ops.softmax(outputs) * grid, axis=-1)
 
     def targets(self, rewards, next_observations, discounts):
-        """What the distributions, or values, of the actions taken should have been."""
+        """Targets: distributions, or values, of the actions taken."""
         if self.support is None:
             return super().targets(rewards, next_observations, discounts)
         outputs = self.outputs_of(self.target_network, next_observations)
@@ -210,13 +210,13 @@ class Rainbow(DQN):
     ``double``      one network chooses the action that the other one values
     ``dueling``     the value of a state is learned apart from what an action adds:
                     :class:`~dlcompanion.reinforcement.DuelingHead`
-    ``prioritized`` what was surprising is remembered more often:
+    ``prioritized`` steps of large error are drawn more often:
                     :class:`~dlcompanion.reinforcement.PrioritizedReplay`
-    ``n_step``      ``n`` rewards are seen before the network has to guess:
+    ``n_step``      targets are ``n``-step returns:
                     ``n_step_transitions``
     ``atoms``       the distribution of the return is learned, not its mean (C51):
                     ``CategoricalQ``
-    ``noisy``       noise in the weights explores, and learns where to stop:
+    ``noisy``       learned noise in the weights explores:
                     :class:`~dlcompanion.reinforcement.NoisyDense`
     =============== =================================================================
 
@@ -244,7 +244,7 @@ class Rainbow(DQN):
         value_range: Pair of numbers, the ends of the grid, to which returns are
             clipped.
         priority_exponent: Number :math:`\alpha` of at least 0.
-        importance_exponent: Number :math:`\beta` in [0, 1], the same all along.
+        importance_exponent: Number :math:`\beta` in [0, 1], constant.
         **kwargs: The other arguments of :class:`~dlcompanion.reinforcement.DQN`.
 
     Raises:
@@ -366,7 +366,7 @@ class Rainbow(DQN):
 
     @property
     def epsilon(self):
-        """The share of actions played at random, none with noisy layers."""
+        """The probability of a random action, 0 with noisy layers."""
         return 0.0 if self.noisy else super().epsilon
 
     def _outputs(self, observations):
@@ -403,7 +403,7 @@ class Rainbow(DQN):
     # -- learning -------------------------------------------------------------------
 
     def learn_from(self, rows, weights=None):
-        """Make a step of descent for each batch, and note what was surprising."""
+        """Make one gradient step for each minibatch, and update the priorities."""
         if not self.prioritized:
             return super().learn_from(rows, weights)
         weights = self.replay.weights(rows, self.importance_exponent)

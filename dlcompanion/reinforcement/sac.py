@@ -1,4 +1,4 @@
-"""Soft actor-critic: real actions, learned from whatever was ever played."""
+"""Soft actor-critic: real actions, learned off-policy from a replay memory."""
 
 import keras
 from keras import ops
@@ -25,7 +25,7 @@ from dlcompanion.training import CompositeOptimizer
 
 
 def soft_targets(rewards, discounts, values, log_probs, temperature):
-    r"""What the critics should have said: the reward, and a soft value afterwards.
+    r"""Targets of the critics: the reward, and the soft value of the next state.
 
     .. math:: y = r + \gamma \Bigl(\min_k q_k(s', a')
         - \alpha \log \pi(a' \mid s')\Bigr)
@@ -69,7 +69,7 @@ def soft_critic_loss(values, targets):
 
 
 def soft_policy_loss(values, log_probs, temperature):
-    r"""What a policy should make small: sureness beyond what it is worth.
+    r"""Loss of the policy: negative entropy, less the value of its actions.
 
     .. math:: \frac1n \sum_i \alpha \log \pi(a_i \mid s_i) - \min_k q_k(s_i, a_i)
 
@@ -90,7 +90,7 @@ def soft_policy_loss(values, log_probs, temperature):
 
 
 def entropy_temperature_loss(log_temperature, log_probs, target_entropy):
-    r"""Raises the temperature while the policy is surer than it should be.
+    r"""Loss of the temperature, which rises while the entropy is below its target.
 
     .. math:: -\log \alpha \; \frac1n \sum_i
         \bigl(\log \pi(a_i \mid s_i) + \bar{\mathcal H}\bigr)
@@ -115,17 +115,17 @@ def entropy_temperature_loss(log_temperature, log_probs, target_entropy):
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class SoftActorCritic(TargetedModel):
-    r"""A policy, two critics with their slow targets, and a temperature.
+    r"""Trains a policy, two critics with target networks, and a temperature.
 
     One step of training, on observations :math:`s` with ``y = (actions, rewards,
-    next_observations, discounts, noise)``, goes down the gradients of
+    next_observations, discounts, noise)``, descends the gradients of
     :func:`soft_critic_loss`, then :func:`soft_policy_loss`, then
     :func:`entropy_temperature_loss`, and moves each target
 
     .. math:: \bar\theta_k \leftarrow \bar\theta_k + \tau (\theta_k - \bar\theta_k) .
 
     The noise ``(batch, 2, size)`` is standard normal, for the actions in :math:`s` and
-    in the following states: given as data, it makes a step a function of what goes in.
+    in the next states: given as data, it makes a step a function of its inputs.
     The critics' targets come from the slow copies, the policy's from the critics
     themselves. All networks are called with ``training=False``. Compile it with a
     :class:`~dlcompanion.training.CompositeOptimizer` of ``"policy"``, ``"critics"``
@@ -288,7 +288,7 @@ class SoftActorCritic(TargetedModel):
 
 
 def _values(critics, observations, actions):
-    """What each critic says, ``(critics, batch)``."""
+    """The values of all critics, ``(critics, batch)``."""
     values = [critic([observations, actions], training=False) for critic in critics]
     return ops.stack([ops.cast(v[:, 0], "float32") for v in values])
 
@@ -313,7 +313,7 @@ class SAC(RolloutAgent):
 
     the policy climbs :math:`\min_k q_k(s, a) - \alpha \log \pi(a \mid s)` through its
     own actions, and the temperature :math:`\alpha` is raised or lowered until the
-    entropy is the wanted one. :math:`\bar q_k` follow the critics slowly.
+    entropy is the target. :math:`\bar q_k` are moving averages of the critics.
 
     After every ``rollout_length`` steps ``gradient_steps`` updates are made in one
     call. An *epoch* of ``fit`` resets all environments and makes ``horizon`` steps in
@@ -342,8 +342,8 @@ class SAC(RolloutAgent):
             default as the policy's.
         temperature: Number :math:`\alpha` of at least 0, or None for one that is
             learned, beginning with 1.
-        target_entropy: Number, the entropy in nats at which a learned temperature
-            stands still, of actions in units of the space; or None for minus the number
+        target_entropy: Number, the target in nats of the entropy with a learned
+            temperature, of actions in units of the space; or None for minus the number
             of actions played at a time.
         tau: Number in [0, 1], the rate of the target critics, moving averages of the
             critics.
@@ -464,14 +464,14 @@ class SAC(RolloutAgent):
     logged = ("critic_loss", "policy_loss", "entropy", "temperature")
 
     def explore(self, observations, random):
-        """Actions while learning: evenly drawn at first, then by the policy."""
+        """Actions while learning: uniform at first, then by the policy."""
         if self.played < self.learning_starts:
             shape = (len(observations), self.size)
             return random.uniform(-1.0, 1.0, shape).astype("float32")
         return super().explore(observations, random)
 
     def learn_from_rollout(self, rollout, random):
-        """Remember the rollout, and learn from memory."""
+        """Store the rollout, and learn from minibatches of the replay memory."""
         dtype = self.environments.observation_dtype
         self.replay.add(**n_step_transitions(rollout, 1, self.discount, dtype))
         if self.played < self.learning_starts or not len(self.replay):

@@ -17,7 +17,7 @@ RESETS, ACTIONS, EVALUATION = range(3)
 
 
 class TabularAgent:
-    r"""One number for every state and action, and a rule that corrects it.
+    r"""Action values in a table, corrected after every step.
 
     After each step from :math:`s` to :math:`s'`, with reward :math:`r`,
 
@@ -87,7 +87,7 @@ class TabularAgent:
         self._overshoot = 0  # steps beyond what the last fit was asked for
 
     def next_value(self, row, action):
-        """What is expected after a step.
+        """Estimated value of the next state.
 
         Args:
             row: List, the action values of the state it led to.
@@ -96,7 +96,7 @@ class TabularAgent:
         Returns:
             Number.
         """
-        raise NotImplementedError("a subclass says what is expected after a step")
+        raise NotImplementedError("a subclass must define next_value(row, action)")
 
     def _random(self, purpose, count):
         sequence = np.random.SeedSequence(self.seed, spawn_key=(purpose, count))
@@ -294,7 +294,7 @@ class TabularAgent:
 
 
 class QLearning(TabularAgent):
-    r"""Learns what the best policy is worth, whichever policy explores.
+    r"""Off-policy learning of the values of the best policy.
 
     .. math:: \hat v(s') = \max_{a'} q(s', a')
 
@@ -320,7 +320,7 @@ class QLearning(TabularAgent):
 
 
 class SARSA(TabularAgent):
-    r"""Learns what its own policy is worth, its exploring included.
+    r"""On-policy learning of the values of the exploring policy.
 
     .. math:: \hat v(s') = q(s', a')
 

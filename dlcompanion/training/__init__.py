@@ -7,6 +7,8 @@ from dlcompanion.training.optimizers import CompositeOptimizer, LossScaling
 from dlcompanion.training.restart import restart
 from dlcompanion.training.seeds import SavesSeeds
 from dlcompanion.training.step_model import StepModel
+from dlcompanion.training.unsupervised import UnsupervisedModel
+from dlcompanion.training.wrapped_optimizer import WrappedOptimizer
 
 __all__ = [
     "CompositeOptimizer",
@@ -15,6 +17,8 @@ __all__ = [
     "ResumableCheckpoint",
     "SavesSeeds",
     "StepModel",
+    "UnsupervisedModel",
+    "WrappedOptimizer",
     "fit_in_memory",
     "restart",
 ]

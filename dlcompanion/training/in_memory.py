@@ -5,6 +5,7 @@ import numpy as np
 
 from dlcompanion import backend
 from dlcompanion.checks import check_count
+from dlcompanion.training.unsupervised import UnsupervisedModel
 
 _BATCH_HOOKS = (
     "on_batch_begin",
@@ -94,6 +95,9 @@ def fit_in_memory(
     """
     _check(batch_size, epochs, initial_epoch, validation_split, seed)
     _check_arrays(x, y, sample_weight)
+    unsupervised = isinstance(model, UnsupervisedModel)
+    if unsupervised:
+        x, y, sample_weight = model.without_targets(x, y, sample_weight)
     if validation_data is not None:
         validation_split = 0.0
     data, held_out = backend.pack_arrays(
@@ -102,6 +106,8 @@ def fit_in_memory(
     if held_out is None and validation_data is not None:
         held_out = keras.utils.unpack_x_y_sample_weight(validation_data)
         _check_arrays(*held_out)
+        if unsupervised:
+            held_out = model.without_targets(*held_out)
     size = len(keras.tree.flatten(data)[0])
     backend.prepare_fit(model, _rows(data, batch_size))
 

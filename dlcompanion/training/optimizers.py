@@ -236,7 +236,7 @@ class CompositeOptimizer(keras.optimizers.Optimizer):
     @property
     def variables(self):
         inner = [v for name in self.names for v in self[name].variables]
-        return self._variables + inner
+        return super().variables + inner
 
     def apply(self, grads, trainable_variables=None):
         if trainable_variables is None:

@@ -20,9 +20,9 @@ def restart(model, seed=None, *, weights=None):
 
     so that ``fit`` gives the same result on the same order of examples, but nothing is
     compiled again. To measure over several seeds, make the model once and restart it
-    before each ``fit``. Where
-    the code that made the model creates its layers in the order in which they are
-    applied, the weights are those that this code gives with that seed.
+    before each ``fit``. Where the code that made the model creates its layers in the
+    order in which they are applied, the weights are those that this code gives with
+    that seed.
 
     Set anew are all variables of the model: weights, from the initializers of its
     layers; statistics, such as those of BatchNormalization; seed generators, such as
@@ -97,9 +97,7 @@ def _fresh_model(model):
             "config": model.get_config(),
             "build_config": model.get_build_config(),
         }
-        return keras.saving.deserialize_keras_object(
-            config, custom_objects=kinds, safe_mode=False
-        )
+        return keras.saving.deserialize_keras_object(config, custom_objects=kinds)
     except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
             f"restart could not make {model.name} anew from its config; give it a "

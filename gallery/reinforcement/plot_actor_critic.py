@@ -3,12 +3,12 @@ With a critic one need not wait for the end of the episode
 ==========================================================
 
 REINFORCE learns from whole episodes: it plays until the pole has fallen eight times,
-and makes one step. An actor-critic has someone who says after thirty-two steps what
-the rest will be worth, and learns at once. :class:`~dlcompanion.reinforcement.A2C` is
+and makes one step. An actor-critic makes one every thirty-two steps: a second network,
+the critic, estimates the remaining return. :class:`~dlcompanion.reinforcement.A2C` is
 the plain form of the idea on which nearly all of today's policy gradients are built.
-This page lets it balance the pole beside REINFORCE and beside a coin, says what it took
-until every seed held it, and asks what happens if the critic is trusted blindly, and
-what became of a critic that had gone blind itself.
+This page lets it balance the pole beside REINFORCE and beside random actions, shows the
+settings that every seed needed, and what happens with :math:`\lambda = 0`, where only
+the critic counts, and with a critic whose units are saturated.
 
 Prerequisites: :doc:`/gallery/reinforcement/plot_policy_gradient` and
 :doc:`/gallery/reinforcement/plot_generalized_advantage`. Notation: :doc:`/notation`.
@@ -165,30 +165,30 @@ claim(
     475,
     seeds=seeds,
 )
-claim("worst of the seeds", trained.min(), ">=", 400, seeds=seeds)
+claim("greedy return of the worst seed", trained.min(), ">=", 400, seeds=seeds)
 claim(
-    "worst of the seeds, in multiples of the coin's return",
+    "return of the worst seed, in multiples of random play",
     trained.min() / coin.mean(),
     ">",
     15,
     seeds=seeds,
 )
 claim(
-    "updates in the same steps, in multiples of REINFORCE's",
+    "updates per environment step, in multiples of REINFORCE's",
     np.median(updates) / np.median(waiting),
     ">",
     4,
     seeds=seeds,
 )
 claim(
-    "variance of the returns that the critic explains, last six epochs, median",
+    "explained variance of the critic, last six epochs, median",
     np.median(explained[:, -6:]),
     ">",
     0.5,
     seeds=seeds,
 )
 claim(
-    "with lambda 0 it learns too: worst seed, in multiples of the coin's return",
+    "return with lambda 0, worst seed, in multiples of random play",
     blind.min() / coin.mean(),
     ">",
     3,

@@ -199,7 +199,7 @@ print("random against perfect ", chance)
 # The claims.
 
 claim(
-    "replies that beat the agent, of all, in its last three examinations",
+    "replies that beat the agent, in its last three examinations",
     sum(sum(lost[-3:]) for _, lost, *_ in curious),
     "==",
     0,
@@ -234,7 +234,7 @@ claim(
     seeds=seeds,
 )
 claim(
-    "random play beside it: share of games lost against perfect play",
+    "share of games that random play loses against perfect play",
     chance["loss"],
     ">",
     0.7,

@@ -3,12 +3,12 @@ Q-learning with a network runs away without an older copy of itself
 ===================================================================
 
 In a table, a better value for one state leaves all other values alone. In a network it
-does not, and Q-learning, which learns from its own values, may talk itself into
-anything. :class:`~dlcompanion.reinforcement.DQN` made it work with two inventions: a
-memory of past steps, drawn from at random, and a target network, an older copy that
-stands still while the network learns from it. This page lets it balance a pole, takes
-away the one and then the other, and looks at what the network believes. Without the
-older copy it learns nothing at all; without the memory it learns, and holds nothing.
+does not, and Q-learning, whose targets are its own values, may diverge.
+:class:`~dlcompanion.reinforcement.DQN` made it work with two inventions: a replay
+memory of past steps, drawn from at random, and a target network, an older copy that is
+constant while the network learns from it. This page lets it balance a pole, takes away
+the one and then the other, and looks at the network's values. Without the target
+network it learns nothing at all; without the memory it learns, and forgets again.
 
 Prerequisites: :doc:`/gallery/reinforcement/plot_tabular`. Notation: :doc:`/notation`.
 """
@@ -201,42 +201,42 @@ for name in runs:
 
 possible = 1 / (1 - discount)
 claim(
-    "DQN, greedy return in two tries in a row, median of the seeds",
+    "greedy return of DQN in two evaluations in a row, median of the seeds",
     np.median(pairs["DQN"]),
     ">=",
     475,
     seeds=len(seeds),
 )
 claim(
-    "its values stay below the largest possible one, in units of it",
+    "largest value of DQN, in units of the largest possible return",
     end["DQN"].max() / possible,
     "<",
     1,
     seeds=len(seeds),
 )
 claim(
-    "without the memory, median of the seeds",
+    "the same without replay memory, median of the seeds",
     np.median(pairs["no memory"]),
     "<",
     475,
     seeds=len(seeds),
 )
 claim(
-    "mean of the last four tries, with the memory over without it, medians",
+    "mean of the last four evaluations, with memory over without, medians",
     np.median(late["DQN"]) / np.median(late["no memory"]),
     ">",
     1.2,
     seeds=len(seeds),
 )
 claim(
-    "without the target network no seed and no try is better than a coin",
+    "best evaluation without target network, in multiples of random play",
     returns["no target network"].max() / coin,
     "<",
     1,
     seeds=len(seeds),
 )
 claim(
-    "and the smallest of its final values is, in units of the possible",
+    "smallest final value of it, in units of the largest possible return",
     end["no target network"].min() / possible,
     ">",
     1000,

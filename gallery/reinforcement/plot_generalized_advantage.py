@@ -2,13 +2,13 @@ r"""
 One number trades the critic's error for the world's noise
 ==========================================================
 
-Was that a good move? The critic says at once: the state it led to is worth this much
-more. The game says at the end: it was won. The critic may be wrong, and the game has
-many other reasons. :func:`~dlcompanion.reinforcement.generalized_advantages` listens to
-both, and a number :math:`\lambda` says how long to wait before believing the critic.
-This page takes a walk so small that the true gradient is known, and measures what
-:math:`\lambda` does to bias and to variance, with a critic that is right, one that is
-half right, and none.
+The advantage of an action can be estimated at once, from the critic's value of the next
+state, or at the end, from the return of the episode. The first is biased where the
+critic is wrong, the second has a high variance.
+:func:`~dlcompanion.reinforcement.generalized_advantages` mixes the two, and a number
+:math:`\lambda` is the weight of the later rewards. This page takes a walk so small that
+the true gradient is known, and measures what :math:`\lambda` does to bias and to
+variance, with a critic that is right, one that is half right, and none.
 
 Prerequisites: :doc:`/gallery/reinforcement/plot_policy_gradient` and
 :doc:`/gallery/reinforcement/plot_tabular`. Notation: :doc:`/notation`.
@@ -153,7 +153,7 @@ gap = max(
     np.abs(generalized_advantages(*everything, 0.0) - one_step)[going].max(),
     np.abs(generalized_advantages(*everything, 1.0) - monte_carlo)[going].max(),
 )
-claim("the ends of the scale: one-step error and Monte Carlo", gap, "<", 1e-6)
+claim("lambda 0 and 1 against one-step error and Monte Carlo", gap, "<", 1e-6)
 claim(
     "bias at lambda 1, the worst critic, in standard errors",
     max(bias[n][-1] / doubt[n][-1] for n in critics),
@@ -163,7 +163,7 @@ claim(
 claim("bias of the exact critic at lambda 0", bias["exact critic"][0], "<", 0.02)
 claim("bias of the half-right critic at lambda 0", bias["half of it"][0], ">", 0.3)
 claim(
-    "noise at lambda 1 over that at lambda 0, exact critic",
+    "deviation at lambda 1 over that at lambda 0, exact critic",
     spread["exact critic"][-1] / spread["exact critic"][0],
     ">",
     2,

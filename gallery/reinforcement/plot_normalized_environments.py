@@ -2,14 +2,14 @@ r"""
 Rewards in units of their own teach a pendulum what raw ones do not
 ===================================================================
 
-A gradient knows nothing of units. Whether an environment pays in euros or in cents
-changes nothing in what is best to do, and everything in how far a step of learning
-goes. :class:`~dlcompanion.reinforcement.Normalizer` shows an agent observations and
-rewards in standard deviations, measured as it plays. Studies of what makes policy
-gradients work count it among the things that matter most, and papers often forget to
-mention it. This page takes it apart on a pendulum: rewards alone, observations alone,
-both, and none. One of the two is most of what there is to gain, the other costs
-something; then somebody changes the units, and it is the other way round.
+The units of the rewards change nothing in which policy is best, and much in how far a
+gradient step goes. :class:`~dlcompanion.reinforcement.Normalizer` standardizes the
+observations of an agent and divides its rewards by a standard deviation, both estimated
+while it learns. Studies of what makes policy gradients work count it among the things
+that matter most, and papers often forget to mention it. This page takes it apart on a
+pendulum: rewards alone, observations alone, both, and none. One of the two is most of
+what there is to gain, the other costs something; with other units of the observations
+it is the other way round.
 
 Prerequisites: :doc:`/gallery/reinforcement/plot_actor_critic`. Notation:
 :doc:`/notation`.
@@ -246,21 +246,21 @@ claim(
     seeds=len(seeds),
 )
 claim(
-    "observations in sensible units normalized as well: the return falls, by",
+    "return lost if observations in sensible units are normalized as well",
     gap("rewards", "both"),
     ">",
     0,
     seeds=len(seeds),
 )
 claim(
-    "speed in degrees: normalized observations raise the return, by",
+    "speed in degrees: return gained by normalized observations",
     gap("both, degrees", "rewards, degrees"),
     ">",
     350,
     seeds=3,
 )
 claim(
-    "speed in degrees, as it is: best run above the mean of random actions, by",
+    "speed in degrees, not normalized: best run less mean of random actions",
     scores["rewards, degrees"].max() - chance.mean(),
     "<",
     200,

@@ -248,19 +248,24 @@ claim(
     seeds=seeds,
 )
 claim(
-    "and in multiples of the coin's return",
+    "the same return in multiples of random play",
     trained.min() / coin.mean(),
     ">",
     15,
     seeds=seeds,
 )
 claim(
-    "the learned baseline cuts the variance of the gradient, factor",
+    "variance of the gradient, without baseline over with the learned one",
     variance["none"] / variance["learned"],
     ">=",
     2,
 )
-claim("and leaves its mean, standard errors between the two", abs(z("learned")), "<", 3)
+claim(
+    "difference of the two mean gradients, in standard errors",
+    abs(z("learned")),
+    "<",
+    3,
+)
 
 # %%
 # Try it

@@ -2,13 +2,13 @@ r"""
 Twenty passes over a rollout, and none of them too far
 ======================================================
 
-What an agent has played is dear, and A2C throws it away after one step: the policy has
-changed, and the rollout is that of another. To go over it again is to ask what the
-*new* policy would have earned, from what the *old* one did, and the answer is worth
-less the further they are apart. :class:`~dlcompanion.reinforcement.PPO` goes over each
-rollout twenty times, and stops listening wherever the two have come apart. This page
-lets it balance the pole, then takes the stop away, then the repetition, and looks at
-what each was good for.
+Environment steps are expensive, and A2C makes one update from each rollout: after it
+the policy has changed, and the rollout is that of another one. A second pass estimates
+the return of the *new* policy from the actions of the *old* one, and the estimate is
+worse the further they are apart. :class:`~dlcompanion.reinforcement.PPO` makes twenty
+passes over each rollout, and clips its objective wherever the two have come apart. This
+page lets it balance the pole, then removes the clip, then the passes, and looks at what
+each was good for.
 
 Prerequisites: :doc:`/gallery/reinforcement/plot_actor_critic`. Notation:
 :doc:`/notation`.
@@ -171,14 +171,14 @@ claim(
     seeds=seeds,
 )
 claim(
-    "worst of the seeds, in multiples of the coin's return",
+    "return of the worst seed, in multiples of random play",
     greedy["PPO"].min() / coin.mean(),
     ">",
     6,
     seeds=seeds,
 )
 claim(
-    "largest divergence: the steadiest run without clip over the worst of PPO",
+    "largest divergence, best run without clipping over worst run of PPO",
     apart["no clip"].max(axis=1).min() / apart["PPO"].max(),
     ">",
     2,

@@ -2,13 +2,12 @@ r"""
 Rainbow's six parts can each be switched off, and one is missed at once
 =======================================================================
 
-After deep Q-learning came one improvement after another: let one network choose and
-another judge, learn the value of a place apart from what one does there, remember what
-surprised, look several rewards ahead, learn the distribution of the return instead of
-its mean, explore by noise in the weights. Rainbow put six of them together and switched
-off each in turn. :class:`~dlcompanion.reinforcement.Rainbow` has the six switches; this
-page lets it balance a pole, switches off each in turn, and looks at a distribution that
-it learned.
+After deep Q-learning came one improvement after another: double Q-learning,
+dueling networks, prioritized replay, n-step returns, the distribution of the return
+instead of its mean, and exploration by noise in the weights. Rainbow combined six
+of them and switched off each in turn. :class:`~dlcompanion.reinforcement.Rainbow` has
+the six switches; this page lets it balance a pole, switches off each in turn, and looks
+at a distribution that it learned.
 
 Prerequisites: :doc:`/gallery/reinforcement/plot_dqn`. Notation: :doc:`/notation`.
 """
@@ -53,7 +52,7 @@ q = categorical_projection(moved[None], p[None], grid)
 q = keras.ops.convert_to_numpy(q)[0]
 
 # %%
-# A memory that draws by surprise: 64 steps whose errors grow evenly, drawn with the
+# Prioritized replay: 64 steps whose errors grow evenly, drawn with the
 # square root of the error.
 
 errors = np.linspace(0.05, 1.0, 64)
@@ -190,9 +189,9 @@ others = np.concatenate([returns[n] for n in runs if n not in seeds])
 # %%
 # The claims.
 
-claim("mass that the projection loses", abs(q.sum() - 1.0), "<", 1e-5)
+claim("change of the total mass by the projection", abs(q.sum() - 1.0), "<", 1e-5)
 claim(
-    "and how far it moves the mean",
+    "change of the mean by the projection",
     abs((q * grid).sum() - (p * (0.7 + 0.8 * grid)).sum()),
     "<",
     1e-4,
@@ -204,21 +203,21 @@ claim(
     1.5,
 )
 claim(
-    "return of Rainbow, worst seed, over a coin's",
+    "return of Rainbow, worst seed, in multiples of random play",
     returns["Rainbow"].min() / coin,
     ">",
     2,
     seeds=5,
 )
 claim(
-    "and over that without a distribution, medians",
+    "return of Rainbow over that without a distribution, medians",
     np.median(returns["Rainbow"]) / np.median(returns["no distribution"]),
     ">",
     1.5,
     seeds=5,
 )
 claim(
-    "return of the kinds with another part less, mean of all, over a coin's",
+    "mean return of the other ablations, in multiples of random play",
     others.mean() / coin,
     ">",
     2,

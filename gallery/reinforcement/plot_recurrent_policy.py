@@ -259,7 +259,7 @@ claim(
     seeds=seeds,
 )
 claim(
-    "worst share read from the memory, less the best read from what is seen",
+    "worst share read from the memory, less the best from observations",
     remembered.min() - visible.max(),
     ">",
     0.4,

@@ -2,13 +2,13 @@ r"""
 Six thousand steps swing a pendulum up, if none of them is thrown away
 ======================================================================
 
-Policy gradients learn from a step once, by the policy that made it, and then forget
-it. Where a step is dear, on a robot say, that is a waste.
-:class:`~dlcompanion.reinforcement.SAC` keeps all steps and learns from each of them
-many times, whoever made it. And since an agent that is soon sure of itself no longer
-tries anything, it is paid for being undecided, at a price that it finds itself. On this
-page it swings up a pendulum whose motor is too weak to lift it, beside an agent that
-throws its steps away, and beside no agent at all.
+Policy gradients learn from a step once, by the policy that made it. Where environment
+steps are expensive, on a robot say, that is a waste.
+:class:`~dlcompanion.reinforcement.SAC` learns off-policy: it stores all steps in a
+replay memory and learns from each of them many times. For exploration it maximizes the
+entropy of its policy beside the reward, with a weight that is learned too. On this page
+it swings up a pendulum whose motor is too weak to lift it, beside PPO, which is
+on-policy, and beside random actions.
 
 Prerequisites: :doc:`/gallery/reinforcement/plot_ppo`. Notation:
 :doc:`/notation`.

@@ -257,7 +257,7 @@ claim(
     seeds=seeds,
 )
 claim(
-    "what SARSA's path saves a walker who errs, per episode, worst of the seeds",
+    "return of SARSA's path less Q-learning's while exploring, worst of the seeds",
     min(np.subtract(worth["SARSA"], worth["Q-learning"])),
     ">",
     10,

@@ -57,6 +57,7 @@ def estimates():
     return {name: estimate(control, many, noise) for name, control in CONTROLS.items()}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", CONTROLS)
 def test_unbiased_against_enumeration_whatever_the_control(estimates, name):
     found = estimates[name]

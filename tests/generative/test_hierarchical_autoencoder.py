@@ -97,6 +97,7 @@ def test_loss_is_the_equation():
     )
 
 
+@pytest.mark.once
 def test_with_a_prior_that_is_zero_the_lower_level_is_a_vae():
     """Its Monte Carlo divergence is the closed one, and the upper level only costs."""
     model = small()

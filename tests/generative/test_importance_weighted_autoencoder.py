@@ -74,6 +74,7 @@ def test_loss_is_the_equation(likelihood):
     )
 
 
+@pytest.mark.once
 def test_the_bound_tightens_with_the_draws_and_starts_at_the_elbo():
     """L_1 = ELBO <= L_2 <= L_4 ... of one model; and L_K is what iwae() measures."""
     x = np.tile(X, (100, 1))

@@ -68,6 +68,7 @@ def test_code_in_training_is_the_normal_of_the_equation():
     np.testing.assert_allclose(code.std(axis=0), scale, rtol=0.03)
 
 
+@pytest.mark.once
 def test_a_high_price_leaves_nothing_and_a_low_one_what_the_target_needs():
     found = {}
     for beta in (1e-3, 10.0):
@@ -117,6 +118,7 @@ def test_values_are_those_of_the_activations():
         np.testing.assert_allclose(seen.history[-1][1][row], wanted, atol=1e-6)
 
 
+@pytest.mark.once
 def test_bins_without_ends_reach_from_the_smallest_to_the_largest():
     model, seen = network(), plane(bins=7)
     model.fit(X, Y, epochs=1, verbose=0, callbacks=[seen])
@@ -125,6 +127,7 @@ def test_bins_without_ends_reach_from_the_smallest_to_the_largest():
     np.testing.assert_allclose(seen.history[0][1][0], wanted, atol=0.1)
 
 
+@pytest.mark.once
 def test_history_is_carried_on(tmp_path):
     def fit(epochs, seen, folder):
         carry = ResumableCheckpoint(tmp_path / folder, carry=[seen])
@@ -255,6 +258,7 @@ def test_bins_merge_what_they_share():
     assert binned_information(t, y, -1, 1, bins=1) == (0.0, 0.0)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("rho", [0.0, 0.6, 0.9])
 def test_the_best_critic_measures_the_information_of_normals(rho):
     exact = -0.5 * np.log(1 - rho**2)
@@ -264,6 +268,7 @@ def test_the_best_critic_measures_the_information_of_normals(rho):
         assert abs(found - exact) < 0.03
 
 
+@pytest.mark.once
 def test_infonce_has_a_ceiling_and_donsker_varadhan_has_none():
     rho = 0.9999
     exact = -0.5 * np.log(1 - rho**2)  # 4.3 nats
@@ -286,6 +291,7 @@ def test_bounds_are_their_equations():
         np.testing.assert_allclose(float(found), wanted, rtol=1e-5)
 
 
+@pytest.mark.once
 @each
 def test_training_finds_the_best_critic(make):
     x, y = normals(2_000, 0.8)

@@ -162,6 +162,7 @@ def test_inverse_log_det_and_triangular_jacobian(flow_class):
     np.testing.assert_allclose(numpy(log_det), expected, atol=1e-4)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("flow_class", FLOWS)
 def test_density_integrates_to_one_and_what_is_drawn_has_it(flow_class):
     flow = scrambled(flow_class, size=2)
@@ -249,6 +250,7 @@ def test_garbage_that_is_not_known_yet_cannot_overflow():
     np.testing.assert_allclose(numpy(back), x, rtol=1e-3)
 
 
+@pytest.mark.once
 def test_fit_learns_what_a_normal_cannot():
     rng = np.random.default_rng(0)
     first = rng.normal(size=(512, 1))

@@ -186,6 +186,7 @@ def test_inverse_log_det_and_jacobian(flow_class):
     )
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("flow_class", FLOWS)
 def test_density_integrates_to_one(flow_class):
     flow = scrambled(flow_class)
@@ -216,6 +217,7 @@ def test_additive_couplings_keep_volume():
     np.testing.assert_allclose(ops.convert_to_numpy(found), expected, rtol=1e-5)
 
 
+@pytest.mark.once
 def test_fit_learns_what_a_normal_cannot():
     x, _ = two_moons(512, noise=0.08, seed=0)
     x = ((x - x.mean(0)) / x.std(0)).astype("float32")

@@ -144,6 +144,7 @@ def test_a_radial_layer_that_attracts_and_one_that_repels():
     assert np.all(distances[0] < before) and np.all(distances[1] > before)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("flow_class", FLOWS)
 def test_density_integrates_to_one_and_what_is_drawn_has_it(flow_class):
     flow = flow_class(2, length=3, seed=0)

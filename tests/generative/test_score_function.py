@@ -157,6 +157,7 @@ class Policy(keras.Model):
         return inputs
 
 
+@pytest.mark.once
 def test_as_a_loss_in_fit_it_finds_the_cheapest_class():
     model = Policy()
     model.compile(keras.optimizers.Adam(0.2))
@@ -233,6 +234,7 @@ class Contextual(keras.Model):
         return inputs
 
 
+@pytest.mark.once
 def test_in_fit_the_baseline_learns_the_level_and_the_policy_the_class():
     keras.utils.set_random_seed(0)
     model = Contextual()

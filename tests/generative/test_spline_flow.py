@@ -123,6 +123,7 @@ def test_inverse_and_log_det_are_those_of_the_map(kind):
     np.testing.assert_allclose(log_det, expected, atol=1e-4)
 
 
+@pytest.mark.once
 def test_density_integrates_to_one():
     flow = flow_of()
     axis = np.linspace(-6, 6, 481, dtype="float32")

@@ -113,6 +113,7 @@ def test_limits():
     np.testing.assert_allclose(gradient[:, :2], params[:, :2] - y, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", ["gaussian", "student", "mixture"])
 def test_densities_integrate_to_one(name):
     loss_class, arguments, _ = LOSSES[name]
@@ -144,6 +145,7 @@ def test_far_outliers_lose_their_pull():
     )
 
 
+@pytest.mark.once
 def test_fit_finds_the_mean_and_the_spread():
     x, y = np.ones((128, 1), "float32"), 2 + 0.5 * normal(128, 1)
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)])

@@ -193,6 +193,7 @@ def test_nan_is_not_hidden(mining):
     assert np.isnan(float(mining(1.0)(labels, x)))
 
 
+@pytest.mark.once
 @each_mining
 def test_separates_classes_under_fit(mining):
     rng = np.random.default_rng(0)

@@ -100,6 +100,7 @@ def test_a_constraint_holds_after_the_step_back():
     np.testing.assert_allclose(norm, 1.0, rtol=1e-5)
 
 
+@pytest.mark.once
 def test_stationary_variance_of_the_noisy_quadratic():
     """Proposition 2 of the paper, as a law of the update rule."""
     rate, k, alpha = 0.5, 5, 0.5

@@ -46,7 +46,7 @@ def small(environment=Choice, **kwargs):
     return A2C(environment, **{**settings, **kwargs})
 
 
-def test_a_segment_in_which_nothing_was_played_teaches_nothing():
+def test_a_rollout_whose_mask_is_empty_changes_nothing():
     # Choice only resets itself in every second step
     agent = small(num_envs=2, rollout_length=1, horizon=6)
     before = agent.policy.get_weights()
@@ -121,6 +121,7 @@ def test_one_update_is_the_written_one():
 TERMS = ["policy_gradient_loss", "baseline_loss", "mean_entropy"]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("turned", [None, *TERMS])
 def test_learns_and_each_sign_matters(turned, monkeypatch):
     if turned:
@@ -152,6 +153,7 @@ def test_learns_and_each_sign_matters(turned, monkeypatch):
         assert agent.evaluate(episodes=20)["return_mean"] == 1.0
 
 
+@pytest.mark.once
 def test_the_critic_learns_what_a_policy_is_worth():
     agent = A2C("CartPole-v1", discount=0.98, horizon=64, seed=0)
     agent.policy.trainable = False  # a coin
@@ -173,6 +175,7 @@ def test_the_critic_learns_what_a_policy_is_worth():
     assert np.mean(logged[-4:]) > 0.35, logged
 
 
+@pytest.mark.once
 def test_explained_variance_is_that_of_the_epoch(monkeypatch):
     # in a rollout whose targets are nearly equal, it would say nothing
     agent = small(Corridor, policy=net(2, 2), critic=net(2, 1), horizon=8)
@@ -187,6 +190,7 @@ def test_explained_variance_is_that_of_the_epoch(monkeypatch):
     assert 1 - 1 / 100 < logged[0] < 1 - 1 / 150  # 125 if all rollouts weighed the same
 
 
+@pytest.mark.once
 def test_learns_cartpole():
     agent = A2C("CartPole-v1", discount=0.98, seed=0)
     passes, before = 0, agent.evaluate(episodes=20)["return_mean"]
@@ -199,6 +203,7 @@ def test_learns_cartpole():
     assert logs < set(history.history)
 
 
+@pytest.mark.once
 def test_an_epoch_is_the_horizon():
     nets = {"policy": net(2, 2), "critic": net(2, 1), "num_envs": 3}
     agent = small(Corridor, rollout_length=4, horizon=10, **nets)

@@ -36,6 +36,7 @@ def small(game=SMALL, **kwargs):
 # -- learning -----------------------------------------------------------------------
 
 
+@pytest.mark.once
 def test_never_loses_tic_tac_toe_again_and_again():
     game = TicTacToe()
     solution = Minimax(game)
@@ -56,6 +57,7 @@ def test_never_loses_tic_tac_toe_again_and_again():
     assert against_perfect == {"win": 0.0, "draw": 1.0, "loss": 0.0, "games": 100}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("turned", [None, "search_policy_loss", "outcome_loss"])
 def test_learns_and_each_sign_matters(turned, monkeypatch):
     if turned:

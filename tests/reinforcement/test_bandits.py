@@ -11,6 +11,8 @@ from dlcompanion.reinforcement import (
     ThompsonSampling,
 )
 
+pytestmark = pytest.mark.once
+
 COUNTS = np.array([[3, 5, 2], [10, 0, 4], [1, 1, 1]])
 SUMS = np.array([[2.0, 3.0, 0.0], [9.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
 

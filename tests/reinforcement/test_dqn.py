@@ -46,6 +46,7 @@ def turn(function, sign):
 FAULTS = {"loss": "q_learning_loss", "bootstrap": "q_learning_targets"}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "fault, double", [(None, False), (None, True), *((name, False) for name in FAULTS)]
 )
@@ -73,6 +74,7 @@ def test_learns_to_wait_and_each_sign_matters(fault, double, monkeypatch):
         assert agent.evaluate(episodes=5)["return_mean"] == 2.0
 
 
+@pytest.mark.once
 def test_learns_the_choice():
     agent = small(network=net(3, 3), optimizer=keras.optimizers.Adam(0.02))
     agent.fit(2_000, verbose=0)
@@ -128,6 +130,7 @@ def test_learning_starts_when_it_is_told_to():
     assert int(agent.learner.updates) % agent.gradient_steps == 0
 
 
+@pytest.mark.once
 def test_learns_cartpole():
     agent = DQN(
         "CartPole-v1",
@@ -147,6 +150,7 @@ def test_learns_cartpole():
     assert {"loss", "value_mean", "epsilon", "return_mean"} < set(history)
 
 
+@pytest.mark.once
 def test_remembers_images_as_the_bytes_they_are():
     seen = []
 
@@ -343,6 +347,7 @@ def test_steps_are_those_of_numpy(double):
     assert int(learner.updates) == steps
 
 
+@pytest.mark.once
 def test_a_small_delta_learns_the_median():
     targets = np.array([20.0] * 9 + [0.0], "float32")  # one in ten falls
     y = np.zeros(10, "int32"), targets, np.ones((10, 1), "float32"), 0 * targets

@@ -298,7 +298,7 @@ def test_vtrace_rejects():
 RNG = np.random.default_rng(0)
 
 
-def test_judge_knows_the_ends():
+def test_advantages_and_returns_bootstrap_only_where_nothing_terminated():
     values = {0.0: 5.0, 1.0: 7.0, 2.0: 11.0}
     observations = np.array([[[0.0]], [[1.0]]])
     next_observations = np.array([[[1.0]], [[2.0]]])

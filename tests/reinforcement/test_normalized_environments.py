@@ -208,6 +208,7 @@ class Units(Corridor):
         return super().observation() * self.units
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("agent", [PPO, A2C])
 def test_units_do_not_matter(agent):
     # powers of two, so that not even a rounding error differs; a policy that begins

@@ -85,6 +85,7 @@ def small(environment=Choice, **kwargs):
     return REINFORCE(environment, **{"seed": 0, "baseline_steps": 1, **kwargs})
 
 
+@pytest.mark.once
 def test_finds_the_rewarded_action():
     # With the sign of the policy term turned round this ends near 0.
     agent = small(horizon=1, optimizer=keras.optimizers.Adam(0.05), num_envs=32)
@@ -98,6 +99,7 @@ def test_finds_the_rewarded_action():
     assert agent.evaluate(episodes=20)["return_mean"] == 1.0
 
 
+@pytest.mark.once
 def test_learns_cartpole():
     agent = REINFORCE("CartPole-v1", seed=0)
     passes, before = 0, agent.evaluate(episodes=20)["return_mean"]

@@ -40,6 +40,7 @@ def small(environment=Choice, **kwargs):
     return PPO(environment, **{**settings, **kwargs})
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("turned", [None, "clipped_surrogate_loss", "squared_error"])
 def test_learns_and_each_sign_matters(turned, monkeypatch):
     if turned:
@@ -62,6 +63,7 @@ def test_learns_and_each_sign_matters(turned, monkeypatch):
         assert agent.evaluate(episodes=20)["return_mean"] == 1.0
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_entropy_bonus_keeps_a_policy_undecided(sign, monkeypatch):
     # in the corridor it does not matter what one does
@@ -78,6 +80,7 @@ def test_the_entropy_bonus_keeps_a_policy_undecided(sign, monkeypatch):
     assert (sign * logged[-1] > before + 0.05) == (sign == 1)
 
 
+@pytest.mark.once
 def test_learns_real_actions_and_grows_surer():
     # the surer, the smaller the steps: a mean that leaps over its spread is lost
     falling = keras.optimizers.schedules.PolynomialDecay(0.02, 12 * 4 * 8, 0.0)
@@ -93,6 +96,7 @@ def test_learns_real_actions_and_grows_surer():
     assert drawn.shape == (200, 2) and drawn.std(axis=0).min() > 0
 
 
+@pytest.mark.once
 def test_learns_several_choices():
     agent = small(Pair, policy=zero_net(1, 5), critic=zero_net(1, 1))
     agent.fit(16 * 32 * 8, verbose=0)
@@ -118,6 +122,7 @@ def test_an_update_phase_goes_over_every_step():
     np.testing.assert_allclose(returns - advantages, values, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.once
 def test_learns_cartpole():
     agent = PPO(
         "CartPole-v1",

@@ -95,6 +95,7 @@ def test_each_part_is_switched(name):
 FAULTS = ["loss", "bootstrap"]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("fault", [None, "off", *FAULTS])
 def test_learns_to_wait_and_each_sign_matters(fault, monkeypatch):
     if fault == "loss":
@@ -299,9 +300,7 @@ def test_cross_entropy_is_that_of_rlax(double):
         double=double,
     )
     object.__setattr__(learner, "answers", [rlax["in/following"], rlax["in/choice"]])
-    columns = [
-        rlax[f"in/{name}"] for name in ("rewards", "next_observation", "discounts")
-    ]
+    columns = [rlax[f"in/{name}"] for name in ("rewards", "following", "discounts")]
     targets = learner.targets(*map(ops.convert_to_tensor, columns))
     np.testing.assert_allclose(ops.convert_to_numpy(targets).sum(1), 1.0, rtol=1e-5)
     object.__setattr__(learner, "answers", [None, rlax["in/logits"]])

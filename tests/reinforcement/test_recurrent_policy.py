@@ -179,6 +179,7 @@ def recalled(seed):
     return np.mean(history["return_mean"][-3:]), greedy, history["value_loss"][-1]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("seed", range(3))
 def test_learns_what_has_to_be_remembered(seed):
     played, greedy, error = recalled(seed)
@@ -186,6 +187,7 @@ def test_learns_what_has_to_be_remembered(seed):
     assert 0 <= error < 0.15  # that of always 1/2 is 0.25
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("turned", ["clipped_surrogate_loss", "squared_error"])
 def test_each_sign_matters(turned, monkeypatch):
     right = getattr(ppo, turned)
@@ -197,6 +199,7 @@ def test_each_sign_matters(turned, monkeypatch):
         assert error < 0
 
 
+@pytest.mark.once
 def test_nothing_without_a_memory_learns_it():
     for seed in range(2):
         agent = PPO(Recall, optimizer=adam(), update_epochs=6, seed=seed, **RECALL)
@@ -362,6 +365,7 @@ def test_predict_gives_the_state_back():
     assert drawn == {0, 1}
 
 
+@pytest.mark.once
 def test_learns_real_actions():
     agent = small(
         Aim,

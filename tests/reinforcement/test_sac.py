@@ -79,6 +79,7 @@ def small(environment=Dart, **kwargs):
 LOSSES = ["soft_critic_loss", "soft_policy_loss", "entropy_temperature_loss"]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("turned", [None, *LOSSES])
 def test_learns_and_each_sign_matters(turned, monkeypatch):
     if turned:

@@ -73,6 +73,7 @@ def test_divergence_and_draws_of_tfp(layer_class):
     np.testing.assert_allclose(draws.std(axis=0), v["std"], rtol=0.2)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("layer_class", [FLIPOUT[1], SHARED[1], LOCAL[0], LOCAL[2]])
 def test_draws_have_the_mean_and_variance_of_two_convolutions(layer_class):
     posterior = NormalPosterior("random_normal", initial_scale=0.3)
@@ -120,6 +121,7 @@ def test_is_keras_convolution_where_there_is_no_noise(layer_class, settings):
     assert layer.compute_output_shape(x.shape) == tuple(same(x).shape)
 
 
+@pytest.mark.once
 def test_examples_of_a_batch_see_kernels_that_do_not_correlate():
     twice = np.repeat(maps(2, batch=1), 2, axis=0)
     for layer_class in (Conv2DFlipout, Conv2DLocalReparameterization):

@@ -95,6 +95,7 @@ def draws_of_two(layer, samples=800):
     return draws - draws.mean(axis=0)
 
 
+@pytest.mark.once
 def test_examples_share_the_noise_of_reparameterization_alone():
     shared = draws_of_two(with_noise(DenseReparameterization))
     np.testing.assert_array_equal(shared[:, 0], shared[:, 1])
@@ -105,6 +106,7 @@ def test_examples_share_the_noise_of_reparameterization_alone():
         assert np.abs(correlation).max() < 5 / np.sqrt(800)
 
 
+@pytest.mark.once
 def test_flipout_lowers_the_variance_of_the_gradient():
     x, y = points(64, 4), ops.convert_to_tensor(points(64, 6, seed=1))
     variance = {}
@@ -165,6 +167,7 @@ def fitted(layer, x, y, epochs=600):
     fit_in_memory(model, x, y, batch_size=len(x), epochs=epochs, verbose=0, seed=0)
 
 
+@pytest.mark.once
 def test_posterior_of_linear_regression_is_the_exact_one():
     x, y, mean, covariance = linear_problem()
     layer = DenseLocalReparameterization(1, use_bias=False, seed=0)
@@ -175,6 +178,7 @@ def test_posterior_of_linear_regression_is_the_exact_one():
     np.testing.assert_allclose(numpy(posterior.stddev())[:, 0], deviations, rtol=0.1)
 
 
+@pytest.mark.once
 @pytest.mark.tfp
 def test_correlated_posterior_of_linear_regression_is_the_exact_one():
     x, y, _, _ = linear_problem()
@@ -253,7 +257,7 @@ def test_exported_model_draws_anew_at_every_call(tmp_path, backend):
 TWO_DEVICES = """
 import contextlib, os, sys
 sys.path.insert(0, {tests!r})
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=2"
 import keras
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf

@@ -65,6 +65,7 @@ def test_quantile_is_the_order_statistic():
     assert conformal_quantile(scores[:1], 0.5) == scores[0]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("alpha", [0.1, 0.5])
 def test_coverage_given_the_calibration_scores_is_beta_distributed(alpha):
     """Of uniform scores the coverage is the quantile itself."""
@@ -100,6 +101,7 @@ def test_scores_are_those_of_the_papers():
     assert 0 < u.min() < u.max() < 1
 
 
+@pytest.mark.once
 @each
 def test_sets_cover_as_often_as_promised(make, kwargs):
     p, labels = drawn(20_000)
@@ -110,6 +112,7 @@ def test_sets_cover_as_often_as_promised(make, kwargs):
     assert abs(covered.mean() - 0.8) < 0.025
 
 
+@pytest.mark.once
 def test_adaptive_sets_of_true_probabilities_cover_every_kind_of_input():
     p, labels = drawn(20_000, scale=3)
     hard = p.max(axis=1) < np.quantile(p.max(axis=1), 0.3)

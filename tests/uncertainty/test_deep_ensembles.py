@@ -170,6 +170,7 @@ def test_one_member_is_the_model():
     )
 
 
+@pytest.mark.once
 def test_the_mixture_is_the_mean_and_its_likelihood_is_no_worse(trained):
     ensemble, _ = trained
     members = ensemble.predict_members(X)

@@ -136,6 +136,7 @@ def test_samples_are_those_of_a_normal_with_that_covariance(laplace):
     np.testing.assert_allclose(draws.var(axis=0), variance, rtol=0.1)
 
 
+@pytest.mark.once
 @both
 def test_a_strong_prior_leaves_the_model(laplace):
     model = network(1)

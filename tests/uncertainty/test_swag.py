@@ -90,6 +90,7 @@ def test_samples_have_the_covariance_of_the_paper(trained, scale):
     assert off.max() < 0.07
 
 
+@pytest.mark.once
 def test_the_spread_on_a_parabola_is_the_stationary_one():
     """SGD on (w - y)^2 with fresh y is an autoregression of known variance."""
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])

@@ -10,11 +10,11 @@ from keras import ops
 from dlcompanion import backend
 from dlcompanion.checks import check_count
 from dlcompanion.probability import as_bijector, tfb, tfd
-from dlcompanion.training import SavesSeeds
+from dlcompanion.training import SavesSeeds, UnsupervisedModel
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
-class NormalizingFlow(SavesSeeds, keras.Model):
+class NormalizingFlow(SavesSeeds, UnsupervisedModel):
     r"""Density model: invertible layers that carry data to standard normal noise.
 
     With :math:`z = f(x)`, :math:`f = f_K \circ \dots \circ f_1`,
@@ -69,6 +69,11 @@ class NormalizingFlow(SavesSeeds, keras.Model):
         https://arxiv.org/abs/1505.05770; Papamakarios et al., *Normalizing Flows for
         Probabilistic Modeling and Inference*, 2021. https://arxiv.org/abs/1912.02762
     """
+
+    no_targets = (
+        "A flow is fitted without targets; with a context, data are (x, context) and "
+        "validation_data is ((x, context),)."
+    )
 
     def __init__(self, event_shape, transforms, context_size=0, seed=None, **kwargs):
         super().__init__(**kwargs)
@@ -227,39 +232,8 @@ class NormalizingFlow(SavesSeeds, keras.Model):
 
     # -- training -----------------------------------------------------------------
 
-    def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
-        # Keras's own reduction knows sample weights, and replicas on TensorFlow
-        negative = _Negative(name="negative_log_density")
-        loss = negative(y_pred, y_pred, sample_weight)
-        return loss + sum(self._aggregate_additional_loss(one) for one in self.losses)
-
-    def fit(
-        self, x=None, y=None, *args, sample_weight=None, validation_data=None, **kwargs
-    ):
-        held_out = keras.utils.unpack_x_y_sample_weight(validation_data)[:2]
-        for data, targets in ((x, y), held_out):
-            if targets is not None:
-                raise ValueError(
-                    "A flow is fitted without targets; with a context, data are "
-                    "(x, context) and validation_data is ((x, context),). "
-                    f"Received: y={type(targets)}"
-                )
-            self._check_data(data)
-        return super().fit(
-            x, _no_targets(sample_weight), *args, sample_weight=sample_weight,
-            validation_data=validation_data, **kwargs,
-        )  # fmt: skip
-
-    def evaluate(self, x=None, y=None, *args, sample_weight=None, **kwargs):
-        self._check_data(x)
-        y = _no_targets(sample_weight)
-        return super().evaluate(x, y, *args, sample_weight=sample_weight, **kwargs)
-
-    def predict(self, x, *args, **kwargs):
-        self._check_data(x)
-        return super().predict(x, *args, **kwargs)
+    def example_losses(self, x, outputs):
+        return -outputs
 
     def compute_output_shape(self, input_shape):
         shape = input_shape[0] if self.context_size else input_shape
@@ -267,9 +241,8 @@ class NormalizingFlow(SavesSeeds, keras.Model):
 
     # -- what comes in ------------------------------------------------------------
 
-    def _check_data(self, data):
-        """Shapes and values, where there are arrays and no stream of batches."""
-        pair = tuple(data) if isinstance(data, tuple | list) else (data,)
+    def check_data(self, x):
+        pair = tuple(x) if isinstance(x, tuple | list) else (x,)
         if all(is_array(a) for a in pair):
             x, *context = pair
             if len(context) != bool(self.context_size):
@@ -328,21 +301,11 @@ class NormalizingFlow(SavesSeeds, keras.Model):
         return cls(**config)
 
 
-class _Negative(keras.losses.Loss):
-    def call(self, y_true, y_pred):
-        return -y_pred
-
-
 def log_standard_normal(z):
     """Log-density of standard normal noise of any shape, ``(batch,)``."""
     axes = tuple(range(1, len(z.shape)))
     size = math.prod(z.shape[1:])
     return -0.5 * (ops.sum(ops.square(z), axis=axes) + size * math.log(2 * math.pi))
-
-
-def _no_targets(sample_weight):
-    """Targets that nobody reads if there are weights: Keras drops weights without."""
-    return None if sample_weight is None else np.zeros(len(sample_weight), "float32")
 
 
 def is_array(x):

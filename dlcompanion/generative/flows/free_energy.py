@@ -9,10 +9,11 @@ from dlcompanion.generative.flows.change_of_variables import (
     is_array,
     log_standard_normal,
 )
+from dlcompanion.training import UnsupervisedModel
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
-class FreeEnergy(keras.Model):
+class FreeEnergy(UnsupervisedModel):
     r"""Model that fits a flow to an energy, without a single example.
 
     To draw from :math:`p(x) = e^{-U(x)} / Z`, minimize the reverse divergence of the
@@ -58,6 +59,9 @@ class FreeEnergy(keras.Model):
         section 6.1. https://arxiv.org/abs/1505.05770
     """
 
+    no_targets = "FreeEnergy is fitted to noise alone."
+    weighs_examples = False
+
     def __init__(self, flow, energy, **kwargs):
         super().__init__(**kwargs)
         if not isinstance(flow, NormalizingFlow) or flow.context_size:
@@ -90,33 +94,14 @@ class FreeEnergy(keras.Model):
             )
         return log_standard_normal(inputs) - log_det + energy
 
-    def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
-        if y is not None or sample_weight is not None:
-            raise ValueError(
-                "FreeEnergy is fitted to noise alone. Received: targets or weights"
-            )
-        loss = _Itself(name="free_energy")(y_pred, y_pred)
-        return loss + sum(self._aggregate_additional_loss(one) for one in self.losses)
+    def example_losses(self, x, outputs):
+        return outputs
 
-    def fit(self, x=None, *args, **kwargs):
-        self._check(x)
-        return super().fit(x, *args, **kwargs)
-
-    def evaluate(self, x=None, *args, **kwargs):
-        self._check(x)
-        return super().evaluate(x, *args, **kwargs)
-
-    def predict(self, x, *args, **kwargs):
-        self._check(x)
-        return super().predict(x, *args, **kwargs)
-
-    def _check(self, noise):
-        if is_array(noise):
+    def check_data(self, x):
+        if is_array(x):
             self.flow._ensure_built()
-            check_points(noise, self.flow.noise_shape)
-            check_finite("x", noise)
+            check_points(x, self.flow.noise_shape)
+            check_finite("x", x)
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape[:1])
@@ -135,10 +120,3 @@ class FreeEnergy(keras.Model):
             for name in ("flow", "energy")
         }
         return cls(**{**config, **parts})
-
-
-class _Itself(keras.losses.Loss):
-    """Keras's own reduction, which knows replicas on TensorFlow."""
-
-    def call(self, y_true, y_pred):
-        return y_pred

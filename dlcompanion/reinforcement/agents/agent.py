@@ -1,4 +1,4 @@
-"""Agent: what every agent of this chapter does around its own way of learning."""
+"""Agent: fit, predict, evaluate, save and load, for every agent of this chapter."""
 
 import contextlib
 
@@ -25,8 +25,7 @@ class Agent:
         environments: ``Environments``.
         seed: Integer of at least 0, or None for one that is drawn.
         horizon: Positive integer, the number of steps after which an episode is
-            truncated,
-            or None for the time limit that the environment declares, else 1000.
+            truncated, or None for the environment's time limit, else 1000.
         config: Dict, the arguments of the subclass that JSON can hold.
 
     Raises:
@@ -170,7 +169,7 @@ class Agent:
         return self.environments.distribution.best(outputs)
 
     def _outputs(self, observations):
-        """What the distribution of actions is made of; here the policy's outputs."""
+        """Parameters of the distribution of actions, here the policy's outputs."""
         return self._in_numpy(observations)
 
     def _finite_outputs(self, observations):
@@ -374,7 +373,7 @@ class Agent:
     @staticmethod
     def parts_of(learner):
         """The arguments of the constructor that a loaded learner stands for."""
-        raise NotImplementedError("an agent says which arguments its learner holds")
+        raise NotImplementedError("an agent must define parts_of(learner) -> arguments")
 
 
 def _spelled(name, config):

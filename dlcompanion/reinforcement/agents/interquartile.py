@@ -1,4 +1,4 @@
-"""What a handful of runs says, and how surely: interquartile means with intervals."""
+"""Interquartile means of a handful of runs, with confidence intervals."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Replay that returns to where it was most wrong."""
+"""Prioritized replay: steps of large error are drawn more often."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from dlcompanion.reinforcement.agents.replay_buffer import ReplayBuffer
 
 
 class PrioritizedReplay(ReplayBuffer):
-    r"""A memory from which steps are drawn by how surprising they were.
+    r"""A replay memory that draws steps in proportion to their priority.
 
     .. math:: P(i) = \frac{p_i^\alpha}{\sum_k p_k^\alpha}, \qquad p_i = |\delta_i| +
         \epsilon, \qquad w_i = \left(\frac{P(i)}{\min_k P(k)}\right)^{-\beta}
@@ -16,7 +16,7 @@ class PrioritizedReplay(ReplayBuffer):
     of sums, so that drawing and changing cost :math:`\log n`, many rows in one go.
 
     Args:
-        buffer_size: Positive integer, the number of steps remembered.
+        buffer_size: Positive integer, the number of steps stored.
         exponent: Number :math:`\alpha` of at least 0; with 0 draws are uniform.
 
     Raises:
@@ -45,13 +45,13 @@ class PrioritizedReplay(ReplayBuffer):
         self.largest = 1.0
 
     def add(self, **columns):
-        """Remember steps, as :meth:`ReplayBuffer.add`, with the largest priority."""
+        """Store steps, as :meth:`ReplayBuffer.add`, with the largest priority."""
         rows = super().add(**columns)
         self._assign(rows, self.largest**self.exponent)
         return rows
 
     def prioritize(self, rows, errors):
-        """Say how surprising steps were.
+        """Set the priorities of steps by their errors.
 
         Args:
             rows: Integer array. Of a row that comes twice the last error counts.
@@ -104,7 +104,7 @@ class PrioritizedReplay(ReplayBuffer):
         return nodes - self.leaves
 
     def probabilities(self):
-        """With which probability each remembered step is drawn.
+        """The probability with which each stored step is drawn.
 
         Returns:
             Float array ``(steps,)``.
@@ -112,7 +112,7 @@ class PrioritizedReplay(ReplayBuffer):
         return self.sums[self.leaves : self.leaves + len(self)] / self.sums[1]
 
     def weights(self, rows, exponent):
-        r"""What undoes the preference for some steps, wholly with an exponent of 1.
+        r"""Importance weights, which remove the bias with an exponent of 1.
 
         Args:
             rows: Integer array.

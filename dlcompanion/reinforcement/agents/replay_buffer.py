@@ -1,4 +1,4 @@
-"""Replay: remembering steps, to learn from each more than once."""
+"""Replay: stored steps, to learn from each more than once."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ class ReplayBuffer:
     than the columns hold: observations keep the dtype that they are first given in.
 
     Args:
-        buffer_size: Positive integer, the number of steps remembered.
+        buffer_size: Positive integer, the number of steps stored.
 
     Raises:
         ValueError: If ``buffer_size`` is not a positive integer.
@@ -39,7 +39,7 @@ class ReplayBuffer:
         return min(self.added, self.buffer_size)
 
     def add(self, **columns):
-        """Remember steps, the oldest first.
+        """Store steps, the oldest first.
 
         Args:
             **columns: Arrays ``(steps, ...)``, the same names and shapes each time.
@@ -157,13 +157,13 @@ class ReplayBuffer:
 
 
 def n_step_transitions(rollout, n, discount, dtype="float32"):
-    r"""What each step led to, ``n`` steps later.
+    r"""``n``-step returns, and the observations ``n`` steps later.
 
     .. math:: R_t = \sum_{k=0}^{m-1} \gamma^k r_{t+k}, \qquad
         (s_t, a_t, R_t, s_{t+m}, \gamma^m)
 
-    where :math:`m` is ``n``, or fewer where the episode ends or the rollout does. After
-    a step that *terminates* nothing follows, and :math:`\gamma^m` is 0.
+    where :math:`m` is ``n``, or fewer where the episode ends or the rollout does. Where
+    the episode *terminated*, 0 stands for :math:`\gamma^m`: no bootstrapping.
 
     Args:
         rollout: ``Rollout``.

@@ -1,4 +1,4 @@
-"""Vector environments, played in pieces of one length that pay no heed to episodes."""
+"""Rollouts: a fixed number of steps of a vector environment, across episodes."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""RolloutAgent: agents that learn while their episodes are still under way."""
+"""RolloutAgent: agents that learn while episodes are under way."""
 
 from typing import NamedTuple
 
@@ -32,10 +32,10 @@ class Epoch(NamedTuple):
 
 
 class RolloutAgent(Agent):
-    """Plays ``rollout_length`` steps, learns, plays on.
+    """Collects rollouts of ``rollout_length`` steps, and learns from each.
 
-    All environments are reset, and play ``horizon`` steps each, episode after episode:
-    that is one *epoch* of ``fit``. A subclass defines
+    An *epoch* of ``fit`` resets all environments and makes ``horizon`` steps in each,
+    episode after episode. A subclass defines
     ``learn_from_rollout(rollout, random)``, one update from ``rollout_length`` steps.
 
     Args:
@@ -95,8 +95,7 @@ class RolloutAgent(Agent):
         """Learn from a rollout.
 
         Args:
-            rollout: ``Rollout``, normalized if the
-                agent has a normalizer.
+            rollout: ``Rollout``, normalized if the agent has a normalizer.
             random: ``numpy.random.Generator`` of this epoch.
 
         Returns:
@@ -108,7 +107,7 @@ class RolloutAgent(Agent):
         )
 
     def summarize(self, logs):
-        """What an epoch logs, from what its rollouts did.
+        """Logs of an epoch, from those of its rollouts.
 
         Args:
             logs: List of dicts, what ``learn_from_rollout`` returned.
@@ -124,7 +123,7 @@ class RolloutAgent(Agent):
         return {n: float(np.mean(x)) if x else np.nan for n, x in found.items()}
 
     def improve(self, episodes):
-        """What was learned while the epoch was played."""
+        """The logs of the epoch, whose updates were made while it was played."""
         return episodes.logs
 
     def _rollout(self):
@@ -138,7 +137,7 @@ class RolloutAgent(Agent):
         pieces = -(-self.horizon // self.rollout_length)
         if self.normalizer is not None:
             self.normalizer.begin(self.environments.count)
-            pieces += not self.normalizer.ready  # one to look at
+            pieces += not self.normalizer.ready  # one for the statistics alone
         for _ in range(pieces):
             self._in_numpy.refresh()
             rollout = collector.play(

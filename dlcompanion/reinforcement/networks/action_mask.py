@@ -25,8 +25,7 @@ class ActionMask(keras.layers.Layer):
         policy = keras.Model(inputs, ActionMask()([logits, inputs[:, features:]]))
         agent = PPO(environment, policy=policy)
 
-    Where nothing is allowed all actions are equally probable: there is no right answer,
-    and the environment says what becomes of it.
+    Where nothing is allowed all actions are equally probable.
 
     Args:
         **kwargs: Passed on to :class:`keras.layers.Layer`.

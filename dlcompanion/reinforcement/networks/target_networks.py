@@ -1,4 +1,4 @@
-"""Older copies of networks, which say what the networks themselves should learn."""
+"""Target networks: older copies of networks, which give their targets."""
 
 import keras
 

@@ -64,6 +64,7 @@ def test_every_output_sees_the_context(size):
     assert found.shape == (size, 1, 2) and np.all(np.abs(found) > 1e-4)
 
 
+@pytest.mark.once
 def test_it_learns_binary_data_one_variable_given_the_others():
     # the third is the exclusive or of the first two: nothing for single variables
     bits = np.random.default_rng(0).integers(0, 2, size=(256, 2))

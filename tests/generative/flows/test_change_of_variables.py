@@ -151,6 +151,7 @@ def grid(half=10, size=161):
     return np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2), area
 
 
+@pytest.mark.once
 def test_a_conditional_density_integrates_to_one_for_every_context():
     flow, (x, area) = scrambled(context_size=2), grid()
     for context in ([1.0, 0.0], [0.0, 1.0], [-2.0, 0.5]):
@@ -181,6 +182,7 @@ def test_under_one_context_it_is_a_flow_with_other_biases():
     np.testing.assert_allclose(predicted, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.once
 def test_a_conditional_flow_learns_what_the_context_does():
     rng = np.random.default_rng(0)
     context = rng.integers(0, 2, size=(256, 1)).astype("float32")
@@ -239,7 +241,7 @@ def test_compiled_functions_see_later_training():
 TWO_DEVICES = """
 import contextlib, os, sys
 sys.path.insert(0, {tests!r})
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=2"
 import keras
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf

@@ -48,6 +48,7 @@ def test_an_untrained_flow_in_closed_form():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.once
 def test_it_bounds_the_constant_and_reaches_it():
     flow = InverseAutoregressiveFlow(2, blocks=2, hidden_units=(8,), seed=0)
     model = FreeEnergy(flow, bowl)

@@ -6,6 +6,8 @@ from scipy.stats import trim_mean
 
 from dlcompanion.reinforcement import bootstrap_interval, interquartile_mean
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize("shape", [(1,), (3,), (4,), (5,), (11,), (5, 3), (8, 4)])
 def test_equals_scipys_trimmed_mean(shape):

@@ -6,6 +6,8 @@ from scipy import stats
 
 from dlcompanion.reinforcement import PrioritizedReplay
 
+pytestmark = pytest.mark.once
+
 
 def filled(count, buffer_size, exponent=0.7, seed=0):
     replay = PrioritizedReplay(buffer_size, exponent)

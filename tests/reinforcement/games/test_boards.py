@@ -5,6 +5,8 @@ import pytest
 
 from dlcompanion.reinforcement import ConnectFour, LineGame, TicTacToe
 
+pytestmark = pytest.mark.once
+
 GAMES = [
     TicTacToe(),
     ConnectFour(),

@@ -13,6 +13,8 @@ from dlcompanion.reinforcement import (
 from dlcompanion.reinforcement.games.matches import SearchPlayer
 from dlcompanion.reinforcement.games.tree_search import RandomRollouts
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module")
 def solution():

@@ -5,6 +5,8 @@ import pytest
 
 from dlcompanion.reinforcement import ConnectFour, LineGame, Minimax, TicTacToe
 
+pytestmark = pytest.mark.once
+
 
 def negamax(game, position, solved):
     """The definition, one position at a time."""

@@ -11,6 +11,8 @@ from dlcompanion.reinforcement.games.self_play import (
 )
 from dlcompanion.reinforcement.games.tree_search import RandomRollouts
 
+pytestmark = pytest.mark.once
+
 
 def uniform(game):
     return lambda p: (np.zeros((len(p), game.actions)), np.zeros(len(p)))

@@ -20,6 +20,8 @@ from dlcompanion.reinforcement.games.tree_search import (
     with_noise,
 )
 
+pytestmark = pytest.mark.once
+
 GAMES = [TicTacToe(), ConnectFour(), LineGame(3, 4, 3, gravity=True)]
 BY_SHAPE = {"argvalues": GAMES, "ids": lambda g: str(tuple(g.config.values()))}
 

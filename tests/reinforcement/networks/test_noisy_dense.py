@@ -55,6 +55,7 @@ def test_noise_has_the_moments_of_the_formula():
     assert np.mean((y / 3) ** 2) == pytest.approx(np.sqrt(2 / np.pi), abs=0.03)
 
 
+@pytest.mark.once
 def test_noise_shrinks_where_it_costs():
     model = keras.Sequential([keras.Input((1,)), NoisyDense(1, seed=0)])
     model.compile(keras.optimizers.Adam(0.05), "mse")

@@ -55,6 +55,7 @@ def test_is_that_of_mapie():
             np.testing.assert_allclose(found, vectors[f"out/{name}"], atol=1e-5)
 
 
+@pytest.mark.once
 @each
 def test_intervals_cover_as_often_as_promised(make, columns):
     _, mean, ends, y = drawn(20_000)
@@ -65,6 +66,7 @@ def test_intervals_cover_as_often_as_promised(make, columns):
     assert abs(covered.mean() - 0.8) < 0.025
 
 
+@pytest.mark.once
 def test_quantiles_keep_the_coverage_where_the_noise_is_large():
     x, mean, ends, y = drawn(20_000)
     wide, found = x > 1.5, {}

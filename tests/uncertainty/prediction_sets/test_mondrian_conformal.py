@@ -59,6 +59,7 @@ def test_thresholds_are_quantiles_of_the_categories():
         )
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("make", [SplitConformal, AdaptivePredictionSets])
 def test_every_category_is_covered_where_the_marginal_promise_fails(make):
     p, y, group = drawn(24_000)

@@ -93,6 +93,7 @@ def test_classwise_is_the_mean_over_the_columns(vectors):
     np.testing.assert_allclose(found, np.mean(columns), rtol=1e-4)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("binning", ["width", "mass"])
 def test_of_calibrated_labels_it_falls_as_the_root_of_their_number(binning):
     rng = np.random.default_rng(0)

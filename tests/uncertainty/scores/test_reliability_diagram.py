@@ -29,6 +29,7 @@ def test_of_several_classes_the_decision_counts():
     np.testing.assert_allclose([x, f], [[0.7], [0.5]])
 
 
+@pytest.mark.once
 def test_the_band_holds_calibrated_points_as_often_as_it_says():
     rng = np.random.default_rng(0)
     p = rng.uniform(size=(30_000, 1))

@@ -40,6 +40,7 @@ def rho(scale):
     return float(np.log(np.expm1(scale - 1e-5)))
 
 
+@pytest.mark.once
 def test_draws_have_the_mean_and_the_deviation():
     posterior = filled(NormalPosterior(), (3, 2))
     seed = keras.random.SeedGenerator(0)
@@ -98,6 +99,7 @@ def test_spec_of_a_normal_is_the_normal_prior_and_posterior(event_shape):
     assert error.max() < 5 / np.sqrt(300)
 
 
+@pytest.mark.once
 @pytest.mark.tfp
 def test_correlated_posterior_has_the_divergence_of_multivariate_normals():
     posterior = filled(SpecPosterior(MultivariateNormalTriLSpec(4)), (2, 2))
@@ -113,6 +115,7 @@ def test_correlated_posterior_has_the_divergence_of_multivariate_normals():
     np.testing.assert_allclose(np.cov(draws.T), cov, atol=0.3 * np.diag(cov).max())
 
 
+@pytest.mark.once
 @pytest.mark.tfp
 def test_without_a_closed_form_the_divergence_is_estimated_without_bias():
     posterior = filled(NormalPosterior(), (1,))
