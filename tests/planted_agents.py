@@ -42,7 +42,7 @@ class Healthy:
     def fits(self, environment):
         shape, actions = environment.observation_space.shape, environment.action_space
         if shape != (2,) or actions != gym.spaces.Discrete(2):
-            raise ValueError(f"Two numbers and two actions. Received: {environment}")
+            raise ValueError(f"Other spaces are played. Received: {environment}")
 
     def fit(self, steps):
         for _ in range(steps):
@@ -148,6 +148,14 @@ class RefusesWithAnotherError(Healthy):
     def fits(self, environment):
         assert environment.observation_space.shape == (2,)
         super().fits(environment)
+
+
+class RefusesForAnotherReason(Healthy):
+    def fits(self, environment):
+        try:
+            super().fits(environment)
+        except ValueError as error:
+            raise ValueError("A matrix does not fit.") from error
 
 
 class LoadsIntoAnySpace(Healthy):

@@ -25,6 +25,7 @@ SETTINGS = {"steps": 40, "learns": (160, 0.4)}
         (agents.IgnoresSeed, "seed", "another agent with another seed"),
         (agents.TakesAnySpace, "spaces", "observation_space=Text"),
         (agents.RefusesWithAnotherError, "spaces", "Received: AssertionError"),
+        (agents.RefusesForAnotherReason, "spaces", "Received: A matrix does not fit."),
         (agents.LoadsIntoAnySpace, "spaces", "load() with observation_space=Box"),
         (agents.EvaluationTrains, "evaluate", "the agent after evaluate() is"),
         (agents.EvaluationDrawsForTraining, "evaluate", "training after evaluate()"),

@@ -12,6 +12,7 @@ from dlcompanion.reinforcement.networks.actor import scaled_dense
 from dlcompanion.reinforcement.networks.dueling_head import DuelingHead
 from dlcompanion.reinforcement.networks.network_checks import check_network
 from dlcompanion.reinforcement.networks.noisy_dense import NoisyDense
+from dlcompanion.uncertainty.stochastic_layers.predictive_samples import seed_states
 
 
 def categorical_projection(values, probabilities, support):
@@ -381,6 +382,23 @@ class Rainbow(DQN):
             return super()._sample(observations, random)
         values = keras.ops.convert_to_numpy(self._explorer(observations))
         return values.argmax(axis=-1)
+
+    def _player(self, deterministic, random):
+        """As in Agent; noise drawn here leaves the noise of training as it is."""
+        act = super()._player(deterministic, random)
+
+        def apart(observations):
+            states = seed_states(self.learner.network)
+            before = [keras.ops.convert_to_numpy(state) for state in states]
+            for state in states:
+                state.assign(random.integers(2**31, size=2).astype(state.dtype))
+            try:
+                return act(observations)
+            finally:
+                for state, value in zip(states, before, strict=True):
+                    state.assign(value)
+
+        return act if deterministic or not self.noisy else apart
 
     # -- learning -------------------------------------------------------------------
 

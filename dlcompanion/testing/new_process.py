@@ -36,7 +36,8 @@ def call_in_new_process(function, *args):
     except BrokenProcessPool as error:
         _pool.cache_clear()  # the call after this one gets another
         raise RuntimeError(
-            "the new process ended: it could not import what it was sent, or crashed"
+            "the new process ended: it crashed, could not import what it was sent, or "
+            'ran a script without the guard if __name__ == "__main__"'
         ) from error
 
 

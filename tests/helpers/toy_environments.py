@@ -232,10 +232,10 @@ class Signs(gym.Env):
 
 
 class Steer(Signs):
-    """The action should be 3 and a fifth of the number that is seen."""
+    """The action should be 2.6 and a fifth of the number that is seen."""
 
     observation_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
     action_space = gym.spaces.Box(2.0, 4.0, (1,), np.float32)
 
     def reward(self, action):
-        return -4.0 * (action[0] - 3.0 - 0.2 * self.seen[0]) ** 2
+        return -4.0 * (action[0] - 2.6 - 0.2 * self.seen[0]) ** 2
