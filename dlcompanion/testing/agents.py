@@ -63,7 +63,7 @@ def check_agent(
             Anything else, such as a game, is given to the agent as it is; ``finite``
             and ``spaces`` need an environment.
         steps: Positive integer n, the steps of ``fit``: enough that both parts, of 45
-            and 55 percent, change the weights.
+            and 55 percent, change the weights, and more than an episode has.
         learns: Tuple ``(steps, at_least)``: after so many steps more, two agents with
             two seeds score at least that, which not both of them do untrained.
         refuses: List of environments that the agent cannot play, given as
@@ -79,7 +79,10 @@ def check_agent(
     Example:
         >>> from dlcompanion.reinforcement import GridWorld, QLearning
         >>> world = GridWorld.cliff  # a function that makes one
-        >>> check_agent(QLearning, {}, world, learns=(4_000, -13), skip=("resume",))
+        >>> learns = (4_000, -13)
+        >>> check_agent(
+        ...     QLearning, {}, world, steps=2_000, learns=learns, skip=["resume"]
+        ... )
     """
     if not isinstance(steps, int) or steps < 2:
         raise ValueError(f"steps must be an integer of at least 2. Received: {steps=}")
