@@ -25,6 +25,7 @@ ADDS_ALL = "from dlcompanion.sums import add\n"
 DOUBLES = "from dlcompanion.sums.twice import twice\n"
 ADDS = "from dlcompanion.sums.adding import add\n"
 FILES = {
+    ".gitignore": "__pycache__/\n",
     "dlcompanion/__init__.py": "from dlcompanion import sums\n",
     "dlcompanion/sums/__init__.py": '"""Sums."""\n' + ADDS + '__all__ = ["add"]\n',
     "dlcompanion/sums/adding.py": "def add(a, b):\n    return a + b\n",
