@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NOT_ALONE = ("__main__", "__init__", "common")
+NOT_ALONE = ("__main__", "__init__", "common", "record", "sources")
 TOPICS = sorted(
     path.stem
     for path in HERE.glob("*.py")

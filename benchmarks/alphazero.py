@@ -18,7 +18,7 @@ import json
 import time
 from importlib import metadata
 
-from benchmarks import common
+from benchmarks import common, record
 
 common.one_thread()
 
@@ -31,17 +31,7 @@ from dlcompanion.reinforcement.alphazero import policy_value_network  # noqa: E4
 from dlcompanion.reinforcement.games.matches import SearchPlayer  # noqa: E402
 from dlcompanion.reinforcement.games.tree_search import RandomRollouts  # noqa: E402
 
-SOURCES = [
-    f"dlcompanion/reinforcement/{name}.py"
-    for name in (
-        "alphazero",
-        "games",
-        "numpy_policy",
-        "policy_value",
-        "self_play",
-        "tree_search",
-    )
-] + ["benchmarks/alphazero.py", "benchmarks/tree_search.py"]
+SOURCES = ["benchmarks.alphazero"]
 STONES = (8, 12, 16, 20, 24)
 ROLLOUTS = (1_000, 10_000)
 
@@ -242,12 +232,12 @@ def strength(path, iterations, games, positions):
         name: {name: metadata.version(name)} for name in ("open_spiel", "bitbully")
     }
     sizes = {"games": games, "positions": positions * len(STONES)}
-    before, rows = common.kept("alphazero", SOURCES), []
+    before, rows = record.kept("alphazero", SOURCES), []
     for name, player in players.items():
         asked = {"player": name, "training": cost if name in learned else None, **sizes}
         row = next((row for row in before if asked.items() <= row.items()), None)
         rows.append(row or asked | measured(game, player, games, solved))
-        common.save("alphazero", rows, SOURCES, peers)
+        record.save("alphazero", rows, SOURCES, peers)
     return rows
 
 

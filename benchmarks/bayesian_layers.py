@@ -13,18 +13,12 @@ left out.
 import argparse
 import sys
 
-from benchmarks import common
+from benchmarks import common, record
 
 common.one_thread()
 
 STEPS, BATCH, FEATURES, UNITS, EXAMPLES = 100, 128, 256, 256, 10_000
-SOURCES = [
-    "benchmarks/bayesian_layers.py",
-    "benchmarks/bayesian_layers_peer.py",
-    "dlcompanion/uncertainty/bayesian_layers.py",
-    "dlcompanion/uncertainty/stochastic_layers/stochastic_weights.py",
-    "dlcompanion/uncertainty/stochastic_layers/weight_posterior.py",
-]
+SOURCES = ["benchmarks.bayesian_layers", "benchmarks.bayesian_layers_peer"]
 
 
 def batch():
@@ -139,7 +133,7 @@ def main():
     for candidate in candidates.values():
         if isinstance(candidate, common.Peer):
             candidate.close()
-    common.save("bayesian_layers", rows, SOURCES, peers)
+    record.save("bayesian_layers", rows, SOURCES, peers)
 
 
 if __name__ == "__main__":

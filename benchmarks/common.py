@@ -1,13 +1,11 @@
-"""What every benchmark shares: CPU seconds, alternation, a table, a record.
+"""What every benchmark shares: CPU seconds, alternation, a table.
 
 Rules that the numbers keep: CPU seconds (``time.process_time``) of one thread, ours
 and the peer alternately in one run, the median of several repeats with its spread,
-and a committed JSON record with command, versions and a hash of what was measured.
+and a committed JSON record, see ``benchmarks/record.py``.
 """
 
-import ast
 import contextlib
-import hashlib
 import json
 import os
 import platform
@@ -15,12 +13,10 @@ import statistics
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = Path(__file__).resolve().parent / "results"
 
 _ONE = (
     "OMP_NUM_THREADS",
@@ -179,94 +175,3 @@ def versions():
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found
-
-
-def machine(used="one thread used"):
-    """One line about the processor."""
-    model = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.split(":", 1)[1].strip()
-                break
-    return f"{model}, {os.cpu_count()} cores, {used}"
-
-
-def command(topic):
-    """The command line, with interpreters of other environments as ``python``."""
-    arguments = ["python" if os.path.isabs(a) else a for a in sys.argv[1:]]
-    return " ".join(["python", "-m", f"benchmarks.{topic}", *arguments])
-
-
-def kept(topic, sources, part="rows"):
-    """What an earlier run measured, if the sources are still those.
-
-    Args:
-        topic: String, the name of the benchmark.
-        sources: As of :func:`save`.
-        part: String, ``"rows"`` or ``"runs"``.
-
-    Returns:
-        List of dicts, empty where there is nothing to keep.
-    """
-    path = RESULTS / f"{topic}.json"
-    if not path.exists():
-        return []
-    record = json.loads(path.read_text(encoding="utf-8"))
-    for source in sources:
-        if record["sources"].get(str(source)) != digest(source):
-            print(f"{source} has changed: beginning anew")
-            return []
-    return record[part]
-
-
-def digest(path):
-    """Hash of the code of a source: what a docstring says changes no measurement.
-
-    Args:
-        path: Of a Python file, relative to the repository.
-
-    Returns:
-        String, or None if there is no such file.
-    """
-    if not (ROOT / path).exists():
-        return None
-    text = (ROOT / path).read_text(encoding="utf-8")
-    lines = text.splitlines()
-    for node in ast.walk(ast.parse(text)):
-        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-        if documented and ast.get_docstring(node) is not None:
-            first = node.body[0]
-            for number in range(first.lineno - 1, first.end_lineno):
-                lines[number] = ""
-    code = "\n".join(line for line in lines if line.strip())
-    return hashlib.sha256(code.encode()).hexdigest()
-
-
-def save(topic, rows, sources, peers=None, runs=None, used="one thread used"):
-    """Write ``benchmarks/results/<topic>.json`` and print where.
-
-    Args:
-        topic: String, the name of the benchmark.
-        rows: List of dicts, what :func:`table` prints.
-        sources: Paths relative to the repository whose content was measured; the
-            site marks the result when one of them has changed since.
-        peers: Dict of name to versions, of the peers that ran in other processes.
-        runs: List of dicts, each run that the rows sum up, or None.
-        used: String, what of the machine was used, and by what it was timed if not in
-            CPU seconds.
-    """
-    record = {
-        "command": command(topic),
-        "versions": versions(),
-        "peers": peers or {},
-        "machine": machine(used),
-        "date": datetime.now(UTC).date().isoformat(),
-        "sources": {str(path): digest(path) for path in sources},
-        "rows": rows,
-        **({} if runs is None else {"runs": runs}),
-    }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{topic}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(f"wrote {path.relative_to(ROOT)}")

@@ -15,18 +15,12 @@ from pathlib import Path
 if __name__ == "__main__":  # also as the script of a peer, outside of the package
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import common
+from benchmarks import common, record
 
 common.one_thread()
 
 MEMBERS, EPOCHS, BATCH = 8, 4, 32
-SOURCES = [
-    "benchmarks/deep_ensembles.py",
-    "dlcompanion/uncertainty/deep_ensembles.py",
-    "dlcompanion/uncertainty/ensembles/ensemble_members.py",
-    "dlcompanion/backend/vectorization.py",
-    "dlcompanion/training/in_memory.py",
-]
+SOURCES = ["benchmarks.deep_ensembles"]
 KINDS = {
     "fit": "eight, Keras fit",
     "in_memory": "eight, fit_in_memory",
@@ -106,7 +100,7 @@ def main():
     peers = {name: peer.versions for name, peer in candidates.items()}
     for peer in candidates.values():
         peer.close()
-    common.save("deep_ensembles", rows, SOURCES, peers)
+    record.save("deep_ensembles", rows, SOURCES, peers)
 
 
 if __name__ == "__main__":

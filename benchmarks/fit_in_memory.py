@@ -11,17 +11,12 @@ with PyTorch, and with Keras on JAX; without them those rows are left out.
 import argparse
 import sys
 
-from benchmarks import common
+from benchmarks import common, record
 
 common.one_thread()
 
 EPOCHS, BATCH = 20, 128
-SOURCES = [
-    "benchmarks/fit_in_memory.py",
-    "benchmarks/fit_in_memory_peer.py",
-    "dlcompanion/training/in_memory.py",
-    "dlcompanion/backend/epochs.py",
-]
+SOURCES = ["benchmarks.fit_in_memory", "benchmarks.fit_in_memory_peer"]
 
 
 def digits():
@@ -123,7 +118,7 @@ def main():
     for candidate in candidates.values():
         if isinstance(candidate, common.Peer):
             candidate.close()
-    common.save("fit_in_memory", rows, SOURCES, peers)
+    record.save("fit_in_memory", rows, SOURCES, peers)
 
 
 def _ratio(values, reference):

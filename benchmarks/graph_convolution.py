@@ -24,17 +24,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import common
+from benchmarks import common, record
 
 common.one_thread()
 
 NODES, EDGES, WIDE, NARROW, STEPS = 20_000, 200_000, 64, 16, 5
-SOURCES = [
-    "benchmarks/graph_convolution.py",
-    "dlcompanion/graphs/graph_convolution.py",
-    "dlcompanion/graphs/message_passing/graph_plan.py",
-    "dlcompanion/backend/sparse.py",
-]
+SOURCES = ["benchmarks.graph_convolution"]
 
 
 def data():
@@ -221,7 +216,7 @@ def main():
     ]
     print()
     common.table(apart)
-    common.save("graph_convolution", [*rows, *apart], SOURCES, versions)
+    record.save("graph_convolution", [*rows, *apart], SOURCES, versions)
 
 
 if __name__ == "__main__":

@@ -13,16 +13,12 @@ import os
 import subprocess
 import sys
 
-from benchmarks import common
+from benchmarks import common, record
 
 common.one_thread()
 
-SOURCES = [
-    "benchmarks/import_time.py",
-    "dlcompanion/__init__.py",
-    "dlcompanion/paths.py",
-    "dlcompanion/startup.py",
-]
+# the package itself; not the chapters that it imports, which would be all of its code
+SOURCES = ["benchmarks.import_time", "dlcompanion", "dlcompanion.__main__"]
 STATEMENTS = {
     "nothing": "",
     "import keras": "import keras",
@@ -81,7 +77,7 @@ def main():
     least = min(seconds["import dlcompanion"]) / min(seconds["import keras"])
     print(f"ratio of the least times {least:.3f}, goal 1.15, {repeats} repeats")
     suffix = "" if backend == "tensorflow" else f"_{backend}"
-    common.save(f"import_time{suffix}", rows, SOURCES)
+    record.save(f"import_time{suffix}", rows, SOURCES)
 
 
 if __name__ == "__main__":

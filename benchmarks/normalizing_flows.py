@@ -24,7 +24,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import common
+from benchmarks import common, record
 
 common.one_thread()
 
@@ -32,18 +32,7 @@ SIZE, LAYERS, UNITS, BINS, BATCH, STEPS = 16, 8, 64, 8, 512, 100
 POINTS = 10_000
 FLOWS = ("RealNVP", "MAF", "spline")
 PEERS = ("nflows", "zuko", "normflows")
-SOURCES = [
-    "benchmarks/normalizing_flows.py",
-    "dlcompanion/backend/epochs.py",
-    "dlcompanion/generative/flows/autoregressive_network.py",
-    "dlcompanion/generative/flows/change_of_variables.py",
-    "dlcompanion/generative/flows/coupling.py",
-    "dlcompanion/generative/masked_autoregressive_flow.py",
-    "dlcompanion/generative/normalizing_flows.py",
-    "dlcompanion/generative/flows/rational_quadratic_spline.py",
-    "dlcompanion/generative/spline_flow.py",
-    "dlcompanion/training/in_memory.py",
-]
+SOURCES = ["benchmarks.normalizing_flows"]
 
 
 def data():
@@ -316,7 +305,7 @@ def main():
         common.table(rows)
         print()
         tables += rows
-    common.save("normalizing_flows", tables, SOURCES, versions)
+    record.save("normalizing_flows", tables, SOURCES, versions)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import os
 import time
 from importlib import metadata
 
-from benchmarks import common
+from benchmarks import common, record
 
 common.one_thread()
 
@@ -26,10 +26,7 @@ import numpy as np  # noqa: E402
 
 from dlcompanion.reinforcement import ray_environments  # noqa: E402
 
-SOURCES = [
-    "benchmarks/ray_environments.py",
-    "dlcompanion/reinforcement/environments/ray_environments.py",
-]
+SOURCES = ["benchmarks.ray_environments"]
 ENVIRONMENTS, WORKERS = 8, 2
 STEPS = {0: 400, 1: 100, 5: 25, 20: 10}  # milliseconds a step, steps that are timed
 CASES = [("burns CPU", t) for t in STEPS] + [("waits", t) for t in STEPS if t]
@@ -107,7 +104,7 @@ def main():
         vector.close()
     common.table(rows)
     ray = {"ray": {"ray": metadata.version("ray")}}
-    common.save("ray_environments", rows, SOURCES, ray, used="two used, wall time")
+    record.save("ray_environments", rows, SOURCES, ray, used="two used, wall time")
 
 
 if __name__ == "__main__":

@@ -35,46 +35,9 @@ from pathlib import Path
 if __name__ == "__main__":  # also as the script of a worker, outside of the package
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import common
+from benchmarks import common, record
 
-SOURCES = [
-    f"dlcompanion/reinforcement/{name}.py"
-    for name in (
-        "action_distributions",
-        "actor_critic",
-        "agent",
-        "categorical_q",
-        "categorical_returns",
-        "deep_q",
-        "dqn",
-        "dueling_head",
-        "environments",
-        "generalized_advantage",
-        "judgement",
-        "noisy_dense",
-        "numpy_policy",
-        "policy_gradient",
-        "ppo",
-        "prioritized_replay",
-        "proximal_policy",
-        "rainbow",
-        "replay_buffer",
-        "returns",
-        "sac",
-        "segment_agent",
-        "rollouts",
-        "soft_actor_critic",
-        "tanh_gaussian",
-        "target_networks",
-        "vector_environments",
-    )
-] + [
-    "dlcompanion/backend/phases.py",
-    "dlcompanion/training/optimizers.py",
-    "dlcompanion/training/step_model.py",
-    "benchmarks/reinforcement.py",
-    "benchmarks/reinforcement_peer.py",
-]
+SOURCES = ["benchmarks.reinforcement", "benchmarks.reinforcement_peer"]
 # environment, target, steps between evaluations, most steps
 TASKS = {
     "PPO CartPole-v1": ("CartPole-v1", 475, 4_096, 100_000),
@@ -341,7 +304,7 @@ def main():
         for name in CONTENDERS
         if options[name]
     }
-    runs = common.kept("reinforcement", SOURCES, "runs")
+    runs = record.kept("reinforcement", SOURCES, "runs")
     done = {(r["task"], r["seed"], r["contender"]) for r in runs}
     for task in options["only"]:
         for seed in range(options["seeds"]):
@@ -352,7 +315,7 @@ def main():
                 shown = {k: v for k, v in runs[-1].items() if k != "versions"}
                 print(json.dumps(shown), flush=True)
                 peers = {r["contender"]: r["versions"] for r in runs}
-                common.save("reinforcement", summary(runs), SOURCES, peers, runs=runs)
+                record.save("reinforcement", summary(runs), SOURCES, peers, runs=runs)
     common.table(summary(runs))
 
 

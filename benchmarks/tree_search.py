@@ -13,7 +13,7 @@ ended, too; ours does not have to.
 import argparse
 from importlib import metadata
 
-from benchmarks import common
+from benchmarks import common, record
 
 common.one_thread()
 
@@ -23,10 +23,7 @@ from dlcompanion.reinforcement import ConnectFour, TicTacToe, tree_search  # noq
 from dlcompanion.reinforcement.alphazero import policy_value_network  # noqa: E402
 from dlcompanion.reinforcement.networks.actor import in_numpy  # noqa: E402
 
-SOURCES = [
-    f"dlcompanion/reinforcement/{name}.py"
-    for name in ("games", "numpy_policy", "tree_search")
-] + ["benchmarks/tree_search.py"]
+SOURCES = ["benchmarks.tree_search"]
 TREES = 128
 
 
@@ -213,7 +210,7 @@ def main():
     rows = search(parser.parse_args().repeats)
     common.table(rows)
     peers = {name: {name: metadata.version(name)} for name in ("open_spiel", "mctx")}
-    common.save("tree_search", rows, SOURCES, peers)
+    record.save("tree_search", rows, SOURCES, peers)
 
 
 if __name__ == "__main__":

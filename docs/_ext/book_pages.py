@@ -14,7 +14,7 @@ from learning_curves import learning_curves
 from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
-from benchmarks.common import digest
+from benchmarks import sources
 
 GALLERY = "/gallery/index"
 
@@ -297,11 +297,15 @@ class Benchmarks(BookDirective):
         data = json.loads(file.read_text())
         title = file.stem.replace("_", " ").capitalize()
         lines = explained(file.stem)
-        changed = [p for p, old in data["sources"].items() if digest(p) != old]
+        now = sources.definitions(data["sources"])
+        changed = sources.changed(data["definitions"], now)
         if changed:
             lines += [".. admonition:: Measured before the sources changed"]
             lines += ["   :class: warning", ""]
-            lines += [f"   {', '.join(f'``{p}``' for p in changed)}", ""]
+            lines += [f"   {', '.join(f'``{n}``' for n in changed[:12])}"]
+            if len(changed) > 12:
+                lines[-1] += f" and {len(changed) - 12} more"
+            lines += [""]
         columns = [k for r in data["rows"] for k, v in r.items() if not is_versions(v)]
         columns = list(dict.fromkeys(columns))
         lines += [".. list-table::", "   :header-rows: 1", "   :class: benchmark", ""]
