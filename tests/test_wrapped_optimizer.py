@@ -179,9 +179,11 @@ def test_loss_scaling_outside_switches_off_the_scale_inside():
     inner = keras.optimizers.SGD(1.0, loss_scale_factor=8.0)
     optimizer = keras.optimizers.LossScaleOptimizer(Scaled(inner, 1.0), 4.0)
     assert inner.loss_scale_factor is None
-    (weight,) = variables([0.0])
-    optimizer.apply(tensors([4.0]), [weight])
-    np.testing.assert_allclose(numbers(weight), [-1.0])
+    dense = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")
+    model = keras.Sequential([keras.Input((1,)), dense])
+    model.compile(optimizer, "mse")
+    model.train_on_batch(np.ones((1, 1)), np.full((1, 1), -0.5))  # a gradient of 1
+    np.testing.assert_allclose(numbers(dense.kernel), [[-1.0]])
     fixed = Scaled(keras.optimizers.SGD(1.0, loss_scale_factor=8.0), 1.0)
     assert float(fixed.scale_loss(ops.ones(()))) == 8.0
 

@@ -200,7 +200,7 @@ class _OneUnitFlow(NormalizingFlow):
     def __init__(self, event_size, length=8, seed=None, **kwargs):
         event_size = check_count("event_size", event_size)
         length = check_count("length", length)
-        transforms = [Inverted(self.layer()) for _ in range(length)]
+        transforms = [Inverted(self._transform()) for _ in range(length)]
         super().__init__(event_size, transforms, 0, seed, **kwargs)
         self.event_size = event_size
         self.length = length
@@ -247,7 +247,7 @@ class PlanarFlow(_OneUnitFlow):
         https://arxiv.org/abs/1505.05770
     """
 
-    layer = Planar
+    _transform = Planar
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
@@ -282,4 +282,4 @@ class RadialFlow(_OneUnitFlow):
         https://arxiv.org/abs/1505.05770
     """
 
-    layer = Radial
+    _transform = Radial

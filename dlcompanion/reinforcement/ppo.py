@@ -369,7 +369,7 @@ class PPO(RolloutAgent):
         self.check_network("policy", policy, shape, distribution.outputs)
         self.check_network("critic", critic, shape, 1)
         check_separate(policy=policy, critic=critic)
-        learner = self.learner_class(
+        learner = self._learner_class(
             policy,
             critic,
             distribution,
@@ -387,7 +387,7 @@ class PPO(RolloutAgent):
 
     # -- the parts ------------------------------------------------------------------
 
-    learner_class = ProximalPolicy
+    _learner_class = ProximalPolicy
 
     @staticmethod
     def default_batch(count, rollout_length):

@@ -176,7 +176,7 @@ class RecurrentPPO(PPO):
 
     # -- the parts ------------------------------------------------------------------
 
-    learner_class = RecurrentProximalPolicy
+    _learner_class = RecurrentProximalPolicy
 
     @staticmethod
     def default_batch(count, rollout_length):

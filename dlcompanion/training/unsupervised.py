@@ -79,8 +79,8 @@ class UnsupervisedModel(keras.Model):
         """The loss of each example of a batch.
 
         Args:
-            x: Inputs of the batch, as :meth:`call` takes them.
-            outputs: What :meth:`call` returned.
+            x: Inputs of the batch, as ``call`` takes them.
+            outputs: What ``call`` returned.
 
         Returns:
             Tensor ``(batch,)``; or dict with that tensor as ``"loss"``, and tensors
