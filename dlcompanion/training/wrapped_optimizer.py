@@ -74,6 +74,7 @@ class WrappedOptimizer(keras.optimizers.Optimizer):
             :class:`~dlcompanion.training.CompositeOptimizer`, which belong outside.
 
     Example:
+        >>> from keras import ops
         >>> class Sign(WrappedOptimizer):
         ...     def transform(self, gradient, variable):
         ...         return ops.sign(gradient)
