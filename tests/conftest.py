@@ -80,11 +80,14 @@ def _example_with_ray(item):
 
 
 @pytest.fixture(autouse=True)
-def fresh_keras():
-    """Every test starts from the same seed, dtype policy and names."""
+def fresh_keras(request):
+    """Every test starts from the same seed, dtype policy and names.
+
+    The seed is that of pytest-randomly if a run asks for it, ``-p randomly``.
+    """
     keras.utils.clear_session(free_memory=False)
     keras.config.set_dtype_policy("float32")
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(request.config.getoption("randomly_seed", 0))
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -579,9 +579,13 @@ def test_loss_scaling_under_fit(wrapped, tmp_path):
         keras.config.set_dtype_policy("mixed_float16")
     model = Stepped()
     model.compile(optimizer)
-    model.fit(X, Y, batch_size=16, epochs=2, verbose=0)
+    model.fit(X, Y, batch_size=16, epochs=4, verbose=0)
     assert isinstance(model.optimizer, LossScaling)
     assert int(model.optimizer.iterations) > 2
+    # a step that overflows is left out and halves the scale: chance says how many do
+    scale = float(numpy(model.optimizer.dynamic_scale))
+    halvings = np.log2(model.optimizer.initial_scale / scale)
+    assert int(model.optimizer.iterations) == 4 * len(X) / 16 - halvings
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert isinstance(loaded.optimizer, LossScaling)

@@ -91,11 +91,16 @@ def begin_again(model, new):
             variable.assign(0 * variable)
 
 
-@pytest.fixture(scope="module")
-def trained():
+def new_ensemble():
     ensemble = compiled(DeepEnsemble(network, 3, seed=1, outputs="logits"))
     history = train(ensemble)
     return ensemble, history
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """For tests that do not train it further."""
+    return new_ensemble()
 
 
 def test_contract():
@@ -217,8 +222,8 @@ def test_one_logit_is_a_probability():
     np.testing.assert_allclose(logs["accuracy"], np.mean((p > 0.5) == y), atol=1e-6)
 
 
-def test_resumes_from_a_file_exactly(trained, tmp_path):
-    ensemble, _ = trained
+def test_resumes_from_a_file_exactly(tmp_path):
+    ensemble, _ = new_ensemble()
     path = tmp_path / "ensemble.keras"
     ensemble.save(path)
     loaded = keras.saving.load_model(path)
