@@ -180,8 +180,8 @@ def run(task, seed):
     passes, curve = 0, []
     while passes < 2 and agent.steps < most:
         start = time.process_time()
-        rollouts = agent.rollouts
-        while agent.rollouts == rollouts:  # one may be longer than ``every``
+        epochs = agent.epochs
+        while agent.epochs == epochs:  # one may be longer than ``every``
             agent.fit(every, verbose=0)
         seconds += time.process_time() - start
         value = agent.evaluate(episodes=20)["return_mean"]

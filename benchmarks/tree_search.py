@@ -21,7 +21,7 @@ import numpy as np  # noqa: E402
 
 from dlcompanion.reinforcement import ConnectFour, TicTacToe, tree_search  # noqa: E402
 from dlcompanion.reinforcement.alphazero import policy_value_network  # noqa: E402
-from dlcompanion.reinforcement.networks.actor import in_numpy  # noqa: E402
+from dlcompanion.reinforcement.networks.numpy_network import in_numpy  # noqa: E402
 
 SOURCES = ["benchmarks.tree_search"]
 TREES = 128

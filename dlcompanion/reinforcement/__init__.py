@@ -30,7 +30,7 @@ from dlcompanion.reinforcement.generalized_advantage import (
     vtrace,
 )
 from dlcompanion.reinforcement.networks.action_mask import ActionMask
-from dlcompanion.reinforcement.networks.actor import AppendLogStd
+from dlcompanion.reinforcement.networks.dense_network import AppendLogStd
 from dlcompanion.reinforcement.networks.dueling_head import DuelingHead
 from dlcompanion.reinforcement.networks.noisy_dense import NoisyDense
 from dlcompanion.reinforcement.normalized_environments import Normalizer

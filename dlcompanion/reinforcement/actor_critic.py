@@ -12,7 +12,7 @@ from dlcompanion.reinforcement.generalized_advantage import (
     Explained,
     advantages_and_returns,
 )
-from dlcompanion.reinforcement.networks.actor import dense_network, in_numpy
+from dlcompanion.reinforcement.networks.dense_network import dense_network
 from dlcompanion.reinforcement.networks.network_checks import (
     check_network,
     check_separate,
@@ -271,7 +271,6 @@ class A2C(RolloutAgent):
             )
         )
         self.attach(learner)
-        self._values = in_numpy(critic)
         self._explained = Explained()
 
     def learn_from_rollout(self, rollout, random):
@@ -293,10 +292,12 @@ class A2C(RolloutAgent):
         Returns:
             Two float32 arrays ``(time, environments)``.
         """
-        self._values.refresh()
         return advantages_and_returns(
             rollout, self._values, self.discount, self.gae_lambda
         )
+
+    def _values(self, observations):
+        return self.actor("critic", observations)
 
     def learn_from(self, rollout, advantages, returns):
         """One update, of policy and critic.

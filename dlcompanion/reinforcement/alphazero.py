@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from dlcompanion.checks import check_count, check_number
-from dlcompanion.reinforcement.agents import agent_file
+from dlcompanion.reinforcement.agents.base_agent import BaseAgent
 from dlcompanion.reinforcement.agents.training_loop import TrainingLoop
 from dlcompanion.reinforcement.games.boards import LineGame
 from dlcompanion.reinforcement.games.matches import play_match
@@ -17,7 +17,7 @@ from dlcompanion.reinforcement.games.tree_search import (
     legal_softmax,
     tree_search,
 )
-from dlcompanion.reinforcement.networks.actor import in_numpy
+from dlcompanion.reinforcement.networks.actor import Actor
 from dlcompanion.reinforcement.networks.network_checks import check_network
 from dlcompanion.training import StepModel
 
@@ -170,7 +170,7 @@ def policy_value_network(observation_shape, actions, seed, units=128):
 WEIGHTS, PLAY, BATCHES, EVALUATION, ACTIONS = range(5)
 
 
-class AlphaZero:
+class AlphaZero(BaseAgent):
     r"""Learns a game by playing against itself, from nothing but its rules.
 
     A network estimates for a position :math:`s` the probabilities :math:`p` of moves
@@ -243,10 +243,7 @@ class AlphaZero:
         batch_size=256,
         seed=None,
     ):
-        if seed is not None:
-            check_count("seed", seed, least=0)
-        seed = np.random.SeedSequence().entropy if seed is None else seed
-        self.config = {
+        config = {
             "games": check_count("games", games),
             "simulations": check_count("simulations", simulations),
             "exploration": check_number("exploration", exploration, open_ends=True),
@@ -255,28 +252,31 @@ class AlphaZero:
             "window": check_count("window", window),
             "gradient_steps": check_count("gradient_steps", gradient_steps),
             "batch_size": check_count("batch_size", batch_size),
-            "seed": seed,
         }
+        super().__init__(seed, config)
         self.game, shape = game, game.observation_shape
         self.iterations = 0
         self.played = 0  # games
         self.memory = PositionMemory(game, window)
-        self._draws = self._random(ACTIONS, 0)
+        self._draws = self.random(ACTIONS, 0)
         if network is None:
-            weights = int(self._random(WEIGHTS, 0).integers(2**31))
+            weights = int(self.random(WEIGHTS, 0).integers(2**31))
             network = policy_value_network(shape, game.actions, weights)
         heads = {"logits": (game.actions,), "values": (1,)}
         check_network("network", network, {"observations": shape}, heads)
-        self.network = network
-        self.learner = PolicyValue(network, name="learner")
-        self.learner.build((None, *shape))
-        self.learner.compile(optimizer or keras.optimizers.Adam(0.002))
-        self.learner.optimizer.build(network.trainable_variables)
-        self._outputs = in_numpy(network, padded=True)
+        learner = PolicyValue(network, name="learner")
+        learner.build((None, *shape))
+        learner.compile(optimizer or keras.optimizers.Adam(0.002))
+        learner.optimizer.build(network.trainable_variables)
+        self.attach(learner)
 
-    def _random(self, purpose, count):
-        key = {"entropy": self.config["seed"], "spawn_key": (purpose, count)}
-        return np.random.default_rng(np.random.SeedSequence(**key))
+    world = "game"
+    counters = ("iterations", "played")
+
+    def attach(self, learner):
+        """Learn with ``learner``, and play with its network."""
+        self.learner, self.network = learner, learner.network
+        self.actor = Actor(learner, padded=True)
 
     # -- learning -------------------------------------------------------------------
 
@@ -317,18 +317,18 @@ class AlphaZero:
 
     def _iterate(self):
         began = time.perf_counter()
-        self._outputs.refresh()
         names = ("games", "simulations", "exploration", "noise", "exploring_moves")
-        played = self_play(
-            self.game,
-            self._evaluate,
-            random=self._random(PLAY, self.iterations),
-            **{name: self.config[name] for name in names},
-        )
+        with self.actor.held():
+            played = self_play(
+                self.game,
+                self._evaluate,
+                random=self.random(PLAY, self.iterations),
+                **{name: self.config[name] for name in names},
+            )
         seconds = max(time.perf_counter() - began, 1e-9)
         speed = len(played.positions) * self.config["simulations"] / seconds
         self.memory.add(played)
-        random = self._random(BATCHES, self.iterations)
+        random = self.random(BATCHES, self.iterations)
         batches = self.memory.draw(
             self.config["gradient_steps"], self.config["batch_size"], random
         )
@@ -364,14 +364,17 @@ class AlphaZero:
         Raises:
             ValueError: If a position is none with a move to make.
         """
-        self._outputs.refresh()
-        return tree_search(
-            self.game,
-            self.game.check(positions),
-            self._evaluate,
-            self.config["simulations"] if simulations is None else simulations,
-            self.config["exploration"],
-        )
+        positions = self.game.check(positions)
+        if simulations is None:
+            simulations = self.config["simulations"]
+        with self.actor.held():
+            return tree_search(
+                self.game,
+                positions,
+                self._evaluate,
+                simulations,
+                self.config["exploration"],
+            )
 
     def priors_and_values(self, positions):
         """Priors and values of the network, without a search.
@@ -386,9 +389,9 @@ class AlphaZero:
         Raises:
             ValueError: As :meth:`search`.
         """
-        self._outputs.refresh()
         positions = self.game.check(positions)
-        logits, values = self._evaluate(positions)
+        with self.actor.held():
+            logits, values = self._evaluate(positions)
         return legal_softmax(logits, self.game.legal(positions)), values
 
     def predict(self, positions, deterministic=True, simulations=None):
@@ -450,7 +453,7 @@ class AlphaZero:
             ``"games"``.
         """
         if seed is None:
-            seed = int(self._random(EVALUATION, 0).integers(2**31))
+            seed = int(self.random(EVALUATION, 0).integers(2**31))
         return play_match(
             self.game,
             lambda positions, _: self.move(positions, None, simulations),
@@ -461,33 +464,22 @@ class AlphaZero:
         )
 
     def _evaluate(self, positions):
-        logits, values = self._outputs(self.game.observe(positions))
+        logits, values = self.actor("network", self.game.observe(positions))
         return logits, values[:, 0]
 
     # -- keeping --------------------------------------------------------------------
 
-    def save(self, path):
-        """Write the whole agent to one file, or leave the file as it was.
+    def arrays(self):
+        """The remembered positions."""
+        return self.memory.arrays()
 
-        The file holds the learner in Keras's own format (network, optimizer), the
-        remembered positions, the arguments and the counters, and no pickle. ``fit(n)``
-        equals, bit for bit on one backend and machine, ``fit(k)``, ``save``, a new
-        process, ``load`` and ``fit(n - k)``.
-
-        To survive a killed process, save from a callback:
-        ``keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: agent.save(path))``.
+    def restore(self, arrays):
+        """Take back what :meth:`arrays` gave.
 
         Args:
-            path: String or path of the file.
+            arrays: Dict from name to NumPy array.
         """
-        state = {
-            "agent": type(self).__name__,
-            "game": self.game.config if isinstance(self.game, LineGame) else None,
-            "config": self.config,
-            "iterations": self.iterations,
-            "played": self.played,
-        }
-        agent_file.write(path, state, self.learner, self.memory.arrays())
+        self.memory.restore(arrays)
 
     @classmethod
     def load(cls, path, game=None):
@@ -505,20 +497,18 @@ class AlphaZero:
             ValueError: If the file is truncated, foreign, or of another kind of agent,
                 or no game is known.
         """
-        state, learner, arrays = agent_file.read(path)
-        if state["agent"] != cls.__name__:
-            raise ValueError(
-                f"{path} holds another agent. "
-                f"Received: {state['agent']} in the file, {cls.__name__} asked for"
-            )
-        if game is None:
-            if state["game"] is None:
-                raise ValueError(
-                    "This agent was not made with a LineGame: pass load(path, "
-                    "game=...). Received: game=None"
-                )
-            game = LineGame(**state["game"])
-        agent = cls(game, learner.network, learner.optimizer, **state["config"])
-        agent.iterations, agent.played = state["iterations"], state["played"]
-        agent.memory.restore(arrays)
-        return agent
+        return super().load(path, game)
+
+    def world_config(self):
+        """The arguments of the board, or None if it is another game."""
+        return self.game.config if isinstance(self.game, LineGame) else None
+
+    @staticmethod
+    def world_of(config):
+        """The board of :meth:`world_config`."""
+        return None if config is None else LineGame(**config)
+
+    @staticmethod
+    def parts_of(learner):
+        """The network and optimizer of a loaded learner."""
+        return {"network": learner.network, "optimizer": learner.optimizer}

@@ -1,5 +1,8 @@
 """Deep Q-learning: the table of action values becomes a network."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import keras
 import numpy as np
 from keras import ops
@@ -12,7 +15,7 @@ from dlcompanion.reinforcement.agents.replay_buffer import (
 )
 from dlcompanion.reinforcement.agents.rollout_agent import RolloutAgent
 from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
-from dlcompanion.reinforcement.networks.actor import dense_network
+from dlcompanion.reinforcement.networks.dense_network import dense_network
 from dlcompanion.reinforcement.networks.network_checks import check_network
 from dlcompanion.reinforcement.networks.target_networks import (
     TargetedModel,
@@ -267,6 +270,34 @@ class DeepQ(TargetedModel):
         }
 
 
+class DQNParts(NamedTuple):
+    """What DQN makes itself of; Rainbow is DQN with other parts.
+
+    Attributes:
+        network: Function of the shape of an observation, the number of actions and a
+            seed: the network that is made if none is given.
+        outputs: Tuple, the shape of what a network gives for each action.
+        learner: Function of a network and the arguments of ``DeepQ``.
+        replay: Function of ``buffer_size``: the replay memory.
+
+    Example:
+        >>> DQN_PARTS.network((4,), 2, seed=0).output_shape
+        (None, 2)
+    """
+
+    network: Callable
+    outputs: tuple
+    learner: Callable
+    replay: Callable
+
+
+def _rectified(shape, actions, seed):
+    return dense_network(shape, actions, 1.0, seed, "network", "relu")
+
+
+DQN_PARTS = DQNParts(_rectified, (), DeepQ, ReplayBuffer)
+
+
 class DQN(RolloutAgent):
     r"""Deep Q-learning: action values by a network, with replay and a target network.
 
@@ -330,6 +361,7 @@ class DQN(RolloutAgent):
             (1000 if it has none).
         seed: Integer of at least 0, or None for one that is drawn. Seeds weights,
             resets, actions and minibatches.
+        parts: ``DQNParts``, for subclasses.
 
     Raises:
         ValueError: If an argument is none of the above, the environment is unknown or
@@ -371,6 +403,7 @@ class DQN(RolloutAgent):
         num_envs=8,
         horizon=None,
         seed=None,
+        parts=DQN_PARTS,
     ):
         self.discount = check_number("discount", discount, 0, 1)
         self.batch_size = check_count("batch_size", batch_size)
@@ -379,40 +412,34 @@ class DQN(RolloutAgent):
         self.final_exploration = check_number(
             "final_exploration", final_exploration, 0, 1
         )
-        if jit_compile not in (True, False, "auto"):
-            raise ValueError(
-                'jit_compile must be True, False or "auto". '
-                f"Received: jit_compile={jit_compile!r}"
-            )
+        _check_compile(jit_compile)
         sizes = {"buffer_size": buffer_size, "learning_starts": learning_starts}
-        for name, value in sizes.items():
-            if check_count(name, value) < batch_size:
-                raise ValueError(
-                    f"{name} must be at least batch_size, so that there is enough to "
-                    f"learn from. Received: {name}={value}, batch_size={batch_size}"
-                )
+        _check_sizes(batch_size, **sizes)
         self.learning_starts = learning_starts
+        self.replay = parts.replay(buffer_size)
         environments = Environments(environment, num_envs)
-        config = {
+        settings = {
             "double": bool(double),
-            "discount": discount,
-            "batch_size": batch_size,
-            **sizes,
-            "gradient_steps": gradient_steps,
             "target_update_interval": target_update_interval,
             "delta": delta,
+        }
+        config = {
+            **settings,
+            **sizes,
+            "discount": discount,
+            "batch_size": batch_size,
+            "gradient_steps": gradient_steps,
             "jit_compile": jit_compile,
             "exploration_steps": exploration_steps,
             "final_exploration": final_exploration,
             "num_envs": num_envs,
         }
         super().__init__(environments, seed, horizon, rollout_length, config)
-        self.replay = self.make_replay(buffer_size)
         shape, actions = environments.observation_shape, environments.actions
         if network is None:
-            network = self.make_network(shape, actions, self.number(WEIGHTS, 0))
-        self.check_network(network, shape, actions)
-        learner = self.make_learner(network, double, target_update_interval, delta)
+            network = parts.network(shape, actions, self.number(WEIGHTS, 0))
+        _check_values(network, shape, (actions, *parts.outputs))
+        learner = parts.learner(network, **settings, name="learner")
         learner.build((None, *shape))
         optimizer = optimizer or keras.optimizers.Adam(0.0023, global_clipnorm=10.0)
         learner.compile(optimizer, jit_compile=jit_compile)
@@ -421,34 +448,18 @@ class DQN(RolloutAgent):
     n_step = 1
     logged = ("epsilon", "loss", "value_mean")
 
-    def make_replay(self, buffer_size):
-        """The memory."""
-        return ReplayBuffer(buffer_size)
-
-    def make_network(self, shape, actions, seed):
-        """The network, if none was given."""
-        return dense_network(shape, actions, 1.0, seed, "network", "relu")
-
-    def check_network(self, network, shape, actions):
-        """Refuse a network that does not fit the spaces."""
-        check_network("network", network, {"observations": shape}, (actions,))
-
-    def make_learner(self, network, double, target_update_interval, delta):
-        """What learns."""
-        return DeepQ(
-            network, None, double, target_update_interval, delta, name="learner"
-        )
-
     @property
     def epsilon(self):
         """The current probability of a random action."""
         done = max(self.steps, self.played) / self.exploration_steps
         return 1.0 - min(done, 1.0) * (1.0 - self.final_exploration)
 
-    def _sample(self, observations, random):
-        actions = self._best(observations)
-        anything = random.integers(self.environments.actions, size=actions.shape)
-        return np.where(random.random(actions.shape) < self.epsilon, anything, actions)
+    def _actions(self, outputs, deterministic, random):
+        best = self.environments.distribution.best(outputs)
+        if deterministic:
+            return best
+        anything = random.integers(self.environments.actions, size=best.shape)
+        return np.where(random.random(best.shape) < self.epsilon, anything, best)
 
     def learn_from_rollout(self, rollout, random):
         """Store a rollout, and learn from minibatches of the replay memory."""
@@ -503,3 +514,25 @@ class DQN(RolloutAgent):
     def parts_of(learner):
         """The network and optimizer of a loaded learner."""
         return {"network": learner.network, "optimizer": learner.optimizer}
+
+
+def _check_compile(jit_compile):
+    if jit_compile not in (True, False, "auto"):
+        raise ValueError(
+            'jit_compile must be True, False or "auto". '
+            f"Received: jit_compile={jit_compile!r}"
+        )
+
+
+def _check_sizes(batch_size, **sizes):
+    for name, value in sizes.items():
+        if check_count(name, value) < batch_size:
+            raise ValueError(
+                f"{name} must be at least batch_size, so that there is enough to "
+                f"learn from. Received: {name}={value}, batch_size={batch_size}"
+            )
+
+
+def _check_values(network, shape, outputs):
+    remark = "logits of a distribution for each action" if len(outputs) > 1 else ""
+    check_network("network", network, {"observations": shape}, outputs, remark)

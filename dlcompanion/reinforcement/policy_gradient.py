@@ -5,10 +5,16 @@ import numpy as np
 from keras import ops
 
 from dlcompanion.checks import check_count, check_number
-from dlcompanion.reinforcement.agents.agent import WEIGHTS, Agent
+from dlcompanion.reinforcement.agents.agent import (
+    ACTIONS,
+    RESETS,
+    WEIGHTS,
+    Agent,
+    Epoch,
+)
 from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
 from dlcompanion.reinforcement.generalized_advantage import reward_to_go
-from dlcompanion.reinforcement.networks.actor import dense_network, in_numpy
+from dlcompanion.reinforcement.networks.dense_network import dense_network
 from dlcompanion.reinforcement.networks.network_checks import (
     check_network,
     check_separate,
@@ -278,12 +284,32 @@ class REINFORCE(Agent):
             )
         )
         self.attach(learner)
-        self._values = in_numpy(baseline)
 
-    def improve(self, episodes):
-        """One step of the optimizer, on all steps of the rollout."""
-        self._values.refresh()
-        following = self._values(episodes.last_observations)[:, 0]
+    def epoch(self):
+        """Play one episode in each environment, and then learn from all of them."""
+        episodes = self._play()
+        logs = self.learn_from_episodes(episodes)
+        return Epoch(episodes.returns, episodes.lengths, episodes.playing.size, logs)
+
+    def _play(self):
+        random = np.random.default_rng(self.number(ACTIONS, 1 + self.epochs))
+        with self.actor.held():
+            return self.environments.play(
+                self._player(False, random),
+                self.number(RESETS, self.epochs),
+                self.horizon,
+            )
+
+    def learn_from_episodes(self, episodes):
+        """One step of the optimizer of the policy, on all steps of the episodes.
+
+        Args:
+            episodes: ``Episodes``, as ``Environments.play`` returns them.
+
+        Returns:
+            Dict from name to number.
+        """
+        following = self.actor("baseline", episodes.last_observations)[:, 0]
         after = np.where(episodes.terminated, 0.0, following)
         playing = episodes.playing  # (time, environments)
         dones = playing & ~np.vstack([playing[1:], np.zeros_like(playing[:1])])

@@ -1,5 +1,8 @@
 """Proximal policy optimization: many steps on one rollout, none of them too far."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import keras
 import numpy as np
 from keras import ops
@@ -13,11 +16,7 @@ from dlcompanion.reinforcement.generalized_advantage import (
     Explained,
     advantages_and_returns,
 )
-from dlcompanion.reinforcement.networks.actor import (
-    AppendLogStd,
-    dense_network,
-    in_numpy,
-)
+from dlcompanion.reinforcement.networks.dense_network import dense_network
 from dlcompanion.reinforcement.networks.network_checks import (
     check_network,
     check_separate,
@@ -230,6 +229,40 @@ def squared_error(values, returns, weights):
     return _mean(ops.square(values - ops.cast(returns, values.dtype)), weights)
 
 
+class PPOParts(NamedTuple):
+    """What PPO makes itself of: the recurrent one has other parts.
+
+    Attributes:
+        network: Function as ``dense_network``: what is made if no network is given.
+        check: Function of an argument's name, a network, the shape of an observation
+            and a number of outputs, which refuses a network that does not fit.
+        learner: Class as ``ProximalPolicy``.
+        batch_size: Function of the number of environments and ``rollout_length``: the
+            size of a batch if none is given.
+
+    Example:
+        >>> PPO_PARTS.batch_size(8, 128)
+        256
+    """
+
+    network: Callable
+    check: Callable
+    learner: type
+    batch_size: Callable
+
+
+def _check_dense(name, network, observation_shape, outputs):
+    check_network(name, network, {"observations": observation_shape}, (outputs,))
+
+
+def _largest_divisor(count, rollout_length):
+    """The largest size up to 256 that divides a rollout."""
+    return max(n for n in range(1, 257) if count * rollout_length % n == 0)
+
+
+PPO_PARTS = PPOParts(dense_network, _check_dense, ProximalPolicy, _largest_divisor)
+
+
 class PPO(RolloutAgent):
     r"""Proximal policy optimization, with clipping.
 
@@ -290,6 +323,7 @@ class PPO(RolloutAgent):
             resets, actions and batches.
         normalizer: :class:`~dlcompanion.reinforcement.Normalizer` of observations and
             rewards, for this agent alone, or None.
+        parts: ``PPOParts``, for subclasses.
 
     Raises:
         ValueError: If an argument is none of the above, the environment is unknown or
@@ -329,22 +363,19 @@ class PPO(RolloutAgent):
         horizon=None,
         seed=None,
         normalizer=None,
+        parts=PPO_PARTS,
     ):
         self.discount = check_number("discount", discount, 0, 1)
         self.gae_lambda = check_number("gae_lambda", gae_lambda, 0, 1)
         self.update_epochs = check_count("update_epochs", update_epochs)
+        check_count("rollout_length", rollout_length)
         spaces = ("Discrete", "MultiDiscrete", "Box")
         environments = Environments(environment, num_envs, spaces)
-        rows = environments.count * check_count("rollout_length", rollout_length)
         if batch_size is None:
-            batch_size = self.default_batch(environments.count, rollout_length)
+            batch_size = parts.batch_size(environments.count, rollout_length)
         # one advantage alone, less its mean, would be 0
         self.batch_size = check_count("batch_size", batch_size, 2)
-        if rows % self.batch_size:
-            raise ValueError(
-                "batch_size must divide the steps of a rollout, num_envs * "
-                f"rollout_length = {rows}. Received: batch_size={batch_size}"
-            )
+        _check_divides(self.batch_size, environments.count * rollout_length)
         config = {
             "batch_size": self.batch_size,
             "update_epochs": self.update_epochs,
@@ -357,72 +388,40 @@ class PPO(RolloutAgent):
         super().__init__(
             environments, seed, horizon, rollout_length, config, normalizer
         )
-        shape, distribution = environments.observation_shape, environments.distribution
-        if policy is None:
-            real = environments.low is not None
-            outputs = distribution.outputs // (2 if real else 1)
-            seed = self.number(WEIGHTS, 0)
-            policy = self.make_network("policy", shape, outputs, 0.01, seed, real)
-        if critic is None:
-            seed = self.number(WEIGHTS, 1)
-            critic = self.make_network("critic", shape, 1, 1.0, seed)
-        self.check_network("policy", policy, shape, distribution.outputs)
-        self.check_network("critic", critic, shape, 1)
-        check_separate(policy=policy, critic=critic)
-        learner = self._learner_class(
-            policy,
-            critic,
-            distribution,
-            clip_range,
-            value_weight,
-            entropy_weight,
-            name="learner",
+        policy, critic = self._networks(policy, critic, parts)
+        distribution = environments.distribution
+        weights = (value_weight, entropy_weight)
+        learner = parts.learner(
+            policy, critic, distribution, clip_range, *weights, name="learner"
         )
-        learner.build((None, *shape))
+        learner.build((None, *environments.observation_shape))
         learner.compile(
             optimizer or keras.optimizers.Adam(3e-4, epsilon=1e-5, global_clipnorm=0.5)
         )
         self.attach(learner)
         self._explained = Explained()
 
-    # -- the parts ------------------------------------------------------------------
-
-    _learner_class = ProximalPolicy
-
-    @staticmethod
-    def default_batch(count, rollout_length):
-        """The largest size up to 256 that divides a rollout.
-
-        Args:
-            count: Integer, the environments.
-            rollout_length: Integer.
-
-        Returns:
-            Integer.
-        """
-        return max(n for n in range(1, 257) if count * rollout_length % n == 0)
-
-    def make_network(self, name, shape, outputs, last_scale, seed, spread=False):
-        """A network, if none was given."""
-        network = dense_network(shape, outputs, last_scale, seed, name)
-        if spread:
-            network.add(AppendLogStd(name="log_std"))
-        return network
-
-    def check_network(self, name, network, shape, outputs):
-        """Refuse a network that does not fit the spaces."""
-        check_network(name, network, {"observations": shape}, (outputs,))
-
-    def attach(self, learner):
-        """Take ``learner``, its policy to act with, and its critic for the values."""
-        super().attach(learner)
-        self._values = in_numpy(learner.critic)
+    def _networks(self, policy, critic, parts):
+        """Policy and critic, made if not given, and checked."""
+        shape = self.environments.observation_shape
+        outputs = self.environments.distribution.outputs
+        real = self.environments.low is not None
+        if policy is None:
+            means = outputs // 2 if real else outputs
+            seed = self.number(WEIGHTS, 0)
+            policy = parts.network(shape, means, 0.01, seed, "policy", spread=real)
+        if critic is None:
+            seed = self.number(WEIGHTS, 1)
+            critic = parts.network(shape, 1, 1.0, seed, "critic")
+        parts.check("policy", policy, shape, outputs)
+        parts.check("critic", critic, shape, 1)
+        check_separate(policy=policy, critic=critic)
+        return policy, critic
 
     # -- learning -------------------------------------------------------------------
 
     def learn_from_rollout(self, rollout, random):
         """``update_epochs`` passes over the rollout."""
-        self._values.refresh()
         advantages, returns = advantages_and_returns(
             rollout, self._values, self.discount, self.gae_lambda
         )
@@ -437,9 +436,12 @@ class PPO(RolloutAgent):
                 rollout.mask.astype("float32"),
             )
         )
-        behavior = self._in_numpy(observations).astype("float32")
+        behavior = self.actor("policy", observations)
         data = (observations, (actions, behavior, advantages, returns), mask)
         return self.learn_from(data, len(mask), self.batch_size, random)
+
+    def _values(self, observations):
+        return self.actor("critic", observations)
 
     def learn_from(self, data, examples, batch_size, random):
         """Make ``update_epochs`` passes over the examples, in shuffled minibatches.
@@ -471,3 +473,11 @@ class PPO(RolloutAgent):
             "optimizer": learner.optimizer,
             "clip_range": learner.clip_range,
         }
+
+
+def _check_divides(batch_size, rows):
+    if rows % batch_size:
+        raise ValueError(
+            "batch_size must divide the steps of a rollout, num_envs * "
+            f"rollout_length = {rows}. Received: batch_size={batch_size}"
+        )

@@ -1,5 +1,7 @@
 """Rainbow: six improvements of deep Q-learning, each of which can be switched off."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
@@ -7,10 +9,10 @@ from keras import ops
 from dlcompanion import backend
 from dlcompanion.checks import check_count, check_number
 from dlcompanion.reinforcement.agents.prioritized_replay import PrioritizedReplay
-from dlcompanion.reinforcement.dqn import DQN, DeepQ, values_taken
-from dlcompanion.reinforcement.networks.actor import scaled_dense
+from dlcompanion.reinforcement.agents.replay_buffer import ReplayBuffer
+from dlcompanion.reinforcement.dqn import DQN, DeepQ, DQNParts, values_taken
+from dlcompanion.reinforcement.networks.dense_network import scaled_dense
 from dlcompanion.reinforcement.networks.dueling_head import DuelingHead
-from dlcompanion.reinforcement.networks.network_checks import check_network
 from dlcompanion.reinforcement.networks.noisy_dense import NoisyDense
 from dlcompanion.uncertainty.stochastic_layers.predictive_samples import seed_states
 
@@ -203,6 +205,45 @@ def _taken(outputs, actions):
     return ops.sum(outputs * ops.cast(taken, outputs.dtype)[..., None], axis=1)
 
 
+def rainbow_network(shape, actions, seed, dueling=True, atoms=51, noisy=True):
+    """The default network of Rainbow: two hidden layers of 64 rectified units.
+
+    Args:
+        shape: Tuple, the shape of one observation.
+        actions: Integer.
+        seed: Integer, decides the initial weights and the noise.
+        dueling: Boolean, whether a :class:`~dlcompanion.reinforcement.DuelingHead`
+            ends it.
+        atoms: Integer, the logits of each action, or None for its value.
+        noisy: Boolean, whether the second layer and the head are noisy.
+
+    Returns:
+        :class:`keras.Sequential` from observations to ``(batch, actions)`` or
+        ``(batch, actions, atoms)``.
+
+    Example:
+        >>> rainbow_network((4,), 2, seed=0).output_shape
+        (None, 2, 51)
+    """
+    seeds = np.random.SeedSequence(seed).generate_state(3).tolist()
+    seeds = [n // 2 for n in seeds]  # a head adds to its own
+
+    def dense(units, activation, seed):
+        if noisy:
+            return NoisyDense(units, activation, seed=seed)
+        return scaled_dense(units, activation, 1.0, seed)
+
+    layers = [keras.layers.Flatten()] if len(shape) != 1 else []
+    layers += [scaled_dense(64, "relu", 1.0, seeds[0]), dense(64, "relu", seeds[1])]
+    if dueling:
+        layers.append(DuelingHead(actions, atoms, noisy, seeds[2]))
+    else:
+        layers.append(dense(actions * (atoms or 1), "linear", seeds[2]))
+        if atoms:
+            layers.append(keras.layers.Reshape((actions, atoms)))
+    return keras.Sequential([keras.Input(shape), *layers], name="network")
+
+
 class Rainbow(DQN):
     r"""Deep Q-learning with six improvements.
 
@@ -285,81 +326,28 @@ class Rainbow(DQN):
         importance_exponent=0.4,
         **kwargs,
     ):
-        self.dueling, self.prioritized = bool(dueling), bool(prioritized)
-        self.noisy = bool(noisy)
-        self.n_step = check_count("n_step", n_step)
-        self.atoms = None if atoms is None else check_count("atoms", atoms, 2)
-        self.value_range = _check_range(value_range)
-        self.priority_exponent = check_number("priority_exponent", priority_exponent)
-        self.importance_exponent = check_number(
-            "importance_exponent", importance_exponent, 0, 1
-        )
-        super().__init__(environment, network, optimizer, double, **kwargs)
-        names = "dueling prioritized n_step atoms noisy value_range priority_exponent"
-        for name in [*names.split(), "importance_exponent"]:
-            self.config[name] = getattr(self, name)
+        settings = {
+            "dueling": bool(dueling),
+            "prioritized": bool(prioritized),
+            "n_step": check_count("n_step", n_step),
+            "atoms": None if atoms is None else check_count("atoms", atoms, 2),
+            "noisy": bool(noisy),
+            "value_range": _check_range(value_range),
+            "priority_exponent": check_number("priority_exponent", priority_exponent),
+            "importance_exponent": check_number(
+                "importance_exponent", importance_exponent, 0, 1
+            ),
+        }
+        names = "dueling prioritized atoms noisy value_range priority_exponent".split()
+        parts = _parts(*[settings[name] for name in names])
+        super().__init__(environment, network, optimizer, double, parts=parts, **kwargs)
+        self.config |= settings
+        for name, value in settings.items():
+            setattr(self, name, value)
         learner = self.learner
         self._explorer = backend.compile(
             lambda x: learner.values_of(learner.outputs_of(learner.network, x)),
             jit=False,
-        )
-
-    # -- the parts ------------------------------------------------------------------
-
-    def make_replay(self, buffer_size):
-        """The memory."""
-        if self.prioritized:
-            return PrioritizedReplay(buffer_size, self.priority_exponent)
-        return super().make_replay(buffer_size)
-
-    def make_network(self, shape, actions, seed):
-        """The network, if none was given."""
-        seeds = np.random.SeedSequence(seed).generate_state(3).tolist()
-        seeds = [n // 2 for n in seeds]  # a head adds to its own
-
-        def dense(units, activation, seed):
-            if self.noisy:
-                return NoisyDense(units, activation, seed=seed)
-            return scaled_dense(units, activation, 1.0, seed)
-
-        layers = [keras.layers.Flatten()] if len(shape) != 1 else []
-        layers += [
-            scaled_dense(64, "relu", 1.0, seeds[0]),
-            dense(64, "relu", seeds[1]),
-        ]
-        if self.dueling:
-            layers.append(DuelingHead(actions, self.atoms, self.noisy, seeds[2]))
-        else:
-            layers.append(dense(actions * (self.atoms or 1), "linear", seeds[2]))
-            if self.atoms:
-                layers.append(keras.layers.Reshape((actions, self.atoms)))
-        return keras.Sequential([keras.Input(shape), *layers], name="network")
-
-    def check_network(self, network, shape, actions):
-        """Refuse a network that does not fit the spaces."""
-        if self.atoms is None:
-            return super().check_network(network, shape, actions)
-        check_network(
-            "network",
-            network,
-            {"observations": shape},
-            (actions, self.atoms),
-            "logits of a distribution for each action",
-        )
-
-    def make_learner(self, network, double, target_update_interval, delta):
-        """What learns."""
-        support = None
-        if self.atoms is not None:
-            support = np.linspace(*self.value_range, self.atoms)
-        return CategoricalQ(
-            network,
-            support=support,
-            noisy=self.noisy,
-            double=double,
-            target_update_interval=target_update_interval,
-            delta=delta,
-            name="learner",
         )
 
     # -- acting ---------------------------------------------------------------------
@@ -369,19 +357,20 @@ class Rainbow(DQN):
         """The probability of a random action, 0 with noisy layers."""
         return 0.0 if self.noisy else super().epsilon
 
-    def _outputs(self, observations):
-        outputs = self._in_numpy(observations)
+    def _outputs(self, observations, states=None, exploring=False):
+        if exploring and self.noisy:
+            values = keras.ops.convert_to_numpy(self._explorer(observations))
+            return self._finite(values), None
+        outputs, states = super()._outputs(observations, states, exploring)
         if self.atoms is None:
-            return outputs
+            return outputs, states
         p = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
         grid = np.array(self.learner.support, "float32")
-        return (p * grid).sum(axis=-1) / p.sum(axis=-1)
+        return (p * grid).sum(axis=-1) / p.sum(axis=-1), states
 
-    def _sample(self, observations, random):
-        if not self.noisy:
-            return super()._sample(observations, random)
-        values = keras.ops.convert_to_numpy(self._explorer(observations))
-        return values.argmax(axis=-1)
+    def _actions(self, outputs, deterministic, random):
+        # noise explores: nothing is drawn
+        return super()._actions(outputs, deterministic or self.noisy, random)
 
     def _player(self, deterministic, random):
         """As in Agent; noise drawn here leaves the noise of training as it is."""
@@ -410,6 +399,20 @@ class Rainbow(DQN):
         found = super().learn_from(rows, weights)
         self.replay.prioritize(rows, found["errors"])
         return found
+
+
+def _parts(dueling, prioritized, atoms, noisy, value_range, priority_exponent):
+    """What a DQN with these improvements makes itself of."""
+    network = functools.partial(
+        rainbow_network, dueling=dueling, atoms=atoms, noisy=noisy
+    )
+    outputs, support, replay = (), None, ReplayBuffer
+    if atoms is not None:
+        outputs, support = (atoms,), np.linspace(*value_range, atoms)
+    learner = functools.partial(CategoricalQ, support=support, noisy=noisy)
+    if prioritized:
+        replay = functools.partial(PrioritizedReplay, exponent=priority_exponent)
+    return DQNParts(network, outputs, learner, replay)
 
 
 def _check_range(value_range):

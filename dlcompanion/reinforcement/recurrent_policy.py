@@ -1,5 +1,7 @@
 """Proximal policy optimization with a memory, for what an observation does not show."""
 
+from collections import deque
+
 import keras
 import numpy as np
 from keras import ops
@@ -12,9 +14,8 @@ from dlcompanion.reinforcement.generalized_advantage import (
 from dlcompanion.reinforcement.networks.memory_network import (
     check_recurrent,
     recurrent_network,
-    step_in_numpy,
 )
-from dlcompanion.reinforcement.ppo import PPO, ProximalPolicy
+from dlcompanion.reinforcement.ppo import PPO, PPOParts, ProximalPolicy
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
@@ -106,6 +107,17 @@ def _flat(x):
     return ops.reshape(x, (-1, *x.shape[2:]))
 
 
+def _whole_environments(count, rollout_length):
+    """The largest size up to 256 of whole environments, one at the least."""
+    some = range(1, max(256 // rollout_length, 1) + 1)
+    return rollout_length * max(n for n in some if count % n == 0)
+
+
+RECURRENT_PARTS = PPOParts(
+    recurrent_network, check_recurrent, RecurrentProximalPolicy, _whole_environments
+)
+
+
 class RecurrentPPO(PPO):
     r"""Proximal policy optimization with a recurrent policy and critic.
 
@@ -163,40 +175,18 @@ class RecurrentPPO(PPO):
     """
 
     def __init__(self, environment, policy=None, critic=None, optimizer=None, **kwargs):
-        super().__init__(environment, policy, critic, optimizer, **kwargs)
+        super().__init__(
+            environment, policy, critic, optimizer, parts=RECURRENT_PARTS, **kwargs
+        )
         if self.batch_size % self.rollout_length:
             raise ValueError(
                 "batch_size counts steps, of environments with rollout_length steps "
                 f"each, and must be a multiple of it. Received: batch_size="
                 f"{self.batch_size}, rollout_length={self.rollout_length}"
             )
-        steps = (self._in_numpy, self._values)
-        self._states = [step.zeros(self.environments.count) for step in steps]
-        self._acted = []
-
-    # -- the parts ------------------------------------------------------------------
-
-    _learner_class = RecurrentProximalPolicy
-
-    @staticmethod
-    def default_batch(count, rollout_length):
-        """The largest size up to 256 of whole environments, one at the least."""
-        some = range(1, max(256 // rollout_length, 1) + 1)
-        return rollout_length * max(n for n in some if count % n == 0)
-
-    def make_network(self, name, shape, outputs, last_scale, seed, spread=False):
-        """A network, if none was given."""
-        return recurrent_network(shape, outputs, last_scale, seed, name, spread)
-
-    def check_network(self, name, network, shape, outputs):
-        """Refuse a network that does not fit the spaces."""
-        check_recurrent(name, network, shape, outputs)
-
-    def attach(self, learner):
-        """Take ``learner``, its policy to act with, and its critic for the values."""
-        self.learner, self.policy = learner, learner.policy
-        self._in_numpy = step_in_numpy(learner.policy)
-        self._values = step_in_numpy(learner.critic)
+        count = self.environments.count
+        self._states = [self.actor.zeros(name, count) for name in ("policy", "critic")]
+        self._acted = deque(maxlen=self.rollout_length)  # the steps of a rollout
 
     # -- acting ---------------------------------------------------------------------
 
@@ -204,35 +194,12 @@ class RecurrentPPO(PPO):
         """Actions while learning; :meth:`learn_from_rollout` uses the outputs."""
         begins = self._collector.begins
         before = [np.where(begins[:, None], 0, h) for h in self._states]
-        if not self._acted:
-            self._values.refresh()
-        outputs, h = self._step(observations, before[0])
-        values, g = self._values(self._scaled(observations), before[1])
+        outputs, h = self._outputs(observations, before[0])
+        seen = self._scaled(observations)
+        values, g = self.actor.step("critic", seen, before[1])
         self._states = [h, g]
         self._acted.append((outputs, values[:, 0], begins, *before, g))
-        return self.environments.distribution.sample(outputs, random)
-
-    def _step(self, observations, states):
-        outputs, states = self._in_numpy(self._scaled(observations), states)
-        return self._finite(outputs), states
-
-    def _act(self, outputs, deterministic, random):
-        distribution = self.environments.distribution
-        if deterministic:
-            return distribution.best(outputs)
-        return distribution.sample(outputs, random)
-
-    def _player(self, deterministic, random):
-        states = None
-
-        def act(observations):
-            nonlocal states
-            if states is None:
-                states = self._in_numpy.zeros(len(observations))
-            outputs, states = self._step(observations, states)
-            return self._act(outputs, deterministic, random)
-
-        return act
+        return self._actions(outputs, False, random)
 
     def predict(self, observation, state=None, deterministic=True):
         """Action for an observation, and the state to give with the next one.
@@ -256,39 +223,36 @@ class RecurrentPPO(PPO):
             ValueError: If a shape is another or a value is not finite.
         """
         batch, single = self._batch_of(observation)
-        self._in_numpy.refresh()
-        states = zeros = self._in_numpy.zeros(len(batch))
-        if state is not None:
-            states = np.asarray(state, "float32")
-            states = states[None] if single else states
-            if states.shape != zeros.shape or not np.isfinite(states).all():
-                shape = zeros.shape[1:] if single else zeros.shape
-                raise ValueError(
-                    f"A state is finite and has shape {shape} here: give back what the "
-                    "last call returned, or None. "
-                    f"Received: state.shape={np.shape(state)}"
-                )
-        outputs, states = self._step(batch, states)
-        actions = self._act(outputs, deterministic, self._draws)
+        states = self._states_of(state, len(batch), single)
+        with self.actor.held():
+            outputs, states = self._outputs(batch, states)
+        actions = self._actions(outputs, deterministic, self._draws)
         return self._to_user(actions, single), states[0] if single else states
 
+    def _states_of(self, state, count, single):
+        """What :meth:`predict` was given, as states of a batch."""
+        if state is None:
+            return None
+        states = np.asarray(state, "float32")
+        states = states[None] if single else states
+        shape = self.actor.zeros("policy", count).shape
+        if states.shape != shape or not np.isfinite(states).all():
+            raise ValueError(
+                f"A state is finite and has shape {shape[single:]} here: give back "
+                "what the last call returned, or None. "
+                f"Received: state.shape={np.shape(state)}"
+            )
+        return states
+
     # -- learning -------------------------------------------------------------------
-
-    def _rollout(self):
-        self._acted.clear()  # of a rollout that was broken off
-        return super()._rollout()
-
-    def _take_in(self, rollout, random):
-        logs = super()._take_in(rollout, random)
-        self._acted.clear()  # of a rollout that was only looked at too
-        return logs
 
     def learn_from_rollout(self, rollout, random):
         """``update_epochs`` passes over the rollout."""
         first = self._acted[0]
         columns = zip(*((o, v, b, g) for o, v, b, _, _, g in self._acted), strict=True)
         behavior, values, begins, remembered = map(np.stack, columns)
-        after, _ = self._values(rows_of(rollout.next_observations), rows_of(remembered))
+        following = rows_of(rollout.next_observations)
+        after, _ = self.actor.step("critic", following, rows_of(remembered))
         advantages, returns = advantages_and_returns_from_values(
             rollout, values, after.reshape(values.shape), self.discount, self.gae_lambda
         )

@@ -11,7 +11,7 @@ from dlcompanion.reinforcement.agents.replay_buffer import (
 )
 from dlcompanion.reinforcement.agents.rollout_agent import RolloutAgent
 from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
-from dlcompanion.reinforcement.networks.actor import dense_network
+from dlcompanion.reinforcement.networks.dense_network import dense_network
 from dlcompanion.reinforcement.networks.network_checks import (
     check_network,
     check_separate,

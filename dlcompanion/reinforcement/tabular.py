@@ -1,22 +1,16 @@
 """Q-learning, SARSA and expected SARSA: learning a table of action values."""
 
-import inspect
-import json
-import os
-import tempfile
-import zipfile
-from pathlib import Path
-
 import numpy as np
 
 from dlcompanion import backend
 from dlcompanion.checks import check_count, check_number
+from dlcompanion.reinforcement.agents.base_agent import BaseAgent
 
 # What random numbers are for: each purpose has its own stream.
 RESETS, ACTIONS, EVALUATION = range(3)
 
 
-class TabularAgent:
+class TabularAgent(BaseAgent):
     r"""Action values in a table, corrected after every step.
 
     After each step from :math:`s` to :math:`s'`, with reward :math:`r`,
@@ -55,6 +49,8 @@ class TabularAgent:
         True
     """
 
+    counters = ("steps", "episodes", "_overshoot")
+
     def __init__(
         self,
         environment,
@@ -72,8 +68,8 @@ class TabularAgent:
         self.step_decay = check_number("step_decay", step_decay, 0, 1)
         self.exploration = check_number("exploration", exploration, 0, 1)
         self.horizon = check_count("horizon", horizon)
-        drawn = np.random.SeedSequence().entropy if seed is None else seed
-        self.seed = check_count("seed", drawn, least=0)
+        names = ("discount", "step_size", "step_decay", "exploration", "horizon")
+        super().__init__(seed, {name: getattr(self, name) for name in names})
         self.source = environment
         self.environment = _made(environment)
         shape = [
@@ -97,10 +93,6 @@ class TabularAgent:
             Number.
         """
         raise NotImplementedError("a subclass must define next_value(row, action)")
-
-    def _random(self, purpose, count):
-        sequence = np.random.SeedSequence(self.seed, spawn_key=(purpose, count))
-        return np.random.default_rng(sequence)
 
     # -- learning -------------------------------------------------------------------
 
@@ -136,8 +128,8 @@ class TabularAgent:
         return {"returns": np.array(returns), "lengths": np.array(lengths, int)}
 
     def _episode(self, table, visits):
-        reset = int(self._random(RESETS, self.episodes).integers(2**31))
-        random = self._random(ACTIONS, self.episodes).random
+        reset = int(self.random(RESETS, self.episodes).integers(2**31))
+        random = self.random(ACTIONS, self.episodes).random
         state, _ = self.environment.reset(seed=reset)
         action = self._explore(table[state], random)
         total, length, power = 0.0, 0, -self.step_decay
@@ -209,7 +201,7 @@ class TabularAgent:
         """
         best, returns, lengths = self.policy.tolist(), [], []
         for n in range(check_count("episodes", episodes)):
-            random = self._random(EVALUATION, n) if seed is None else None
+            random = self.random(EVALUATION, n) if seed is None else None
             random = random or np.random.default_rng([seed, n])
             state, _ = self.environment.reset(seed=int(random.integers(2**31)))
             total, length, over = 0.0, 0, False
@@ -228,69 +220,29 @@ class TabularAgent:
 
     # -- keeping --------------------------------------------------------------------
 
-    def save(self, path):
-        """Write the agent to one file, or leave the file as it was.
+    def arrays(self):
+        """The table, and how often each entry was corrected."""
+        return {"table": self.table, "visits": self.visits}
 
-        ``fit(n)`` equals, bit for bit, ``fit(k)``, ``save``, a new process, ``load``
-        and ``fit(n - k)``, as long as the environment honors ``reset(seed=...)``.
-
-        Args:
-            path: String or path of the file.
-        """
-        path = Path(path)
-        names = [n for n in inspect.signature(TabularAgent).parameters][1:]
-        state = {
-            "agent": type(self).__name__,
-            "environment": self.source if isinstance(self.source, str) else None,
-            "config": {name: getattr(self, name) for name in names},
-            "counters": [self.steps, self.episodes, self._overshoot],
-        }
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            whole = Path(folder) / "agent.npz"
-            arrays = {"table": self.table, "visits": self.visits}
-            np.savez_compressed(whole, state=json.dumps(state), **arrays)
-            os.replace(whole, path)
-
-    @classmethod
-    def load(cls, path, environment=None):
-        """The agent that was saved, ready to go on.
+    def restore(self, arrays):
+        """Take back what :meth:`arrays` gave.
 
         Args:
-            path: String or path of a file that ``save`` wrote.
-            environment: As in the constructor. By default the id that the agent was
-                made with; needed if it was made with anything else.
-
-        Returns:
-            The agent.
+            arrays: Dict from name to NumPy array.
 
         Raises:
-            ValueError: If the file is damaged or of another kind of agent, no
-                environment is known, or it does not fit the table.
+            ValueError: If the environment has other numbers of states or actions.
         """
-        try:
-            with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-                state = json.loads(str(file["state"]))
-                table, visits = file["table"], file["visits"]
-        except (EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f"{path} is not a whole file of a tabular agent. "
-                f"Received: {type(error).__name__}: {error}"
-            ) from error
-        if state["agent"] != cls.__name__:
-            raise ValueError(
-                f"{path} holds another agent. "
-                f"Received: {state['agent']} in the file, {cls.__name__} asked for"
-            )
-        environment = state["environment"] if environment is None else environment
-        agent = cls(environment, **state["config"])
-        if agent.table.shape != table.shape:
+        if arrays["table"].shape != self.table.shape:
             raise ValueError(
                 f"The environment must have as many states and actions as the table. "
-                f"Received: {agent.table.shape}, in the file {table.shape}"
+                f"Received: {self.table.shape}, in the file {arrays['table'].shape}"
             )
-        agent.table, agent.visits = table, visits
-        agent.steps, agent.episodes, agent._overshoot = state["counters"]
-        return agent
+        self.table, self.visits = arrays["table"], arrays["visits"]
+
+    def world_config(self):
+        """The id of the environment, or None if it was made with anything else."""
+        return self.source if isinstance(self.source, str) else None
 
 
 class QLearning(TabularAgent):

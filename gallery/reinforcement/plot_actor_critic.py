@@ -147,7 +147,7 @@ plt.show()
 
 updates = [int(agent.learner.optimizer["policy"].iterations) for agent, _, _ in runs]
 explained = np.array([h["explained_variance"] for _, h, _ in runs])
-waiting = [agent.rollouts for agent in baseline]
+waiting = [agent.epochs for agent in baseline]
 print(f"coin        {coin.mean():6.1f}")
 print("REINFORCE  ", " ".join(f"{value:6.1f}" for value in reinforce))
 print("A2C        ", " ".join(f"{value:6.1f}" for value in trained))

@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-from helpers.resume import assert_resumes, assert_same_state, state_of
 from helpers.toy_networks import softmax
 from keras import layers, ops
 
@@ -21,16 +20,27 @@ from dlcompanion.reinforcement.alphazero import (
     policy_value_network,
     search_policy_loss,
 )
-from dlcompanion.testing import check_model
+from dlcompanion.testing import check_agent, check_model
+from dlcompanion.testing.agent_states import state_of
 
 # Three in a row on three by four fields, where stones fall: 1 or 2 moves decide.
 SMALL = LineGame(3, 4, 3, gravity=True)
 
 
+SETTINGS = {"games": 16, "simulations": 12, "gradient_steps": 4, "batch_size": 32}
+
+
 def small(game=SMALL, **kwargs):
     """An agent whose iteration takes some milliseconds."""
-    settings = {"games": 16, "simulations": 12, "gradient_steps": 4, "batch_size": 32}
-    return AlphaZero(game, **{**settings, "seed": 0, "window": 2, **kwargs})
+    return AlphaZero(game, **{**SETTINGS, "seed": 0, "window": 2, **kwargs})
+
+
+def assert_same_state(a, b):
+    """Two agents agree in every bit of what they are, and remember."""
+    got, expected = ({**state_of(x), **x.memory.arrays()} for x in (a, b))
+    assert list(got) == list(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(got[name], array, err_msg=name, strict=True)
 
 
 # -- learning -----------------------------------------------------------------------
@@ -120,23 +130,18 @@ def test_what_fit_says_and_callbacks_see(capsys):
 # -- the same seed, and going on ----------------------------------------------------
 
 
-def test_the_seed_decides_all():
-    a, b, c = small(), small(), small(seed=1)
-    assert (a.network.get_weights()[0] != c.network.get_weights()[0]).any()
-    c.network.set_weights(a.network.get_weights())
-    for each in (a, b, c):
-        each.fit(1, verbose=0)
-    assert_same_state(state_of(a), state_of(b))
-    one, other = a.memory.rounds[0][0], c.memory.rounds[0][0]
-    assert len(one) != len(other) or (one != other).any()
-
-
 @pytest.mark.slow  # the new process imports Keras and its backend
-def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
-    whole, part = small(window=3), small(window=3)
-    whole.fit(5, verbose=0)
-    part.fit(2, verbose=0)
-    assert_resumes(part, whole, 3, tmp_path / "agent")
+def test_contract_of_the_agent():
+    check_agent(
+        AlphaZero,
+        {**SETTINGS, "window": 3},
+        SMALL,
+        steps=5,
+        learns=(6, 0.8),
+        evaluate_kwargs={"games": 40},
+        score="win",
+        skip=("spaces", "finite"),  # a game has neither spaces nor rewards
+    )
 
 
 def test_goes_on_from_a_file_as_it_was(tmp_path):
@@ -150,7 +155,7 @@ def test_goes_on_from_a_file_as_it_was(tmp_path):
     assert again.played == 48 and again.config == part.config
     assert again.game.config == SMALL.config
     again.fit(1, verbose=0)
-    assert_same_state(state_of(again), state_of(whole))
+    assert_same_state(again, whole)
 
 
 def test_refuses_broken_and_foreign_files(tmp_path):
@@ -182,7 +187,7 @@ def test_a_game_of_ones_own_is_passed_to_load(tmp_path):
     with pytest.raises(ValueError, match="load.path, game=.*Received: game=None"):
         AlphaZero.load(tmp_path / "agent")
     again = AlphaZero.load(tmp_path / "agent", Wrapped(SMALL))
-    assert_same_state(state_of(again), state_of(agent))
+    assert_same_state(again, agent)
 
 
 # -- networks -----------------------------------------------------------------------
@@ -205,7 +210,7 @@ def test_takes_any_network_with_two_heads(tmp_path):
     again = AlphaZero.load(tmp_path / "agent")
     for each in (agent, again):
         each.fit(1, verbose=0)
-    assert_same_state(state_of(agent), state_of(again))
+    assert_same_state(agent, again)
 
 
 def test_numpy_plays_as_keras_does():

@@ -4,8 +4,7 @@ import gymnasium as gym
 import keras
 import numpy as np
 import pytest
-from helpers.resume import assert_resumes
-from helpers.toy_environments import Aim, Corridor, Recall
+from helpers.toy_environments import Aim, Corridor, Recall, Signs
 from keras import layers, ops
 
 from dlcompanion import autodiff
@@ -15,7 +14,7 @@ from dlcompanion.reinforcement.networks.action_distributions import (
     DiagonalGaussian,
 )
 from dlcompanion.reinforcement.recurrent_policy import RecurrentProximalPolicy
-from dlcompanion.testing import check_model
+from dlcompanion.testing import check_agent, check_model
 
 numpy = ops.convert_to_numpy
 
@@ -387,24 +386,24 @@ def test_learns_real_actions():
 
 
 @pytest.mark.slow  # the new process imports Keras and its backend
-def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
+def test_contract_of_the_agent():
     schedule = keras.optimizers.schedules.PolynomialDecay
-    settings = {"num_envs": 2, "rollout_length": 5, "horizon": 20, "batch_size": 5}
-    settings |= {"policy": None, "critic": None, "update_epochs": 2}
-    whole, part = (
-        small(
-            "Pendulum-v1",
-            optimizer=adam(schedule(0.01, 80, 0.0)),
-            clip_range=schedule(0.2, 80, 0.1),
-            normalizer=Normalizer(),
-            **settings,
-        )
-        for _ in range(2)
+    check_agent(
+        RecurrentPPO,
+        lambda: {
+            "optimizer": adam(schedule(0.02, 800, 0.01)),
+            "clip_range": schedule(0.2, 800, 0.1),
+            "normalizer": Normalizer(),
+            "num_envs": 8,
+            "rollout_length": 5,
+            "horizon": 10,
+            "batch_size": 20,
+            "update_epochs": 4,
+        },
+        Signs,
+        learns=(2_400, 1.0),
+        refuses=["FrozenLake-v1"],
     )
-    whole.fit(160, verbose=0)
-    part.fit(70, verbose=0)
-    assert_resumes(part, whole, 90, tmp_path / "agent")
-    assert whole.rollouts > part.rollouts
 
 
 def test_a_cell_of_any_kind_will_do(tmp_path):

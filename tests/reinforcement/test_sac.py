@@ -4,7 +4,7 @@ import gymnasium as gym
 import keras
 import numpy as np
 import pytest
-from helpers.resume import assert_resumes
+from helpers.toy_environments import Steer
 from helpers.toy_networks import net
 from keras import ops
 
@@ -17,7 +17,7 @@ from dlcompanion.reinforcement.sac import (
     soft_policy_loss,
     soft_targets,
 )
-from dlcompanion.testing import check_model
+from dlcompanion.testing import check_agent, check_model
 from dlcompanion.training import CompositeOptimizer
 
 numpy = ops.convert_to_numpy
@@ -171,21 +171,29 @@ def test_the_default_networks_take_any_observation():
 
 
 @pytest.mark.slow  # the new process imports Keras and its backend
-def test_resumes_bit_for_bit_in_a_new_process(tmp_path):
-    settings = {"num_envs": 2, "horizon": 40, "buffer_size": 90, "tau": 0.1}
-    settings |= {"gradient_steps": 2, "rollout_length": 10, "learning_starts": 60}
-    networks = [
-        {"policy": net(3, 2), "critics": [critic_net(3), critic_net(3)]}
-        for _ in range(2)
-    ]
-    whole, part = (small("Pendulum-v1", **settings, **n) for n in networks)
-    part.learner.set_weights(whole.learner.get_weights())
-    whole.fit(320, verbose=0)
-    part.fit(130, verbose=0)  # the memory is full by now
-    assert_resumes(part, whole, 190, tmp_path / "agent")
-    assert whole.rollouts == 4 > part.rollouts
-    slow, quick = whole.learner.targets[0], whole.learner.critics[0]
-    assert (slow.get_weights()[0] != quick.get_weights()[0]).any()
+def test_contract_of_the_agent():
+    check_agent(
+        SAC,
+        lambda: {
+            "policy": net(1, 2),
+            "critics": [critic_net(), critic_net()],
+            "optimizer": keras.optimizers.Adam(0.02),
+            "critic_optimizer": keras.optimizers.Adam(0.02),
+            "temperature_optimizer": keras.optimizers.Adam(0.04),
+            "discount": 0.5,
+            "tau": 0.1,
+            "num_envs": 8,
+            "rollout_length": 4,
+            "horizon": 8,
+            "batch_size": 32,
+            "gradient_steps": 8,
+            "learning_starts": 32,
+            "buffer_size": 90,  # full when it is saved
+        },
+        Steer,
+        learns=(600, -0.8),
+        refuses=["CartPole-v1"],
+    )
 
 
 def test_a_given_temperature_and_any_policy_go_on_from_a_file(tmp_path):
@@ -194,6 +202,8 @@ def test_a_given_temperature_and_any_policy_go_on_from_a_file(tmp_path):
     policy = keras.Model(inputs, keras.layers.Dense(2)(hidden))
     agent = small(policy=policy, temperature=0.5)
     agent.fit(320, verbose=0)
+    slow, quick = agent.learner.targets[0], agent.learner.critics[0]
+    assert (slow.get_weights()[0] != quick.get_weights()[0]).any()
     agent.save(tmp_path / "agent")
     again = SAC.load(tmp_path / "agent", Dart)
     assert again.learner.temperature == 0.5

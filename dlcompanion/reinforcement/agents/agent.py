@@ -1,25 +1,48 @@
 """Agent: fit, predict, evaluate, save and load, for every agent of this chapter."""
 
 import contextlib
+from typing import NamedTuple
 
 import numpy as np
 
 from dlcompanion.checks import check_count
-from dlcompanion.reinforcement.agents import agent_file
+from dlcompanion.reinforcement.agents.base_agent import BaseAgent
 from dlcompanion.reinforcement.agents.training_loop import TrainingLoop
-from dlcompanion.reinforcement.networks.actor import in_numpy
+from dlcompanion.reinforcement.networks.actor import Actor
 
 # What random numbers are for: each purpose has its own stream.
 RESETS, ACTIONS, WEIGHTS, EVALUATION = range(4)
 
 
-class Agent:
+class Epoch(NamedTuple):
+    """What was played and learned between two resets of all environments.
+
+    Attributes:
+        returns: Float array, the returns of the episodes that ended; if none did,
+            what those under way have so far.
+        lengths: Integer array, their lengths.
+        steps: Integer, the steps of all environments together.
+        logs: Dict from name to number, what the learner logged.
+
+    Example:
+        >>> Epoch(np.ones(2), np.ones(2), 20, {}).returns.mean()
+        np.float64(1.0)
+    """
+
+    returns: np.ndarray
+    lengths: np.ndarray
+    steps: int
+    logs: dict
+
+
+class Agent(BaseAgent):
     """Learns a policy in an environment: ``fit``, ``predict``, ``evaluate``, ``save``.
 
-    A subclass makes ``learner``, a compiled :class:`keras.Model` with an attribute
-    ``policy``, and defines ``improve(episodes) -> logs``, one update from one rollout.
-    All that is random follows from ``seed`` and the number of the rollout, so that the
-    weights, the optimizer and two counters are the whole state of an agent.
+    A subclass makes a learner, a compiled :class:`keras.Model` with an attribute
+    ``policy``, hands it to :meth:`attach`, and defines ``epoch() -> Epoch``, which
+    plays and learns. All that is random follows from ``seed`` and the number of the
+    epoch, so that the weights, the optimizer and the counters are the whole state of
+    an agent.
 
     Args:
         environments: ``Environments``.
@@ -37,66 +60,42 @@ class Agent:
         True
     """
 
+    counters = ("steps", "epochs", "_overshoot")
+
     def __init__(self, environments, seed, horizon, config):
-        for name, value, least in (("seed", seed, 0), ("horizon", horizon, 1)):
-            if value is not None and (
-                not isinstance(value, int) or isinstance(value, bool) or value < least
-            ):
-                raise ValueError(
-                    f"{name} must be None or an integer of at least {least}. "
-                    f"Received: {name}={value!r}"
-                )
+        if horizon is not None:
+            horizon = check_count("horizon", horizon)
+        super().__init__(seed, {**config, "horizon": horizon})
         self.environments = environments
-        self.seed = np.random.SeedSequence().entropy if seed is None else seed
         self.horizon = horizon or environments.time_limit or 1000
-        self.config = {**config, "seed": self.seed, "horizon": horizon}
         self.steps = 0  # of all environments together, resets and waiting included
-        self.rollouts = 0
+        self.epochs = 0
         self._overshoot = 0  # steps beyond what the last fit was asked for
         self._draws = np.random.default_rng(self.number(ACTIONS, 0))
 
-    def number(self, purpose, count):
-        """A random number of 32 bits that depends on the seed and the arguments only.
-
-        Args:
-            purpose: Integer, ``RESETS``, ``ACTIONS``, ``WEIGHTS`` or ``EVALUATION``.
-            count: Integer, for example the number of the rollout.
-
-        Returns:
-            Integer.
-        """
-        sequence = np.random.SeedSequence(self.seed, spawn_key=(purpose, count))
-        return int(sequence.generate_state(1)[0])
-
     def attach(self, learner):
-        """Take ``learner`` as the model that learns, and its policy to act with."""
-        self.learner = learner
-        self.policy = learner.policy
-        self._in_numpy = in_numpy(self.policy)
+        """Learn with ``learner``, and act with its networks."""
+        self.learner, self.policy = learner, learner.policy
+        self.actor = Actor(learner)
 
-    def improve(self, episodes):
-        """One update of the learner.
-
-        Args:
-            episodes: ``Episodes``.
+    def epoch(self):
+        """Play from a reset of all environments on, and learn.
 
         Returns:
-            Dict from name to number.
+            ``Epoch``.
         """
-        raise NotImplementedError(
-            f"{type(self).__name__} must define improve(episodes) -> logs"
-        )
+        raise NotImplementedError(f"{type(self).__name__} must define epoch() -> Epoch")
 
     # -- learning -------------------------------------------------------------------
 
     def fit(self, steps, callbacks=None, verbose="auto"):
         """Play and learn until ``steps`` more environment steps were made.
 
-        One rollout and its update are one *epoch*: it ends with
-        ``on_epoch_end(rollout, logs)``, where ``logs`` has ``return_mean`` and
-        ``length_mean`` of the rollout, what ``improve`` returns, ``steps`` (all so far)
-        and ``steps_per_second``. Rollouts are never shortened, so a few more steps than
-        asked for are made; the next call makes as many fewer. Rollouts are numbered on
+        An *epoch* begins with a reset of all environments and ends with
+        ``on_epoch_end(epoch, logs)``, where ``logs`` has ``return_mean`` and
+        ``length_mean`` of its episodes, what the learner logged, ``steps`` (all so far)
+        and ``steps_per_second``. Epochs are never shortened, so a few more steps than
+        asked for are made; the next call makes as many fewer. Epochs are numbered on
         from call to call.
 
         Args:
@@ -104,7 +103,7 @@ class Agent:
             callbacks: List of :class:`keras.callbacks.Callback`. Their ``model`` is the
                 agent's ``learner``: ``CSVLogger``, ``EarlyStopping`` with
                 ``monitor="return_mean", mode="max"``, and ``ModelCheckpoint`` work.
-            verbose: ``"auto"`` or 1 for a progress bar, 2 for a line a rollout, 0 for
+            verbose: ``"auto"`` or 1 for a progress bar, 2 for a line an epoch, 0 for
                 silence.
 
         Returns:
@@ -120,19 +119,19 @@ class Agent:
         loop = TrainingLoop(self.learner, callbacks, verbose, target - begin, shown)
         self._overshoot = 0
         while self.steps < target and not self.learner.stop_training:
-            loop.begin(self.rollouts)
-            episodes = self._rollout()
-            logs = {
-                "return_mean": float(episodes.returns.mean()),
-                "length_mean": float(episodes.lengths.mean()),
-                **self.improve(episodes),
-            }
-            self.steps += episodes.playing.size
-            self.rollouts += 1
+            loop.begin(self.epochs)
+            epoch = self.epoch()
+            self.steps += epoch.steps
+            self.epochs += 1
             done = self.steps - begin
-            logs |= {"steps": self.steps, "steps_per_second": done / loop.seconds}
-            label = f"Rollout {self.rollouts}, step {done}/{target - begin}"
-            loop.end(logs, done, label)
+            logs = {
+                "return_mean": float(epoch.returns.mean()),
+                "length_mean": float(epoch.lengths.mean()),
+                **epoch.logs,
+                "steps": self.steps,
+                "steps_per_second": done / loop.seconds,
+            }
+            loop.end(logs, done, f"Epoch {self.epochs}, step {done}/{target - begin}")
         if not self.learner.stop_training:
             self._overshoot = self.steps - target
         return loop.finish()
@@ -149,40 +148,6 @@ class Agent:
         """
         self.fit(total_timesteps, **kwargs)
         return self
-
-    def _rollout(self):
-        self._in_numpy.refresh()
-        random = np.random.default_rng(self.number(ACTIONS, 1 + self.rollouts))
-        return self.environments.play(
-            lambda observations: self._sample(observations, random),
-            self.number(RESETS, self.rollouts),
-            self.horizon,
-        )
-
-    def _sample(self, observations, random):
-        """Actions with the probabilities of the policy."""
-        outputs = self._finite_outputs(observations)
-        return self.environments.distribution.sample(outputs, random)
-
-    def _best(self, observations):
-        outputs = self._finite_outputs(observations)
-        return self.environments.distribution.best(outputs)
-
-    def _outputs(self, observations):
-        """Parameters of the distribution of actions, here the policy's outputs."""
-        return self._in_numpy(observations)
-
-    def _finite_outputs(self, observations):
-        return self._finite(self._outputs(observations))
-
-    def _finite(self, outputs):
-        if not np.isfinite(outputs).all():
-            raise ValueError(
-                "The policy's output must be finite: training diverged, try a smaller "
-                f"learning rate. Received: {outputs[~np.isfinite(outputs)][0]} "
-                f"in rollout {self.rollouts}, after {self.steps} steps"
-            )
-        return outputs
 
     # -- acting ---------------------------------------------------------------------
 
@@ -203,8 +168,8 @@ class Agent:
             ValueError: If the shape is another or a value is not finite.
         """
         batch, single = self._batch_of(observation)
-        self._in_numpy.refresh()
-        actions = self._player(deterministic, self._draws)(batch)
+        with self.actor.held():
+            actions = self._player(deterministic, self._draws)(batch)
         return self._to_user(actions, single)
 
     def _batch_of(self, observation):
@@ -249,7 +214,6 @@ class Agent:
                 environment that cannot be made a second time.
         """
         check_count("episodes", episodes)
-        self._in_numpy.refresh()
         returns, lengths = [], []
         with contextlib.closing(self.environments.another(min(episodes, 20))) as copies:
             while len(returns) < episodes:
@@ -258,7 +222,8 @@ class Agent:
                 numbers = numbers.generate_state(2)
                 random = np.random.default_rng(numbers[1])
                 player = self._player(deterministic, random)
-                played = copies.play(player, numbers[0], self.horizon)
+                with self.actor.held():
+                    played = copies.play(player, numbers[0], self.horizon)
                 returns += played.returns.tolist()
                 lengths += played.lengths.tolist()
         returns, lengths = np.array(returns[:episodes]), np.array(lengths[:episodes])
@@ -271,92 +236,47 @@ class Agent:
 
     def _player(self, deterministic, random):
         """A function from observations to actions, for episodes from their reset on."""
+        states = None
+
+        def act(observations):
+            nonlocal states
+            outputs, states = self._outputs(observations, states, not deterministic)
+            return self._actions(outputs, deterministic, random)
+
+        return act
+
+    def _outputs(self, observations, states=None, exploring=False):
+        """Finite parameters of the distribution of actions, and the policy's states."""
+        outputs, states = self.actor.step("policy", observations, states)
+        return self._finite(outputs), states
+
+    def _finite(self, outputs):
+        if not np.isfinite(outputs).all():
+            raise ValueError(
+                "The policy's output must be finite: training diverged, try a smaller "
+                f"learning rate. Received: {outputs[~np.isfinite(outputs)][0]} "
+                f"in epoch {self.epochs}, after {self.steps} steps"
+            )
+        return outputs
+
+    def _actions(self, outputs, deterministic, random):
+        """The most probable actions, or some with the policy's probabilities."""
+        distribution = self.environments.distribution
         if deterministic:
-            return self._best
-        return lambda observations: self._sample(observations, random)
+            return distribution.best(outputs)
+        return distribution.sample(outputs, random)
 
     # -- keeping --------------------------------------------------------------------
 
-    def save(self, path):
-        """Write the whole agent to one file, or leave the file as it was.
-
-        The file holds the learner in Keras's own format (networks, optimizer), the
-        arguments and the counters, and no pickle. ``fit(n)`` equals, bit for bit on one
-        backend and machine, ``fit(k)``, ``save``, a new process, ``load`` and
-        ``fit(n - k)``. Environments are not saved, nor need they be, as long as they
-        honor ``reset(seed=...)``: every rollout begins with one.
-
-        To survive a killed process, save from a callback:
-        ``keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: agent.save(path))``.
-
-        Args:
-            path: String or path of the file.
-        """
+    def world_config(self):
+        """The id of the environment, or None if it was made with anything else."""
         source = self.environments.source
-        if not self.learner.optimizer.built:  # before the first fit: it begins from 0
-            self.learner.optimizer.build(self.learner.trainable_variables)
-        state = {
-            "agent": type(self).__name__,
-            "environment": source if isinstance(source, str) else None,
-            "config": self.config,
-            "steps": self.steps,
-            "rollouts": self.rollouts,
-            "overshoot": self._overshoot,
-            "draws": self._draws.bit_generator.state,
-        }
-        agent_file.write(path, state, self.learner, self.arrays())
+        return source if isinstance(source, str) else None
 
-    @classmethod
-    def load(cls, path, environment=None):
-        """The agent that was saved, ready to go on.
-
-        Args:
-            path: String or path of a file that ``save`` wrote.
-            environment: As in the constructor. By default the id that the agent was
-                made with; needed if it was made with anything else.
-
-        Returns:
-            The agent.
-
-        Raises:
-            ValueError: If the file is truncated, foreign, or of another kind of agent,
-                no environment is known, or its spaces do not fit the policy.
-        """
-        state, learner, arrays = agent_file.read(path)
-        if state["agent"] != cls.__name__:
-            raise ValueError(
-                f"{path} holds another agent. "
-                f"Received: {state['agent']} in the file, {cls.__name__} asked for"
-            )
-        environment = state["environment"] if environment is None else environment
-        if environment is None:
-            raise ValueError(
-                "This agent was not made with the id of an environment: pass "
-                "load(path, environment=...). Received: environment=None"
-            )
-        agent = cls(environment, **cls.parts_of(learner), **state["config"])
-        agent.check_actions(learner)
-        agent.attach(learner)  # with what is not one of the parts: target networks
-        agent.steps, agent.rollouts = state["steps"], state["rollouts"]
-        agent._overshoot = state["overshoot"]
-        agent._draws.bit_generator.state = state["draws"]
-        agent.restore(arrays)
-        return agent
-
-    def arrays(self):
-        """What there is to save beyond the learner and the counters.
-
-        Returns:
-            Dict from name to NumPy array: a replay memory, running statistics.
-        """
-        return {}
-
-    def restore(self, arrays):
-        """Take back what :meth:`arrays` gave.
-
-        Args:
-            arrays: Dict from name to NumPy array.
-        """
+    def take(self, learner):
+        """Go on with a learner from a file, with its target networks."""
+        self.check_actions(learner)
+        self.attach(learner)
 
     def check_actions(self, learner):
         """Refuse a learner whose actions are of another kind than the environment's."""
@@ -369,11 +289,6 @@ class Agent:
                 f"environment's. Received: {_spelled(*kinds[0])} in the file, "
                 f"{_spelled(*kinds[1])} in the environment"
             )
-
-    @staticmethod
-    def parts_of(learner):
-        """The arguments of the constructor that a loaded learner stands for."""
-        raise NotImplementedError("an agent must define parts_of(learner) -> arguments")
 
 
 def _spelled(name, config):

@@ -11,30 +11,32 @@ import numpy as np
 
 FORMAT = "dlcompanion agent 1"
 ARRAYS = "arrays/"
+LEARNER = "learner.keras"
 
 
 def write(path, state, learner, arrays=None):
     """Write an agent to ``path``, or leave what is there as it was.
 
-    The file is a zip archive of ``agent.json``, ``learner.keras`` and, if there are
-    any, the arrays, each as NumPy writes it, without pickle. It is written under
-    another name beside ``path`` first, so that a process killed at any moment leaves
-    the last whole file in place.
+    The file is a zip archive of ``agent.json`` and, if there are any,
+    ``learner.keras`` and the arrays, each as NumPy writes it, without pickle. It is
+    written under another name beside ``path`` first, so that a process killed at any
+    moment leaves the last whole file in place.
 
     Args:
         path: String or path.
         state: Dict that JSON can hold.
-        learner: :class:`keras.Model`, saved in Keras's own format.
+        learner: :class:`keras.Model`, saved in Keras's own format, or None.
         arrays: Dict from name to NumPy array, or None.
     """
     path = Path(path)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        model, whole = Path(folder) / "learner.keras", Path(folder) / "agent"
-        learner.save(model)
+        model, whole = Path(folder) / LEARNER, Path(folder) / "agent"
         with zipfile.ZipFile(whole, "w") as file:
             text = json.dumps({"format": FORMAT, **state}, default=_plain)
             file.writestr("agent.json", text)
-            file.write(model, "learner.keras")
+            if learner is not None:
+                learner.save(model)
+                file.write(model, LEARNER)
             for name, array in (arrays or {}).items():
                 with file.open(f"{ARRAYS}{name}.npy", "w", force_zip64=True) as entry:
                     np.lib.format.write_array(entry, array, allow_pickle=False)
@@ -57,7 +59,7 @@ def read(path):
         path: String or path.
 
     Returns:
-        ``(state, learner, arrays)``.
+        ``(state, learner, arrays)``, with None for a learner that there was not.
 
     Raises:
         FileNotFoundError: If there is no file.
@@ -70,9 +72,10 @@ def read(path):
                 state = json.loads(file.read("agent.json"))
                 if state.pop("format") != FORMAT:
                     raise ValueError("another format")
-                file.extract("learner.keras", folder)
                 arrays = {}
                 for entry in file.namelist():
+                    if entry == LEARNER:
+                        file.extract(entry, folder)
                     if entry.startswith(ARRAYS):
                         name = entry.removeprefix(ARRAYS).removesuffix(".npy")
                         with file.open(entry) as stored:
@@ -94,8 +97,11 @@ def read(path):
                 f"{path} is not a whole file of an agent. "
                 f"Received: {type(error).__name__}: {error}"
             ) from error
+        model = Path(folder) / LEARNER
+        if not model.exists():
+            return state, None, arrays
         try:
-            learner = keras.saving.load_model(Path(folder) / "learner.keras")
+            learner = keras.saving.load_model(model)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"Keras cannot load the networks of {path}: register a class of your "

@@ -1,34 +1,11 @@
 """RolloutAgent: agents that learn while episodes are under way."""
 
-from typing import NamedTuple
-
 import numpy as np
 
 from dlcompanion.checks import check_count
-from dlcompanion.reinforcement.agents.agent import ACTIONS, RESETS, Agent
+from dlcompanion.reinforcement.agents.agent import ACTIONS, RESETS, Agent, Epoch
 from dlcompanion.reinforcement.agents.rollout import RolloutCollector
 from dlcompanion.reinforcement.normalized_environments import Normalizer
-
-
-class Epoch(NamedTuple):
-    """What was played between two resets of all environments.
-
-    Attributes:
-        returns: Float array, the returns of the episodes that ended; if none did,
-            what those under way have so far.
-        lengths: Integer array, their lengths.
-        playing: Boolean array ``(time, environments)``.
-        logs: Dict from name to number.
-
-    Example:
-        >>> Epoch(np.ones(2), np.ones(2), np.ones((1, 2), bool), {}).returns.mean()
-        np.float64(1.0)
-    """
-
-    returns: np.ndarray
-    lengths: np.ndarray
-    playing: np.ndarray
-    logs: dict
 
 
 class RolloutAgent(Agent):
@@ -89,7 +66,8 @@ class RolloutAgent(Agent):
         Returns:
             Array ``(environments, ...)``.
         """
-        return self._sample(observations, random)
+        outputs, _ = self._outputs(observations, exploring=True)
+        return self._actions(outputs, False, random)
 
     def learn_from_rollout(self, rollout, random):
         """Learn from a rollout.
@@ -122,38 +100,31 @@ class RolloutAgent(Agent):
         found = {n: [row[n] for row in logs if n in row] for n in names}
         return {n: float(np.mean(x)) if x else np.nan for n, x in found.items()}
 
-    def improve(self, episodes):
-        """The logs of the epoch, whose updates were made while it was played."""
-        return episodes.logs
-
-    def _rollout(self):
-        """One epoch: play and learn in turns."""
-        random = np.random.default_rng(self.number(ACTIONS, 1 + self.rollouts))
+    def epoch(self):
+        """Play and learn in turns, ``horizon`` steps in each environment."""
+        random = np.random.default_rng(self.number(ACTIONS, 1 + self.epochs))
         self._collector = collector = RolloutCollector(
-            self.environments, self.number(RESETS, self.rollouts)
+            self.environments, self.number(RESETS, self.epochs)
         )
-        playing, logs = [], []
+        steps, logs = 0, []
         self.played = self.steps
         pieces = -(-self.horizon // self.rollout_length)
         if self.normalizer is not None:
             self.normalizer.begin(self.environments.count)
             pieces += not self.normalizer.ready  # one for the statistics alone
         for _ in range(pieces):
-            self._in_numpy.refresh()
-            rollout = collector.play(
-                lambda observations: self.explore(observations, random),
-                self.rollout_length,
-            )
-            playing.append(rollout.mask)
-            self.played += rollout.mask.size
+            with self.actor.held():
+                rollout = collector.play(
+                    lambda observations: self.explore(observations, random),
+                    self.rollout_length,
+                )
+            steps += rollout.mask.size
+            self.played = self.steps + steps
             logs.append(self._take_in(rollout, random))
         returns, lengths = collector.returns, collector.lengths
         if not returns:  # the horizon is shorter than any episode
             returns, lengths = collector.unfinished()
-        logs = self.summarize(logs)
-        return Epoch(
-            np.array(returns), np.array(lengths), np.concatenate(playing), logs
-        )
+        return Epoch(np.array(returns), np.array(lengths), steps, self.summarize(logs))
 
     def _take_in(self, rollout, random):
         """Learn from a rollout, through the normalizer if there is one."""
@@ -172,8 +143,8 @@ class RolloutAgent(Agent):
             return observations
         return self.normalizer.scaled_observations(observations)
 
-    def _outputs(self, observations):
-        return super()._outputs(self._scaled(observations))
+    def _outputs(self, observations, states=None, exploring=False):
+        return super()._outputs(self._scaled(observations), states, exploring)
 
     def arrays(self):
         """The statistics of the normalizer."""

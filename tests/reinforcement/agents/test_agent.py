@@ -7,9 +7,9 @@ import pytest
 from helpers.toy_environments import Choice, Corridor
 from helpers.toy_networks import net
 
-from dlcompanion.reinforcement.agents.agent import Agent
+from dlcompanion.reinforcement.agents.agent import ACTIONS, RESETS, Agent, Epoch
 from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
-from dlcompanion.reinforcement.networks.actor import dense_network
+from dlcompanion.reinforcement.networks.dense_network import dense_network
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion.tests")
@@ -48,10 +48,18 @@ class Idle(Agent):
         self.attach(learner)
         self.played = []
 
-    def improve(self, episodes):
-        self.played.append(episodes)
+    def epoch(self):
+        random = self.random(ACTIONS, 1 + self.epochs)
+        with self.actor.held():
+            played = self.environments.play(
+                self._player(False, random),
+                self.number(RESETS, self.epochs),
+                self.horizon,
+            )
+        self.played.append(played)
         self.learner.updates.assign_add(1.0)
-        return {"updates": float(self.learner.updates)}
+        logs = {"updates": float(self.learner.updates)}
+        return Epoch(played.returns, played.lengths, played.playing.size, logs)
 
     @staticmethod
     def parts_of(learner):
@@ -62,7 +70,7 @@ class Other(Idle):
     pass
 
 
-def test_an_epoch_is_a_rollout(tmp_path):
+def test_an_epoch_is_told_to_callbacks(tmp_path):
     agent = Idle(Corridor, seed=0)
     seen = []
     watch = keras.callbacks.LambdaCallback(
@@ -78,13 +86,13 @@ def test_an_epoch_is_a_rollout(tmp_path):
     assert steps[-2] < 30 <= steps[-1] == agent.steps
     assert seen[0] == "on" and seen[-1] == "off"
     assert seen[1:3] == [("begin", 0), ("end", 0, steps[0])]
-    assert history.history["updates"] == list(range(1, agent.rollouts + 1))
+    assert history.history["updates"] == list(range(1, agent.epochs + 1))
     assert history.history["return_mean"][0] == agent.played[0].returns.mean()
     assert history.history["length_mean"][0] == agent.played[0].lengths.mean()
     lines = (tmp_path / "log.csv").read_text().splitlines()
-    assert len(lines) == agent.rollouts + 1 and "return_mean" in lines[0]
+    assert len(lines) == agent.epochs + 1 and "return_mean" in lines[0]
     # a second call goes on, with the numbers that follow
-    before = agent.rollouts
+    before = agent.epochs
     assert agent.fit(30, verbose=0).epoch[0] == before
 
 
@@ -93,7 +101,7 @@ def test_steps_asked_for_add_up():
     once.fit(100, verbose=0)
     for steps in (1, 40, 2, 57):
         often.fit(steps, verbose=0)
-    assert (often.steps, often.rollouts) == (once.steps, once.rollouts)
+    assert (often.steps, often.epochs) == (once.steps, once.epochs)
     for a, b in zip(once.played, often.played, strict=True):
         np.testing.assert_array_equal(a.observations, b.observations)
         np.testing.assert_array_equal(a.actions, b.actions)
@@ -103,12 +111,12 @@ def test_what_was_not_played_is_not_owed():
     agent = Idle(Corridor, seed=0)
     stop = keras.callbacks.EarlyStopping("updates", patience=1, mode="min")
     agent.fit(10_000, callbacks=[stop], verbose=0)
-    assert agent.rollouts == 2
+    assert agent.epochs == 2
     agent.fit(1, verbose=0)
-    assert agent.rollouts == 3
+    assert agent.epochs == 3
 
 
-def test_the_seed_decides_and_rollouts_differ():
+def test_the_seed_decides_and_epochs_differ():
     a, b, c = (Idle("CartPole-v1", seed=seed) for seed in (1, 1, 2))
     for agent in (a, b, c):
         agent.fit(100, verbose=0)
@@ -150,7 +158,7 @@ def test_evaluate_plays_elsewhere():
     before = agent.environments.vector.np_random.bit_generator.state
     result = agent.evaluate(episodes=30)
     assert agent.environments.vector.np_random.bit_generator.state == before
-    assert (agent.steps, agent.rollouts) == (0, 0)
+    assert (agent.steps, agent.epochs) == (0, 0)
     assert set(result) == {"return_mean", "return_std", "length_mean", "episodes"}
     assert result["episodes"] == 30
     assert result["return_mean"] == result["length_mean"] > 5  # CartPole pays 1 a step
@@ -186,7 +194,7 @@ def test_progress(capsys):
     assert "40/40" in bar and "return_mean" in bar and "steps_per_second" in bar
     agent.fit(40, verbose=2)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("Rollout ") and "return_mean: " in lines[0]
+    assert lines[0].startswith("Epoch ") and "return_mean: " in lines[0]
     agent.fit(40, verbose=0)
     assert capsys.readouterr().out == ""
 
@@ -203,7 +211,7 @@ def saved(tmp_path):
 def test_load_goes_on(tmp_path):
     agent, path = saved(tmp_path)
     loaded = Idle.load(path)
-    assert (loaded.steps, loaded.rollouts) == (agent.steps, agent.rollouts)
+    assert (loaded.steps, loaded.epochs) == (agent.steps, agent.epochs)
     assert loaded.environments.count == 2
     observations = np.random.default_rng(0).normal(size=(9, 4))
     np.testing.assert_array_equal(
@@ -237,7 +245,7 @@ def test_refuses_the_file_of_another_agent(tmp_path):
 def test_a_diverged_policy_is_named():
     agent = Idle(Corridor, seed=0)
     agent.policy.layers[0].bias.assign(np.full(64, np.nan))
-    with pytest.raises(ValueError, match="diverged.*Received: nan in rollout 0"):
+    with pytest.raises(ValueError, match="diverged.*Received: nan in epoch 0"):
         agent.fit(10, verbose=0)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers.toy_environments import Corridor
 
-from dlcompanion.reinforcement.agents.rollout_agent import Epoch, RolloutAgent
+from dlcompanion.reinforcement.agents.rollout_agent import RolloutAgent
 from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
 from dlcompanion.training import StepModel
 
@@ -65,10 +65,6 @@ def test_the_same_seed_plays_the_same():
         for left, right in zip(x, y, strict=True):
             np.testing.assert_array_equal(left, right)
     assert a.seen[0][1] != c.seen[0][1]
-
-
-def test_an_epoch_counts_what_was_played():
-    assert Epoch(np.ones(1), np.ones(1), np.ones((2, 3), bool), {}).playing.size == 6
 
 
 def test_rejects():

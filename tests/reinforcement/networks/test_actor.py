@@ -3,226 +3,123 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers, ops
+from helpers.toy_networks import net
+from keras import ops
 
-from dlcompanion.reinforcement.networks.actor import (
-    ACTIVATIONS,
-    AppendLogStd,
-    CompiledModel,
-    DenseChain,
-    DenseTree,
-    dense_network,
-    in_numpy,
-)
-from dlcompanion.testing import check_layer
+from dlcompanion.reinforcement.networks.actor import Actor
+from dlcompanion.reinforcement.networks.memory_network import recurrent_network
+from dlcompanion.training import CompositeOptimizer, StepModel
 
-X = np.random.default_rng(0).normal(size=(6, 4)).astype("float32") * 3
+X = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
 
 
-def assert_equal(copy, model):
-    expected = ops.convert_to_numpy(model(X, training=False))
-    np.testing.assert_allclose(copy(X), expected, rtol=1e-5, atol=1e-6)
+class Pair(StepModel):
+    """Two networks, each with an optimizer of its own or both with one."""
 
+    def __init__(self, policy=None):
+        super().__init__()
+        self.policy, self.critic = policy or net(4, 2, [5]), net(4, 1)
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_chain_equals_keras(activation):
-    model = keras.Sequential(
-        [
-            keras.Input((4,)),
-            layers.Dense(5, activation, bias_initializer="normal"),
-            layers.Dense(3, use_bias=False),
-        ]
-    )
-    assert_equal(DenseChain.of(model), model)
+    def build(self, input_shape):
+        pass
 
-
-def test_functional_line_is_a_chain():
-    inputs = keras.Input((4,))
-    model = keras.Model(inputs, layers.Dense(2)(layers.Dense(5, "tanh")(inputs)))
-    assert_equal(DenseChain.of(model), model)
-
-
-def test_refresh_takes_new_weights():
-    model = dense_network((4,), 2, 1.0, seed=0, name="policy")
-    chain = DenseChain.of(model)
-    before = chain(X)
-    model.set_weights([w + 0.1 for w in model.get_weights()])
-    np.testing.assert_array_equal(chain(X), before)
-    chain.refresh()
-    assert_equal(chain, model)
-
-
-def branching():
-    inputs = keras.Input((4,))
-    hidden = layers.Dense(2)(inputs)
-    return keras.Model(inputs, layers.Dense(2)(hidden) + hidden)
-
-
-def twice():
-    inputs, shared = keras.Input((4,)), layers.Dense(4)
-    return keras.Model(inputs, shared(shared(inputs)))
-
-
-def early():
-    inputs = keras.Input((4,))
-    hidden = layers.Dense(2)(inputs)
-    return keras.Model(inputs, [hidden, layers.Dense(2)(hidden)])
-
-
-def custom():
-    return sequence(layers.Dense(2, lambda x: x + 1))
-
-
-def sequence(*parts):
-    return keras.Sequential([keras.Input((4,)), *parts])
-
-
-class Doubled(layers.Dense):
     def call(self, inputs):
-        return 2 * super().call(inputs)
+        return self.policy(inputs), self.critic(inputs)
+
+    def update(self, data):
+        x = data[0]
+        parts = {"policy": self.policy, "critic": self.critic}
+        return {
+            name: self.descend(
+                lambda part=part: ops.mean(part(x) ** 2), part.trainable_variables
+            )
+            for name, part in parts.items()
+        }
+
+    def optimizer_variables(self):
+        return {
+            "policy": self.policy.trainable_variables,
+            "critic": self.critic.trainable_variables,
+        }
 
 
-class Halved(keras.Sequential):
-    def call(self, inputs, **kwargs):
-        return super().call(inputs / 2, **kwargs)
+def learner(optimizer, policy=None):
+    model = Pair(policy)
+    model.build(None)
+    model.compile(optimizer)
+    return model
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        branching,
-        twice,
-        early,
-        custom,
-        lambda: sequence(layers.Dense(2), layers.LayerNormalization()),
-        lambda: sequence(layers.Dense(2, dtype="mixed_bfloat16")),
-        lambda: sequence(layers.Dense(2, "softmax")),
-        lambda: sequence(Doubled(2)),
-        lambda: Halved([keras.Input((4,)), layers.Dense(2)]),
-    ],
-)
-def test_what_is_no_chain_is_not_taken_for_one(make):
-    assert DenseChain.of(make()) is None
+def composite():
+    adam, sgd = keras.optimizers.Adam(0.1), keras.optimizers.SGD(0.1)
+    return CompositeOptimizer({"policy": adam, "critic": sgd})
 
 
-def two_heads(trunk=None, shape=(4,)):
-    """A trunk with two heads, one of them with a hidden layer and a branch of it."""
-    inputs = keras.Input(shape)
-    hidden = layers.Flatten()(inputs) if len(shape) > 1 else inputs
-    hidden = layers.Dense(6, "tanh", bias_initializer="normal")(hidden)
-    hidden = trunk(hidden) if trunk else hidden
-    side = layers.Dense(3, "relu")(hidden)
-    heads = [layers.Dense(2)(side), layers.Dense(1, "tanh", use_bias=False)(hidden)]
-    return keras.Model(inputs, heads)
+def equal(actor, model):
+    for name in ("policy", "critic"):
+        want = ops.convert_to_numpy(getattr(model, name)(X))
+        if not np.allclose(actor(name, X), want, rtol=1e-5, atol=1e-6):
+            return False
+    return True
 
 
-@pytest.mark.parametrize("shape", [(4,), (2, 2)])
-def test_tree_equals_keras(shape):
-    model = two_heads(shape=shape)
-    tree = in_numpy(model)
-    assert type(tree) is DenseTree
-    x = X.reshape(-1, *shape)
-    for turn in range(2):
-        expected = model(x, training=False)
-        for got, want in zip(tree(x), expected, strict=True):
-            want = ops.convert_to_numpy(want)
-            np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
-        model.set_weights([w + 0.1 * (turn + 1) for w in model.get_weights()])
-        tree.refresh()
+@pytest.mark.parametrize("make", [lambda: keras.optimizers.SGD(0.1), composite])
+def test_acts_with_what_was_learned(make):
+    model = learner(make())
+    actor = Actor(model)
+    assert equal(actor, model)
+    for _ in range(3):
+        before = actor("policy", X), actor("critic", X)
+        model.train_on_batch(X, np.zeros(6, "float32"))
+        assert equal(actor, model)
+        for old, name in zip(before, ("policy", "critic"), strict=True):
+            assert np.abs(actor(name, X) - old).max() > 1e-4
 
 
-def crossing():
-    """Two dense layers that meet again."""
-    inputs = keras.Input((4,))
-    both = layers.Dense(2)(inputs) + layers.Dense(2)(inputs)
-    return keras.Model(inputs, [layers.Dense(1)(both), both])
+def test_compiled_anew_counts_from_0_again():
+    model = learner(keras.optimizers.SGD(0.1))
+    actor = Actor(model)
+    model.train_on_batch(X, np.zeros(6, "float32"))
+    assert equal(actor, model)
+    before = int(model.optimizer.iterations)
+    model.compile(keras.optimizers.SGD(0.1))
+    model.train_on_batch(X, np.zeros(6, "float32"))
+    assert int(model.optimizer.iterations) == before and equal(actor, model)
 
 
-def flat_late():
-    inputs = keras.Input((4, 1))
-    hidden = layers.Flatten()(layers.Dense(2)(inputs))
-    return keras.Model(inputs, [layers.Dense(1)(hidden), hidden])
+def test_held_takes_weights_that_somebody_set_and_keeps_them():
+    model = learner(keras.optimizers.SGD(0.1))
+    actor = Actor(model)
+    actor("policy", X)
+    model.policy.set_weights([w + 1 for w in model.policy.get_weights()])
+    with actor.held():
+        assert equal(actor, model)
+        before = actor("policy", X)
+        model.train_on_batch(X, np.zeros(6, "float32"))
+        with actor.held():  # somebody else's
+            assert equal(actor, model)
+            before = actor("policy", X)
+        np.testing.assert_array_equal(actor("policy", X), before)
+    assert equal(actor, model)
+    with pytest.raises(KeyError), actor.held():
+        raise KeyError
+    model.train_on_batch(X, np.zeros(6, "float32"))
+    assert equal(actor, model)  # an error does not hold it for ever
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        branching,
-        twice,
-        crossing,
-        flat_late,
-        lambda: two_heads(layers.LayerNormalization()),
-        lambda: two_heads(layers.Dense(3, "softmax")),
-        lambda: two_heads(Doubled(3)),
-    ],
-)
-def test_what_is_no_tree_is_not_taken_for_one(make):
-    assert DenseTree.of(make()) is None
-
-
-def test_any_other_model_is_compiled():
-    model = sequence(layers.Dense(3), layers.LayerNormalization(), layers.Dropout(0.9))
-    call = in_numpy(model)
-    assert type(call) is CompiledModel
-    assert_equal(call, model)
-    model.layers[0].bias.assign([1.0, 2.0, 3.0])
-    call.refresh()
-    assert_equal(call, model)
-    assert type(call(X)) is np.ndarray
-
-
-def assert_close(got, want):
-    """Equal to float32, by the size of the largest entry: some are near 0."""
-    want = ops.convert_to_numpy(want)
-    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6 * np.abs(want).max())
-
-
-def test_a_compiled_model_may_have_several_outputs():
-    model = two_heads(layers.LayerNormalization())
-    call = in_numpy(model)
-    assert type(call) is CompiledModel
-    for got, want in zip(call(X), model(X, training=False), strict=True):
-        assert type(got) is np.ndarray
-        assert_close(got, want)
-
-
-def test_padding_compiles_few_sizes_and_changes_nothing():
-    model = two_heads(layers.LayerNormalization())
-    call, sizes = in_numpy(model, padded=True), []
-    inner = call.function
-
-    def counted(x):
-        sizes.append(len(x))
-        return inner(x)
-
-    call.function = counted
-    for count in (1, 2, 3, 5, 6):
-        for got, want in zip(call(X[:count]), model(X[:count]), strict=True):
-            assert_close(got, want)
-    assert sizes == [1, 2, 4, 8, 8]
-
-
-def test_default_network():
-    a, b, c = (dense_network((4,), 2, 0.01, seed, "policy") for seed in (1, 1, 2))
-    for x, y, z in zip(a.get_weights(), b.get_weights(), c.get_weights(), strict=True):
-        np.testing.assert_array_equal(x, y)
-        assert not x.any() or not np.array_equal(x, z)
-    assert np.abs(in_numpy(a)(X)).max() < 0.1  # nearly equal probabilities
-    image = dense_network((2, 3, 1), 2, 1.0, 0, "policy")
-    assert image.output_shape == (None, 2)
-
-
-def test_append_log_std_keeps_the_contract():
-    check_layer(AppendLogStd, {"initial": -0.5}, X, output_shape=(6, 8))
-
-
-def test_a_gaussian_policy_is_a_chain():
-    model = keras.Sequential(
-        [keras.Input((4,)), layers.Dense(5, "tanh"), layers.Dense(2), AppendLogStd(0.3)]
-    )
-    chain = DenseChain.of(model)
-    assert_equal(chain, model)
-    model.layers[-1].log_std.assign([0.1, -0.7])
-    chain.refresh()
-    assert_equal(chain, model)
-    np.testing.assert_allclose(chain(X)[:, 2:], [[0.1, -0.7]] * 6, rtol=1e-6)
+def test_steps_with_and_without_a_memory():
+    model = learner(keras.optimizers.SGD(0.1))
+    outputs, states = Actor(model).step("policy", X)
+    assert states is None and outputs.shape == (6, 2)
+    memory = recurrent_network((4,), 2, 1.0, seed=0, name="policy")
+    model = learner("sgd", memory)
+    actor = Actor(model)
+    zeros = actor.zeros("policy", 6)
+    assert zeros.shape == (6, 64) and not zeros.any()
+    first, states = actor.step("policy", X)
+    again, _ = actor.step("policy", X, zeros)
+    np.testing.assert_array_equal(first, again)
+    second, _ = actor.step("policy", X, states)
+    want, _ = model.policy([X, states])
+    np.testing.assert_allclose(second, ops.convert_to_numpy(want), atol=1e-5)
+    assert np.abs(second - first).max() > 1e-3

@@ -6,11 +6,13 @@ import pytest
 from keras import layers, ops
 
 from dlcompanion.reinforcement.networks.memory_network import (
-    CompiledStep,
-    RecurrentCopy,
     check_recurrent,
     recurrent_network,
-    step_in_numpy,
+)
+from dlcompanion.reinforcement.networks.numpy_network import (
+    CompiledModel,
+    RecurrentCopy,
+    in_numpy,
 )
 
 X = np.random.default_rng(0).normal(size=(6, 4)).astype("float32") * 3
@@ -51,8 +53,8 @@ def assert_equal(step, model, x=X, h=H):
 )
 def test_copy_equals_keras(before, after):
     model = network(before=before, after=after)
-    step = step_in_numpy(model)
-    assert type(step) is RecurrentCopy and step.zeros(3).shape == (3, 5)
+    step = in_numpy(model)
+    assert type(step) is RecurrentCopy and step.units == 5
     for _ in range(2):
         assert_equal(step, model)
         model.set_weights([w + 0.1 for w in model.get_weights()])
@@ -65,10 +67,10 @@ def test_the_default_network_is_copied(shape, spread):
     model = recurrent_network(shape, 2, 1.0, seed=0, name="policy", spread=spread)
     rng = np.random.default_rng(2)
     x, h = (rng.normal(size=(6, *s)).astype("float32") for s in (shape, (64,)))
-    step = step_in_numpy(model)
+    step = in_numpy(model)
     assert type(step) is RecurrentCopy
     assert_equal(step, model, x, h)
-    outputs, states = step(x, step.zeros(6))
+    outputs, states = step(x, np.zeros((6, step.units), "float32"))
     assert outputs.shape == (6, 4 if spread else 2) and states.shape == (6, 64)
 
 
@@ -127,8 +129,8 @@ def past():
 )
 def test_what_is_not_known_is_called_compiled(make):
     model = make()
-    step = step_in_numpy(model)
-    assert type(step) is CompiledStep
+    step = in_numpy(model)
+    assert type(step) is CompiledModel
     assert_equal(step, model)
     model.set_weights([w + 0.1 for w in model.get_weights()])
     step.refresh()
@@ -137,9 +139,9 @@ def test_what_is_not_known_is_called_compiled(make):
 
 def test_other_precisions_are_called_compiled():
     model = network(after=[layers.Dense(2, dtype="mixed_bfloat16")])
-    step = step_in_numpy(model)
+    step = in_numpy(model)
     outputs, states = step(X, H)
-    assert type(step) is CompiledStep
+    assert type(step) is CompiledModel
     assert outputs.dtype == states.dtype == np.float32
 
 

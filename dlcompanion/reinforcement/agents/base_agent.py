@@ -1,0 +1,169 @@
+"""BaseAgent: what every agent of this chapter has, its seed and its file."""
+
+import numpy as np
+
+from dlcompanion.checks import check_count
+from dlcompanion.reinforcement.agents import agent_file
+
+
+class BaseAgent:
+    """An agent whose chance follows from a seed, and that one file holds.
+
+    A subclass names its ``counters``, sets ``learner`` in a method ``attach`` if a
+    Keras model learns, and says by :meth:`arrays` and :meth:`restore` what else it
+    keeps.
+
+    Args:
+        seed: Integer of at least 0, or None for one that is drawn.
+        config: Dict, the arguments of the subclass that JSON can hold, without
+            networks, optimizers, environment and seed.
+
+    Raises:
+        ValueError: If ``seed`` is neither None nor such an integer.
+
+    Example:
+        >>> from dlcompanion.reinforcement import GridWorld, QLearning
+        >>> agent = QLearning(GridWorld.cliff(), seed=3)
+        >>> isinstance(agent, BaseAgent), agent.seed
+        (True, 3)
+    """
+
+    #: What the constructor and ``load`` call the world that the agent acts in.
+    world = "environment"
+    #: Names of the attributes that count, and that a file holds.
+    counters = ()
+    learner = None
+    _draws = None
+
+    def __init__(self, seed, config):
+        drawn = np.random.SeedSequence().entropy if seed is None else seed
+        self.seed = check_count("seed", drawn, least=0)
+        self.config = {**config, "seed": self.seed}
+
+    def number(self, purpose, count):
+        """A random number of 32 bits that depends on the seed and the arguments only.
+
+        Args:
+            purpose: Integer: each purpose has its own stream of numbers.
+            count: Integer, for example the number of the epoch.
+
+        Returns:
+            Integer.
+        """
+        return int(self._sequence(purpose, count).generate_state(1)[0])
+
+    def random(self, purpose, count):
+        """A generator that depends on the seed and the arguments only.
+
+        Args:
+            purpose: Integer, as of :meth:`number`.
+            count: Integer.
+
+        Returns:
+            ``numpy.random.Generator``.
+        """
+        return np.random.default_rng(self._sequence(purpose, count))
+
+    def _sequence(self, purpose, count):
+        return np.random.SeedSequence(self.seed, spawn_key=(purpose, count))
+
+    def arrays(self):
+        """What there is to save beyond the learner and the counters.
+
+        Returns:
+            Dict from name to NumPy array: a replay memory, running statistics.
+        """
+        return {}
+
+    def restore(self, arrays):
+        """Take back what :meth:`arrays` gave.
+
+        Args:
+            arrays: Dict from name to NumPy array.
+        """
+
+    def save(self, path):
+        """Write the whole agent to one file, or leave the file as it was.
+
+        The file holds the learner in Keras's own format (networks, optimizer), the
+        arguments, the counters and what the agent remembers, and no pickle. ``fit(n)``
+        equals, bit for bit on one backend and machine, ``fit(k)``, ``save``, a new
+        process, ``load`` and ``fit(n - k)``. Environments are not saved, nor need they
+        be, as long as they honor ``reset(seed=...)``: every epoch begins with one.
+
+        To survive a killed process, save from a callback:
+        ``keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: agent.save(path))``.
+
+        Args:
+            path: String or path of the file.
+        """
+        if self.learner is not None and not self.learner.optimizer.built:
+            # before the first fit: it begins from 0
+            self.learner.optimizer.build(self.learner.trainable_variables)
+        draws = None if self._draws is None else self._draws.bit_generator.state
+        state = {
+            "agent": type(self).__name__,
+            "world": self.world_config(),
+            "config": self.config,
+            "counters": {name: getattr(self, name) for name in self.counters},
+            "draws": draws,
+        }
+        agent_file.write(path, state, self.learner, self.arrays())
+
+    @classmethod
+    def load(cls, path, environment=None):
+        """The agent that was saved, ready to go on.
+
+        Args:
+            path: String or path of a file that ``save`` wrote.
+            environment: As in the constructor. By default the id that the agent was
+                made with; needed if it was made with anything else.
+
+        Returns:
+            The agent.
+
+        Raises:
+            ValueError: If the file is truncated, foreign, or of another kind of agent,
+                no environment is known, or it does not fit what was learned.
+        """
+        state, learner, arrays = agent_file.read(path)
+        if state["agent"] != cls.__name__:
+            raise ValueError(
+                f"{path} holds another agent. "
+                f"Received: {state['agent']} in the file, {cls.__name__} asked for"
+            )
+        if environment is None:
+            environment = cls.world_of(state["world"])
+        if environment is None:
+            raise ValueError(
+                f"The file of this agent cannot make its {cls.world}: pass "
+                f"load(path, {cls.world}=...). Received: {cls.world}=None"
+            )
+        parts = {} if learner is None else cls.parts_of(learner)
+        agent = cls(environment, **parts, **state["config"])
+        if learner is not None:
+            agent.take(learner)
+        for name, value in state["counters"].items():
+            setattr(agent, name, value)
+        if state["draws"] is not None:
+            agent._draws.bit_generator.state = state["draws"]
+        agent.restore(arrays)
+        return agent
+
+    def world_config(self):
+        """What makes the same world again, as JSON can hold it, or None."""
+        raise NotImplementedError("an agent must define world_config() -> JSON or None")
+
+    @staticmethod
+    def world_of(config):
+        """The world of :meth:`world_config`: here an id is given as it is."""
+        return config
+
+    @staticmethod
+    def parts_of(learner):
+        """The arguments of the constructor that a loaded learner stands for."""
+        raise NotImplementedError("an agent must define parts_of(learner) -> arguments")
+
+    def take(self, learner):
+        """Go on with a learner from a file, which has more than its parts."""
+        self.attach(learner)
