@@ -91,8 +91,7 @@ class PrioritizedReplay(ReplayBuffer):
         Raises:
             ValueError: If nothing is remembered yet.
         """
-        if not len(self):
-            raise ValueError("Nothing to draw from. Received: an empty replay buffer")
+        self._check_filled()
         left = random.random(shape) * self.sums[1]
         nodes = np.ones(shape, int)
         while nodes.flat[0] < self.leaves:

@@ -86,9 +86,12 @@ class ReplayBuffer:
         Raises:
             ValueError: If nothing is remembered yet.
         """
+        self._check_filled()
+        return random.integers(len(self), size=shape)
+
+    def _check_filled(self):
         if not len(self):
             raise ValueError("Nothing to draw from. Received: an empty replay buffer")
-        return random.integers(len(self), size=shape)
 
     def take(self, rows):
         """The steps in these rows.
