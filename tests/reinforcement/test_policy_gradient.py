@@ -155,12 +155,12 @@ def test_contract_of_the_agent():
     check_agent(
         REINFORCE,
         lambda: {
-            "optimizer": keras.optimizers.Adam(0.02),
+            "optimizer": keras.optimizers.Adam(0.01),
             "baseline_steps": 1,
             "horizon": 9,
         },
         Signs,
-        learns=(800, 1.2),
+        learns=(1_200, 1.0),
         refuses=["Pendulum-v1"],
     )
 

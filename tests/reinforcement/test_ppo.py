@@ -148,7 +148,7 @@ def test_contract_of_the_agent():
     check_agent(
         PPO,
         lambda: {
-            "optimizer": adam(schedule(0.02, 800, 0.005)),
+            "optimizer": adam(schedule(0.01, 800, 0.005)),
             "clip_range": schedule(0.2, 800, 0.1),
             "num_envs": 8,
             "rollout_length": 4,
