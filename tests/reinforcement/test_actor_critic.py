@@ -258,6 +258,7 @@ def test_a_frozen_policy_stays():
     assert (critic[0] != agent.learner.critic.get_weights()[0]).any()
 
 
+@pytest.mark.once
 def test_only_what_was_played_counts():
     agent = small(Corridor, num_envs=3, policy=net(2, 2), critic=net(2, 1))
     rollout = RolloutCollector(agent.environments, 5).play(lambda x: 0 * x[:, 0], 9)

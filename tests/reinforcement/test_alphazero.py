@@ -99,6 +99,7 @@ def test_learns_and_each_sign_matters(turned, monkeypatch):
         assert np.corrcoef(other.ravel(), seen.ravel())[0, 1] > 0.8
 
 
+@pytest.mark.once
 def test_what_fit_says_and_callbacks_see(capsys):
     seen = []
 
@@ -300,6 +301,7 @@ def test_refuses_positions_and_arguments_of_fit():
         agent.evaluate(games=0)
 
 
+@pytest.mark.once
 def test_says_when_it_diverged():
     agent = small(optimizer=keras.optimizers.SGD(1e30))
     with pytest.raises(ValueError, match="smaller learning rate. Received"):
@@ -389,6 +391,7 @@ def test_a_frozen_network_stays():
     assert logs["loss"][0] > 0
 
 
+@pytest.mark.once
 def test_the_default_network_knows_nothing_at_first():
     a, b, c = (policy_value_network((3, 3, 2), 9, seed) for seed in (1, 1, 2))
     for x, y in zip(a.get_weights(), b.get_weights(), strict=True):

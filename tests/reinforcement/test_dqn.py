@@ -84,6 +84,7 @@ def test_learns_the_choice():
     assert found == pytest.approx(1 - 0.6 * 2 / 3, abs=0.12)
 
 
+@pytest.mark.once
 def test_what_is_cut_goes_on_and_what_terminates_does_not():
     agent = small(Corridor, network=net(2, 2), discount=0.5)
     agent.fit(60, verbose=0)
@@ -118,6 +119,7 @@ def test_exploration_falls_with_the_steps_played():
     assert agent.epsilon == pytest.approx(0.1)
 
 
+@pytest.mark.once
 def test_learning_starts_when_it_is_told_to():
     agent = small(network=net(3, 3), learning_starts=200, horizon=16)
     # Choice resets after each step: half of 128 count

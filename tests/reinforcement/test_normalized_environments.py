@@ -230,6 +230,7 @@ def test_units_do_not_matter(agent):
     assert evaluated_large["return_mean"] == 1024 * evaluated["return_mean"] > 0
 
 
+@pytest.mark.once
 def test_what_a_segment_is_learned_with():
     agent = small(Corridor, normalizer=Normalizer())
     learn_from_rollout, look = agent.learn_from_rollout, []
@@ -285,6 +286,7 @@ def test_the_ratio_of_an_update_begins_at_one():
         np.testing.assert_allclose(behavior, outputs, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.once
 def test_predict_and_evaluate_leave_it_as_it_was():
     made = small(normalizer=Normalizer())
     made.fit(100, verbose=0)
@@ -299,6 +301,7 @@ def test_predict_and_evaluate_leave_it_as_it_was():
         np.testing.assert_array_equal(array, before[name])
 
 
+@pytest.mark.once
 def test_images():
     class Pixels(Choice):
         observation_space = gym.spaces.Box(0, 255, (4, 4, 1), np.uint8)
@@ -343,6 +346,7 @@ def test_contract_of_an_agent_with_a_normalizer():
     )
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("agent", [PPO, A2C])
 def test_load_knows_the_normalizer(agent, tmp_path):
     arguments = {"observations": True, "rewards": False, "clip": 5.0}

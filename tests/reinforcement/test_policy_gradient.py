@@ -210,6 +210,7 @@ def test_rejects(arguments, message):
         REINFORCE(**{"environment": "CartPole-v1", **arguments})
 
 
+@pytest.mark.once
 def test_networks_must_not_share_layers():
     x = keras.Input((4,))
     trunk = keras.layers.Dense(8, "tanh")(x)

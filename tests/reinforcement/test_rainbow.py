@@ -68,6 +68,7 @@ def values(agent, observations):
         return agent._outputs(np.array(observations, "float32"))[0]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", [None, *ON])
 def test_each_part_is_switched(name):
     agent = small(Later, **{**ON, **({name: OFF[name]} if name else {})})
@@ -156,6 +157,7 @@ def test_with_all_off_it_is_dqn():
         np.testing.assert_allclose(*map(ops.convert_to_numpy, (a, b)), rtol=1e-5)
 
 
+@pytest.mark.once
 def test_what_surprised_is_remembered():
     agent = small(Later, **ON)
     agent.fit(600, verbose=0)
@@ -363,6 +365,7 @@ def test_noise_is_for_learning():
     assert (noisy[0] != noisy[1]).any()
 
 
+@pytest.mark.once
 def test_categorical_q_rejects():
     with pytest.raises(ValueError, match="support must be increasing"):
         CategoricalQ(atom_net(), support=[1.0, 0.0])

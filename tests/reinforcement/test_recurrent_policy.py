@@ -226,6 +226,7 @@ def same_step():
     return gym.vector.SyncVectorEnv([Corridor] * 4, autoreset_mode=SAME_STEP)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("environment", [Corridor, same_step])
 @pytest.mark.parametrize("normalizer", [None, Normalizer])
 def test_what_learns_is_what_was_played(environment, normalizer):
@@ -288,6 +289,7 @@ def adding(outputs):
     )
 
 
+@pytest.mark.once
 def test_a_memory_never_leaks_across_the_end_of_an_episode():
     agent = small(
         Counted,
@@ -329,6 +331,7 @@ def test_evaluation_begins_each_episode_with_an_empty_memory():
             np.testing.assert_array_equal(total, n * first)
 
 
+@pytest.mark.once
 def test_a_rollout_that_was_broken_off_leaves_nothing_behind():
     settings = {"num_envs": 2, "batch_size": 20, "horizon": 10, "update_epochs": 1}
     settings |= {"policy": None, "critic": None}  # they follow from the seed
@@ -345,6 +348,7 @@ def test_a_rollout_that_was_broken_off_leaves_nothing_behind():
         np.testing.assert_array_equal(numpy(a), numpy(b))
 
 
+@pytest.mark.once
 def test_predict_gives_the_state_back():
     agent = small(Recall)
     x = np.random.default_rng(0).normal(size=(7, 3, 2)).astype("float32")
@@ -457,6 +461,7 @@ def test_networks_must_not_share_layers():
         small(policy=net(2, 2, 6, cell), critic=net(2, 1, 6, cell))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "state",
     [np.zeros(5), np.zeros((1, 6)), np.full(6, np.nan), np.zeros((3, 6)), 0.0],

@@ -138,6 +138,7 @@ def test_only_what_terminates_is_worth_nothing_afterwards(truncated):
     )
 
 
+@pytest.mark.once
 def test_the_beginning_is_random():
     agent = small(num_envs=4, learning_starts=400, horizon=100)
     agent.policy.set_weights([np.zeros((1, 2)), np.array([3.0, -3.0])])
@@ -153,6 +154,7 @@ def test_the_beginning_is_random():
     assert "critic_loss" in history
 
 
+@pytest.mark.once
 def test_as_many_updates_as_steps():
     agent = small(num_envs=3, gradient_steps=None, rollout_length=4, horizon=8)
     agent.fit(48, verbose=0)
@@ -161,6 +163,7 @@ def test_as_many_updates_as_steps():
     assert int(agent.learner.optimizer["policy"].iterations) == 2 * 12
 
 
+@pytest.mark.once
 def test_the_default_networks_take_any_observation():
     agent = SAC(lambda: Dart(steps=9, shape=(2, 3)), horizon=8, seed=0)
     agent.fit(8, verbose=0)

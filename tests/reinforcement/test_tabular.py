@@ -67,6 +67,7 @@ def test_an_episode_is_the_rule_of_the_book(agent):
     np.testing.assert_array_equal(learner.visits, visits)
 
 
+@pytest.mark.once
 def test_q_learning_finds_the_fixed_point_of_value_iteration():
     rng = np.random.default_rng(1)
     by_chance = rng.dirichlet(np.ones(3), size=(3, 2))
@@ -92,6 +93,7 @@ def test_q_learning_finds_the_fixed_point_of_value_iteration():
     )
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("agent", [SARSA, ExpectedSARSA])
 def test_sarsa_finds_the_best_policy_that_explores(agent):
     world = GridWorld(["S..", "CC.", "..G"])
@@ -173,6 +175,7 @@ def meadow():
     return GridWorld(["S...", "....", "...G"])
 
 
+@pytest.mark.once
 @pytest.mark.slow  # the new process imports Keras and its backend
 @pytest.mark.parametrize("agent", AGENTS)
 def test_contract_of_the_agent(agent):
@@ -203,6 +206,7 @@ def test_a_seed_is_drawn_where_none_is_given():
     assert QLearning(GridWorld.cliff()).seed != QLearning(GridWorld.cliff()).seed
 
 
+@pytest.mark.once
 def test_predict_and_evaluate():
     agent = QLearning("FrozenLake-v1", exploration=1.0, discount=0.99, seed=0)
     lake = FiniteMDP.of("FrozenLake-v1")

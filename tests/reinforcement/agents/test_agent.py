@@ -70,6 +70,7 @@ class Other(Idle):
     pass
 
 
+@pytest.mark.once
 def test_an_epoch_is_told_to_callbacks(tmp_path):
     agent = Idle(Corridor, seed=0)
     seen = []
@@ -127,6 +128,7 @@ def test_the_seed_decides_and_epochs_differ():
     assert Idle(Corridor).seed != Idle(Corridor).seed
 
 
+@pytest.mark.once
 def test_actions_follow_the_probabilities():
     policy = net(3, 3)
     policy.layers[0].set_weights([np.zeros((3, 3)), np.log([0.5, 0.3, 0.2])])

@@ -45,6 +45,7 @@ def test_noise_is_for_training():
     np.testing.assert_array_equal(*(ops.convert_to_numpy(head(x)) for _ in range(2)))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "bad, message", [({"actions": 0}, "actions=0"), ({"atoms": 0}, "atoms=0")]
 )

@@ -149,6 +149,7 @@ def one_input():
     return keras.Sequential([keras.Input((4,)), layers.Dense(2)])
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "model, message",
     [

@@ -184,6 +184,7 @@ def test_a_compiled_model_may_have_several_outputs():
         assert_close(got, want)
 
 
+@pytest.mark.once
 def test_padding_compiles_few_sizes_and_changes_nothing():
     model = two_heads(layers.LayerNormalization())
     call, sizes = in_numpy(model, padded=True), []
