@@ -8,8 +8,16 @@ import numpy as np
 from dlcompanion.checks import check_count, check_number, generator
 
 
+def _largest(values, random):
+    """The arm of the largest value in each row; among equal ones one is drawn."""
+    tied = values == values.max(axis=1, keepdims=True)
+    return np.where(tied, random.random(values.shape), -1.0).argmax(axis=1)
+
+
 class Greedy:
     """Pull the arm that has paid best so far, after each was pulled once.
+
+    Among arms that have paid alike one is drawn.
 
     Example:
         >>> counts, sums = np.array([[3, 5]]), np.array([[2.0, 3.0]])
@@ -19,7 +27,7 @@ class Greedy:
 
     def __call__(self, counts, sums, random):
         untried = np.where(counts == 0, np.inf, 0.0)
-        return (sums / np.maximum(counts, 1) + untried).argmax(axis=1)
+        return _largest(sums / np.maximum(counts, 1) + untried, random)
 
 
 class EpsilonGreedy(Greedy):
@@ -70,7 +78,7 @@ class UCB1:
         tried = np.maximum(counts, 1)
         total = counts.sum(axis=1, keepdims=True)
         width = np.sqrt(2 * np.log(np.maximum(total, 1)) / tried)
-        return np.where(counts == 0, np.inf, sums / tried + width).argmax(axis=1)
+        return _largest(np.where(counts == 0, np.inf, sums / tried + width), random)
 
 
 class ThompsonSampling:
@@ -128,7 +136,7 @@ class BernoulliBandits:
 
     Example:
         >>> bandits = BernoulliBandits([[0.0, 1.0]], seed=0)
-        >>> bandits.play(Greedy(), steps=5).arms[:, 0].tolist()
+        >>> sorted(bandits.play(Greedy(), steps=5).arms[:, 0].tolist())
         [0, 1, 1, 1, 1]
         >>> bandits.play(Greedy(), steps=2).regret[:, 0].tolist()  # it goes on
         [1.0, 1.0]

@@ -371,13 +371,8 @@ class PPO(RolloutAgent):
         check_count("rollout_length", rollout_length)
         spaces = ("Discrete", "MultiDiscrete", "Box")
         environments = Environments(environment, num_envs, spaces)
-        if batch_size is None:
-            batch_size = parts.batch_size(environments.count, rollout_length)
-        # one advantage alone, less its mean, would be 0
-        self.batch_size = check_count("batch_size", batch_size, 2)
-        _check_divides(self.batch_size, environments.count * rollout_length)
         config = {
-            "batch_size": self.batch_size,
+            "batch_size": batch_size,  # as given: a file may meet fewer environments
             "update_epochs": self.update_epochs,
             "discount": discount,
             "gae_lambda": gae_lambda,
@@ -385,6 +380,11 @@ class PPO(RolloutAgent):
             "entropy_weight": entropy_weight,
             "num_envs": num_envs,
         }
+        if batch_size is None:
+            batch_size = parts.batch_size(environments.count, rollout_length)
+        # one advantage alone, less its mean, would be 0
+        self.batch_size = check_count("batch_size", batch_size, 2)
+        _check_divides(self.batch_size, environments.count * rollout_length)
         super().__init__(
             environments, seed, horizon, rollout_length, config, normalizer
         )

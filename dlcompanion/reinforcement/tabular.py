@@ -36,7 +36,7 @@ class TabularAgent(BaseAgent):
         step_size: Number :math:`\alpha` in (0, 1].
         step_decay: Number :math:`\omega` in [0, 1].
         exploration: Number in [0, 1], the probability of an action drawn at random
-            instead of the best one.
+            instead of the best one. Among equally good ones one is drawn, too.
         horizon: Positive integer, the steps after which an episode is truncated.
         seed: Integer of at least 0, or None for one that is drawn.
 
@@ -156,7 +156,13 @@ class TabularAgent(BaseAgent):
     def _explore(self, row, random):
         if random() < self.exploration:
             return int(random() * len(row))
-        return row.index(max(row))
+        best = max(row)
+        ties = row.count(best)
+        if ties == 1:
+            return row.index(best)
+        # one of them at random: the first is no better, and may lead nowhere
+        equal = [action for action, value in enumerate(row) if value == best]
+        return equal[int(random() * ties)]
 
     # -- acting ---------------------------------------------------------------------
 

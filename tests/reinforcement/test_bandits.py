@@ -14,7 +14,7 @@ from dlcompanion.reinforcement import (
 pytestmark = pytest.mark.once
 
 COUNTS = np.array([[3, 5, 2], [10, 0, 4], [1, 1, 1]])
-SUMS = np.array([[2.0, 3.0, 0.0], [9.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
+SUMS = np.array([[2.0, 3.0, 0.0], [9.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
 
 
 def rng():
@@ -107,6 +107,14 @@ def test_exploring_costs_less_than_greed(strategy):
     )
     difference = greed - other
     assert difference.mean() > 3 * difference.std() / np.sqrt(200)
+
+
+@pytest.mark.parametrize("strategy", [Greedy(), EpsilonGreedy(0.0), UCB1()])
+@pytest.mark.parametrize("pulled", [0, 7])
+def test_among_equal_arms_one_is_drawn(strategy, pulled):
+    counts = np.full((4_000, 4), pulled)
+    arms = strategy(counts, counts * 0.5, rng())
+    np.testing.assert_allclose(np.bincount(arms) / 4_000, 0.25, atol=0.03)  # 4 sd
 
 
 def test_resumes_bit_for_bit(tmp_path):

@@ -9,7 +9,7 @@ from helpers.toy_networks import net, softmax
 from keras import ops
 
 from dlcompanion import autodiff
-from dlcompanion.reinforcement import PPO, ppo
+from dlcompanion.reinforcement import PPO, RecurrentPPO, ppo
 from dlcompanion.reinforcement.networks.action_distributions import (
     Categorical,
     MultiCategorical,
@@ -190,6 +190,17 @@ def test_a_file_does_not_go_on_with_actions_of_another_kind(tmp_path):
         PPO.load(tmp_path / "agent", Push)
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("kind", [PPO, RecurrentPPO])
+def test_a_file_meets_fewer_environments(kind, tmp_path):
+    kind(Choice, rollout_length=16, horizon=16, seed=0).save(tmp_path / "agent")
+    one = kind.load(tmp_path / "agent", Choice())
+    assert (one.environments.count, one.batch_size) == (1, 16)
+    one.fit(16, verbose=0)
+    again = kind.load(tmp_path / "agent", Choice)
+    assert (again.environments.count, again.batch_size) == (8, 128)
+
+
 def test_the_default_batch_divides_the_rollout():
     sizes = {
         (8, 128): 256,
@@ -199,7 +210,7 @@ def test_the_default_batch_divides_the_rollout():
     }
     for (count, length), size in sizes.items():
         agent = PPO("CartPole-v1", num_envs=count, rollout_length=length)
-        assert agent.batch_size == agent.config["batch_size"] == size
+        assert agent.batch_size == size and agent.config["batch_size"] is None
 
 
 def test_the_default_optimizer_is_that_of_the_literature():

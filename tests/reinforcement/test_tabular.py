@@ -171,6 +171,24 @@ def test_cut_is_not_ended(agent):
     assert ended.table[0, 0] == pytest.approx(2.5, rel=0.05)
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("agent", AGENTS)
+def test_among_equal_actions_one_is_drawn(agent):
+    lake = gym.make("FrozenLake-v1", is_slippery=False)
+    settings = {"step_size": 0.8, "discount": 0.95, "exploration": 0.1}
+    for seed in range(3):  # with the first of them no goal is ever seen
+        returns = agent(lake, seed=seed, **settings).fit(20_000)["returns"]
+        assert returns.sum() > 1_000
+    four = agent(GridWorld(["....", ".S.G", "...."]), exploration=0.0, seed=0)
+    drawn = [
+        four._explore([0.0, 1.0, 1.0, 0.5], four.random(9, n).random)
+        for n in range(400)
+    ]
+    counts = np.bincount(drawn, minlength=4)
+    assert counts[[0, 3]].tolist() == [0, 0] and abs(counts[1] - 200) < 40  # 4 sd
+    assert four._explore([0.0, 3.0, 1.0, 0.5], four.random(9, 0).random) == 1
+
+
 def meadow():
     return GridWorld(["S...", "....", "...G"])
 

@@ -122,6 +122,7 @@ class Environments:
                 f"Received: action_space={space}"
             )
         self.spaces, self.actions, self.first_action = spaces, None, 0
+        self.space_dtype = space.dtype
         self.low = self.high = None
         self.action_dtype = "float32" if kind == "Box" else "int32"
         if kind == "Discrete":
@@ -152,17 +153,25 @@ class Environments:
         Args:
             actions: Integer array ``(batch,)`` or ``(batch, choices)``, counted from 0,
                 or float array ``(batch, size)``, where -1 and 1 are the ends of the
-                space; what lies outside is taken for the end.
+                space; what lies outside is taken for the end. Of integers in a Box each
+                has the same share of the way.
 
         Returns:
-            Array ``(batch, ...)``.
+            Array ``(batch, ...)`` of the space's dtype; each row is in the space.
         """
         if self.low is None:
-            return actions + self.first_action
+            return (actions + self.first_action).astype(self.space_dtype)
+        low, high = (end.astype("float64") for end in (self.low, self.high))
         share = (np.clip(actions, -1.0, 1.0) + 1.0) / 2.0  # of the way from low to high
-        share = share.reshape(-1, *self.low.shape)
-        played = self.low + share * (self.high - self.low)
-        return played.astype(self.low.dtype)
+        share = share.reshape(-1, *low.shape)
+        if self.space_dtype.kind == "f":
+            played = (1.0 - share) * low + share * high  # their difference may overflow
+            return np.clip(played.astype(self.space_dtype), self.low, self.high)
+        # as much of the way for each integer; those beyond 2**53 are rounded in float64
+        most = np.where(high > 2.0**53, np.nextafter(high, 0.0), high)
+        played = np.minimum(np.floor(low + share * (high - low + 1.0)), most)
+        played = np.maximum(played.astype(self.space_dtype), self.low)
+        return np.where(share == 1.0, self.high, played)
 
     @property
     def time_limit(self):

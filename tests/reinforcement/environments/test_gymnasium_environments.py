@@ -190,6 +190,56 @@ def test_real_actions_are_in_units_of_the_space():
     assert environments.another(2).spaces == ("Discrete", "Box")
 
 
+def spaces_of_actions():
+    """Spaces with ends of all kinds, drawn and by hand."""
+    rng = np.random.default_rng(0)
+    largest = np.finfo("float32").max
+    box = gym.spaces.Box
+    yield from (box(-1.0, 0.2), box(-largest, largest), box(-100, 100, (1,), np.int8))
+    yield box(0, 255, (2, 3), np.uint8)
+    for dtype in ("int64", "uint64"):
+        info = np.iinfo(dtype)
+        yield box(info.min, info.max, (1,), np.dtype(dtype).type)
+    for low, high in rng.integers(-99, 99, (60, 2)) / 10:
+        ends = sorted([float(low), float(high) + 0.05])
+        yield box(*ends, (2,), rng.choice([np.float32, np.float64]))
+    for start, dtype in ((0, "int64"), (3, "int32"), (-2, "int8")):
+        yield gym.spaces.Discrete(5, start=start, dtype=np.dtype(dtype).type)
+        yield gym.spaces.MultiDiscrete([2, 5], start=[start] * 2, dtype=dtype)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("space", list(spaces_of_actions()), ids=str)
+def test_every_action_is_in_its_space(space):
+    environment = type("Any", (Aim,), {"action_space": space})
+    kinds = ("Discrete", "MultiDiscrete", "Box")
+    environments = Environments(environment, 2, spaces=kinds)
+    rng, distribution = np.random.default_rng(0), environments.distribution
+    outputs = 3 * rng.normal(size=(200, distribution.outputs)).astype("float32")
+    actions = [distribution.sample(outputs, rng), distribution.best(outputs)]
+    if environments.low is not None:
+        ends = np.array([[-1.0], [1.0], [-9.0], [9.0]]) * np.ones(actions[0].shape[1])
+        actions.append(ends)
+    with np.errstate(all="raise"):
+        played = np.concatenate([environments.to_environment(a) for a in actions])
+    assert all(space.contains(action) for action in played), space
+    assert played.dtype == space.dtype
+    if environments.low is not None:  # the ends are played
+        np.testing.assert_array_equal(played[-4:-2], [space.low, space.high])
+
+
+@pytest.mark.once
+def test_integers_of_a_box_have_equal_shares():
+    environment = type(
+        "Steps", (Aim,), {"action_space": gym.spaces.Box(-1, 2, (1,), np.int8)}
+    )
+    environments = Environments(environment, 1, spaces=("Box",))
+    units = np.linspace(-1, 1, 4_001)[:, None]
+    played = environments.to_environment(units)[:, 0]
+    values, counts = np.unique(played, return_counts=True)
+    assert values.tolist() == [-1, 0, 1, 2] and np.ptp(counts) <= 1
+
+
 def test_several_choices_count_from_zero():
     environments = Environments(Pair, 2, spaces=("MultiDiscrete",))
     got = environments.to_environment(np.array([[0, 0], [1, 2]]))
