@@ -15,6 +15,7 @@ from dlcompanion.reinforcement.agents.replay_buffer import (
 )
 from dlcompanion.reinforcement.agents.rollout_agent import RolloutAgent
 from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
+from dlcompanion.reinforcement.networks.action_mask import is_forbidden
 from dlcompanion.reinforcement.networks.dense_network import dense_network
 from dlcompanion.reinforcement.networks.network_checks import check_network
 from dlcompanion.reinforcement.networks.target_networks import (
@@ -459,7 +460,12 @@ class DQN(RolloutAgent):
         if deterministic:
             return best
         anything = random.integers(self.environments.actions, size=best.shape)
-        return np.where(random.random(best.shape) < self.epsilon, anything, best)
+        exploring = random.random(best.shape) < self.epsilon
+        forbidden = is_forbidden(outputs)
+        if forbidden.any():  # what the network forbids is not explored either
+            chance = np.where(forbidden, -1.0, random.random(outputs.shape))
+            anything = chance.argmax(axis=-1)
+        return np.where(exploring, anything, best)
 
     def learn_from_rollout(self, rollout, random):
         """Store a rollout, and learn from minibatches of the replay memory."""

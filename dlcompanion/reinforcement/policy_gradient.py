@@ -192,8 +192,8 @@ class REINFORCE(Agent):
     episodes, and the factor :math:`\gamma^t` in front of each term is left out, as in
     most implementations. Returns are bootstrapped with :math:`v` of the next state when
     an episode is truncated, by the environment's time limit or by ``horizon``, and not
-    when it terminates. Rollouts are padded to ``num_envs * horizon`` steps, so that one
-    compiled update serves all.
+    when it terminates. Rollouts are padded to the next power of 2, so that few compiled
+    updates serve all.
 
     A policy that is a chain of dense layers acts in NumPy, any other through a
     compiled call. Networks are called with ``training=False``: dropout does nothing.
@@ -317,10 +317,13 @@ class REINFORCE(Agent):
             episodes.rewards, dones, np.broadcast_to(after, dones.shape), self.discount
         )
 
+        # few sizes, so that few programs are compiled
+        size = 1 << (int(playing.sum()) - 1).bit_length()
+        size = min(size, playing.shape[1] * self.horizon)
+
         def padded(x):
-            x = x[playing]
-            rows = np.zeros((len(playing.T) * self.horizon, *x.shape[1:]), x.dtype)
-            rows[: len(x)] = x
+            rows = np.zeros((size, *x.shape[2:]), x.dtype)
+            rows[: playing.sum()] = x[playing]
             return rows
 
         return self.learner.train_on_batch(

@@ -65,7 +65,7 @@ class RolloutCollector:
 
     def __init__(self, environments, seed):
         self.environments = environments
-        self.observations, _ = environments.vector.reset(seed=int(seed))
+        self.observations = environments.reset(seed)
         self.returns, self.lengths = [], []
         count = environments.count
         self.begins = np.ones(count, bool)
@@ -91,13 +91,12 @@ class RolloutCollector:
         environments = self.environments
         rows = []
         for _ in range(steps):
-            seen = np.array(self.observations, "float32")
+            seen = self.observations
             _finite("observation", seen, self._step)
             actions = np.asarray(act(seen))
             self.observations, rewards, terminated, truncated, infos = (
-                environments.vector.step(environments.to_environment(actions))
+                environments.step(actions)
             )
-            rewards = np.asarray(rewards, "float64")
             _finite("reward", rewards, self._step)
             self._step += 1
             mask = ~self._resetting

@@ -176,13 +176,56 @@ class Environments:
     @property
     def time_limit(self):
         """Steps after which an episode is truncated, or None if there is no limit."""
-        environments = getattr(self.vector, "envs", ())
-        specs = [getattr(e, "spec", None) for e in (self.vector, *environments)]
-        limits = [s.max_episode_steps for s in specs if s and s.max_episode_steps]
-        for environment in environments:  # one without spec may be wrapped in TimeLimit
-            if environment.has_wrapper_attr("_max_episode_steps"):
-                limits.append(environment.get_wrapper_attr("_max_episode_steps"))
-        return limits[0] if limits else None
+        vector = self.vector.unwrapped
+        limits = [getattr(vector, "max_episode_steps", None)]
+        if hasattr(vector, "call"):  # of single environments, in other processes too
+            name = "_max_episode_steps"
+            if all(vector.call("has_wrapper_attr", name)):
+                limits += vector.call("get_wrapper_attr", name)
+        spec = getattr(vector, "spec", None)
+        if spec is not None and not any(limits):
+            made = spec.kwargs.get("max_episode_steps")
+            limits.append(made or spec.max_episode_steps)
+        return min(filter(None, limits), default=None)
+
+    def reset(self, seed):
+        """Reset all environments.
+
+        Args:
+            seed: Integer.
+
+        Returns:
+            Float32 array ``(environments, ...)``, of its own.
+        """
+        observations, _ = self.vector.reset(seed=int(seed))
+        return np.array(observations, "float32")  # the environment may reuse it
+
+    def step(self, actions):
+        """Make one step in each environment, whatever kind of arrays it answers with.
+
+        Args:
+            actions: As :meth:`to_environment` takes them.
+
+        Returns:
+            ``(observations, rewards, terminated, truncated, infos)``: a float32 array
+            ``(environments, ...)``, a float64 array and two boolean ones
+            ``(environments,)``, and what the vector environment adds.
+
+        Raises:
+            ValueError: If there is not one reward for each environment.
+        """
+        observations, rewards, *ends, infos = self.vector.step(
+            self.to_environment(actions)
+        )
+        rewards = np.asarray(rewards, "float64")
+        if rewards.size != self.count:
+            raise ValueError(
+                "A step must give one reward for each environment. "
+                f"Received: rewards of shape {rewards.shape}, {self.count} environments"
+            )
+        terminated, truncated = (np.asarray(x, bool).reshape(-1) for x in ends)
+        observations = np.array(observations, "float32")
+        return observations, rewards.reshape(-1), terminated, truncated, infos
 
     def another(self, count):
         """New environments of the same kind, that share nothing with these.
@@ -243,19 +286,17 @@ class Environments:
             ValueError: If an observation or reward is not finite; the message names
                 the step and the environment.
         """
-        observations, _ = self.vector.reset(seed=int(seed))
+        observations = self.reset(seed)
         playing = np.ones(self.count, bool)
         terminated = np.zeros(self.count, bool)
         last = np.zeros((self.count, *self.observation_shape), "float32")
         rows = []
         for step in range(horizon):
-            seen = np.array(observations, "float32")  # the environment may reuse it
+            seen = observations
             _finite("observation", seen, step)
             actions = act(seen)
-            observations, rewards, ended, truncated, infos = self.vector.step(
-                self.to_environment(actions)
-            )
-            _finite("reward", np.asarray(rewards), step)
+            observations, rewards, ended, truncated, infos = self.step(actions)
+            _finite("reward", rewards, step)
             over = playing & (ended | truncated)
             if over.any() or step == horizon - 1:
                 after = self._after(observations, ended | truncated, infos)
@@ -273,10 +314,11 @@ class Environments:
 
     def _after(self, observations, over, infos):
         """What was seen after this step; a reset in the same step hides it in infos."""
-        after = np.array(observations, "float32")
-        if self.same_step:
-            for i in np.flatnonzero(over):
-                after[i] = infos["final_obs"][i]
+        if not self.same_step or not over.any():
+            return observations
+        after = observations.copy()
+        for i in np.flatnonzero(over):
+            after[i] = infos["final_obs"][i]
         return after
 
     def close(self):

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 FORBIDDEN = -1e9  # a float32 softmax makes exactly 0 of it, and its gradient too
+FORBIDDEN_HALF = -6e4  # the same in float16
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
@@ -60,9 +61,27 @@ class ActionMask(keras.layers.Layer):
 
     def call(self, inputs):
         logits, mask = inputs
-        low = -6e4 if logits.dtype == "float16" else FORBIDDEN
+        low = FORBIDDEN_HALF if logits.dtype == "float16" else FORBIDDEN
         low = ops.cast(low, logits.dtype)
         return ops.where(mask > 0, logits, low)
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape[0])
+
+
+def is_forbidden(outputs):
+    """Which actions a policy's outputs forbid, after :class:`ActionMask`.
+
+    Args:
+        outputs: Array ``(batch, actions)``.
+
+    Returns:
+        Boolean array of that shape; of a row that forbids everything, nothing.
+
+    Example:
+        >>> import numpy as np
+        >>> is_forbidden(np.array([[1.0, -1e9], [-1e9, -1e9]])).tolist()
+        [[False, True], [False, False]]
+    """
+    forbidden = (outputs <= 0.5 * FORBIDDEN) | (outputs == FORBIDDEN_HALF)
+    return forbidden & ~forbidden.all(axis=-1, keepdims=True)

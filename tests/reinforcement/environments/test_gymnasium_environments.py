@@ -1,11 +1,13 @@
 """Tests of dlcompanion.reinforcement.environments.gymnasium_environments."""
 
+import functools
 import sys
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from helpers.toy_environments import Aim, Corridor, Pair
+from keras import ops
 
 from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
 
@@ -134,6 +136,53 @@ def test_the_time_limit_is_the_environments_own():
 
     assert Environments(limited(), 1).time_limit == 1500
     assert Environments(limited, 2).time_limit == 1500
+    wrapped = gym.wrappers.vector.RecordEpisodeStatistics
+    assert Environments(wrapped(gym.vector.SyncVectorEnv([limited])), 1).time_limit
+    for mode in ("sync", "vector_entry_point"):
+        made = gym.make_vec(
+            "CartPole-v1", 2, vectorization_mode=mode, max_episode_steps=50
+        )
+        assert Environments(made, 1).time_limit == 50
+        assert Environments(wrapped(made), 1).time_limit == 50
+
+
+@pytest.mark.once
+def test_the_time_limit_is_seen_in_other_processes():
+    bounded = functools.partial(gym.wrappers.TimeLimit, Corridor(), 1500)
+    for make, limit in ((bounded, 1500), (Corridor, None)):
+        vector = gym.vector.AsyncVectorEnv([make], context="spawn")
+        environments = Environments(vector, 1)
+        assert environments.time_limit == limit
+        environments.reset(seed=0)  # it lives on
+        vector.close()
+
+
+class Foreign(gym.vector.VectorWrapper):
+    """Answers in the backend's tensors, with rewards of shape (environments, 1)."""
+
+    def step(self, actions):
+        observations, rewards, *rest, infos = self.env.step(actions)
+        rewards = rewards.astype("float32")[:, None]
+        tensors = [ops.convert_to_tensor(x) for x in (observations, rewards, *rest)]
+        return *tensors, infos
+
+
+def test_environments_may_answer_in_tensors():
+    own, foreign = (
+        Environments(kind(gym.make_vec("CartPole-v1", 3)), 1)
+        for kind in (gym.vector.VectorWrapper, Foreign)
+    )
+    wanted, got = (
+        e.play(lambda x: np.ones(len(x), "int32"), seed=0, horizon=50)
+        for e in (own, foreign)
+    )
+    for a, b in zip(got, wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+    foreign.vector.step = lambda actions: (np.zeros((3, 4)), np.zeros(2), 0, 0, {})
+    with pytest.raises(
+        ValueError, match=r"one reward.*Received: rewards of shape \(2,"
+    ):
+        foreign.step(np.zeros(3, "int32"))
 
 
 @pytest.mark.parametrize(

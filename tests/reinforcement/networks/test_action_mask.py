@@ -8,7 +8,7 @@ from helpers.toy_networks import net
 from keras import ops
 
 from dlcompanion import autodiff
-from dlcompanion.reinforcement import PPO, ActionMask
+from dlcompanion.reinforcement import DQN, PPO, ActionMask, Rainbow
 from dlcompanion.reinforcement.networks.action_distributions import Categorical
 from dlcompanion.testing import check_layer
 
@@ -84,6 +84,31 @@ def test_an_agent_never_plays_what_is_forbidden():
     agent.fit(2_000, verbose=0)
     masks = np.tri(4, dtype="float32")
     assert agent.predict(masks).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("kind", [DQN, Rainbow])
+def test_what_is_forbidden_is_not_explored(kind):
+    inputs = keras.Input((4,))
+    network = keras.Model(inputs, ActionMask()([keras.layers.Dense(4)(inputs), inputs]))
+    more = {"noisy": False, "atoms": None} if kind is Rainbow else {}
+    agent = kind(
+        OneLeft,
+        network=network,
+        horizon=8,
+        num_envs=32,
+        rollout_length=4,
+        learning_starts=256,
+        gradient_steps=4,
+        seed=0,
+        **more,
+    )
+    agent.fit(1_000, verbose=0)
+    assert agent.epsilon > 0.8
+    masks = np.tile(np.tri(4, dtype="float32"), (500, 1))
+    drawn = agent.predict(masks, deterministic=False).reshape(500, 4)
+    counts = [np.bincount(drawn[:, n], minlength=4) for n in range(4)]
+    assert all((counts[n] > 0).tolist() == (masks[n] > 0).tolist() for n in range(4))
 
 
 def test_rejects():
