@@ -15,6 +15,7 @@ from dlcompanion.generative.flows.free_energy import FreeEnergy
 from dlcompanion.generative.flows.invertible_convolution import InvertibleConvolution1x1
 from dlcompanion.generative.flows.rational_quadratic_spline import (
     rational_quadratic_spline,
+    spline_bins,
 )
 from dlcompanion.generative.glow import Glow
 from dlcompanion.generative.hierarchical_autoencoder import HierarchicalVAE
@@ -100,4 +101,5 @@ __all__ = [
     "rebar_control",
     "relax_gradient",
     "score_function_gradient",
+    "spline_bins",
 ]

@@ -151,7 +151,7 @@ def rational_quadratic_spline(x, widths, heights, slopes, low=-3.0, inverse=Fals
     )
     x0, y0, s = pick(right) - w, pick(top) - h, h / w
     if inverse:
-        t = u - y0
+        t = _between(u - y0, h)
         b = h * d0 - t * (d0 + d1 - 2 * s)
         # b^2 - 4ac of the quadratic, as a sum that rounding cannot make negative
         root = ops.sqrt(ops.square(b - 2 * s * t) + 4 * s * s * t * (h - t))
@@ -161,7 +161,7 @@ def rational_quadratic_spline(x, widths, heights, slopes, low=-3.0, inverse=Fals
         xi = ops.where(steep, root - b, 2 * s * t) / over
         y = x0 + xi * w
     else:
-        xi = (u - x0) / w
+        xi = _between(u - x0, w) / w
     bend = xi * (1 - xi)
     below = s + (d0 + d1 - 2 * s) * bend
     if not inverse:
@@ -173,6 +173,12 @@ def rational_quadratic_spline(x, widths, heights, slopes, low=-3.0, inverse=Fals
         tail, log_tail = _straight(x, low, right, top, slopes, inverse)
     log_slope = -log_slope if inverse else log_slope
     return ops.where(inside, y, tail), ops.where(inside, log_slope, log_tail)
+
+
+def _between(t, size):
+    """What lies in a bin, where rounding puts a knot a little beside it."""
+    inside = ops.minimum(ops.maximum(t, 0.0), size)
+    return t + ops.stop_gradient(inside - t)  # the slope is that of t
 
 
 def _straight(x, low, right, top, slopes, inverse):

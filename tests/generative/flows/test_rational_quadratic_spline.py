@@ -117,6 +117,29 @@ def test_inverse_where_slopes_are_extreme():
     assert (np.abs(back - x) * np.exp(log_slope)).max() < 1e-6
 
 
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("scale", [1, 8])
+def test_knots_are_finite_and_lead_to_knots(scale, inverse):
+    raw = draw(bins=8, slopes=7, rows=(2_000,), spread=scale)
+
+    def ends(*raw):
+        widths, heights, slopes = spline_bins(*raw)
+        right, top = (ops.cumsum(x, axis=-1) - 3.0 for x in (widths, heights))
+        here, there = (top, right) if inverse else (right, top)
+        bins = [ops.repeat(x[:, None], 7, 1) for x in (widths, heights, slopes)]
+        found, log_slope = rational_quadratic_spline(
+            here[:, :-1], *bins, inverse=inverse
+        )
+        return found, log_slope, there[:, :-1], slopes
+
+    found, log_slope, there, slopes = run(ends, *raw)
+    assert np.isfinite(found).all() and np.isfinite(log_slope).all()
+    sign = -1 if inverse else 1
+    # a rounded place moves the result by as many times itself as the curve is steep
+    steep = 1 + np.exp(np.maximum(log_slope, sign * np.log(slopes)))
+    assert (np.abs(found - there) <= 4e-6 * steep).all()
+
+
 def test_outside_it_is_the_identity_or_a_straight_line():
     x = np.array([[-3.5], [3.25], [100.0]], "float32")
     for inverse in (False, True):
