@@ -19,7 +19,7 @@ from dlcompanion.generative import (
 from dlcompanion.generative.flows.inverted_transform import Inverted
 from dlcompanion.generative.masked_autoregressive_flow import MaskedAutoregressive
 from dlcompanion.probability import tfb
-from dlcompanion.testing import check_layer, check_model
+from dlcompanion.testing import check_flow, check_layer, check_model
 from dlcompanion.training import fit_in_memory
 
 VECTORS = Path(__file__).parents[1] / "references" / "masked_autoregressive_flow.npz"
@@ -145,21 +145,26 @@ def test_flow_of_tfp():
 # -- laws ---------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("context", [None, points(4, 2, seed=1)])
+def test_inverse_and_log_det_of_the_layer(context):
+    check_flow(MaskedAutoregressive, small, points(4, 3), context=context, scale=0.4)
+
+
 @pytest.mark.parametrize("flow_class", FLOWS)
-def test_inverse_log_det_and_triangular_jacobian(flow_class):
+def test_inverse_log_det_and_density(flow_class):
+    arguments = {"event_size": 3, "blocks": 2, "hidden_units": (8,), "seed": 3}
+    check_flow(flow_class, arguments, points(4, 3), scale=0.4)
+
+
+@pytest.mark.parametrize("flow_class", FLOWS)
+def test_the_jacobian_is_triangular(flow_class):
     flow, x = scrambled(flow_class, blocks=1), points(4, 3)
-    z, log_det = flow.to_noise(x)
-    back, back_log_det = flow.to_data(z)
-    np.testing.assert_allclose(numpy(back), x, atol=1e-5)
-    np.testing.assert_allclose(numpy(back_log_det), -numpy(log_det), atol=1e-5)
     # rows do not see each other: the sum over the rows has the rows' Jacobians
     jacobian = autodiff.jacobian(lambda x: ops.sum(flow.to_noise(x)[0], axis=0))(x)
     jacobian = np.swapaxes(numpy(jacobian), 0, 1)  # (rows, out, in)
     above = np.triu_indices(3, 1)
     np.testing.assert_array_equal(jacobian[:, above[0], above[1]], 0.0)  # exactly
     assert np.all(np.abs(jacobian[:, above[1], above[0]]) > 1e-6)
-    _, expected = np.linalg.slogdet(jacobian.astype("float64"))
-    np.testing.assert_allclose(numpy(log_det), expected, atol=1e-4)
 
 
 @pytest.mark.once
@@ -209,16 +214,6 @@ def test_one_pass_one_way_and_one_for_each_variable_the_other(monkeypatch):
             before = len(made.counted)
             layer(points(2, size), inverse=inverse)
             assert len(made.counted) - before == passes
-
-
-def test_the_loop_lets_gradients_through():
-    """Of data by the weights, against those of the noise by the inverse function."""
-    flow, z = scrambled(MaskedAutoregressiveFlow, blocks=1), points(1, 3)
-    x = numpy(flow.to_data(z)[0])
-    forward = autodiff.jacobian(lambda x: flow.to_noise(x)[0][0])(x)
-    backward = autodiff.jacobian(lambda z: flow.to_data(z)[0][0])(z)
-    product = numpy(forward)[:, 0] @ numpy(backward)[:, 0]
-    np.testing.assert_allclose(product, np.eye(3), atol=1e-4)
 
 
 def test_gradients_of_samples_reach_the_weights():

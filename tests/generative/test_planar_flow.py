@@ -9,7 +9,7 @@ from keras import ops
 from dlcompanion import autodiff
 from dlcompanion.generative import PlanarFlow, RadialFlow
 from dlcompanion.generative.planar_flow import Planar, Radial
-from dlcompanion.testing import check_layer, check_model
+from dlcompanion.testing import check_flow, check_layer, check_model
 
 VECTORS = Path(__file__).parents[1] / "references" / "planar_flow.npz"
 LAYERS = [Planar, Radial]
@@ -87,21 +87,27 @@ def test_layer_of_normflows(name):
 
 @pytest.mark.parametrize("layer_class", LAYERS)
 def test_inverse_and_log_det(layer_class):
+    check_flow(layer_class, {}, points(5, 3), scale=2.0, atol=1e-4)
+
+
+@pytest.mark.parametrize("flow_class", FLOWS)
+def test_inverse_log_det_and_density(flow_class):
+    arguments = {"event_size": 2, "length": 2, "seed": 3}
+    check_flow(flow_class, arguments, points(5, 2), atol=1e-4)
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
+def test_both_directions_keep_the_orientation(layer_class):
     layer, x = scrambled(layer_class, 3, seed=1), points(5, 3)
-    y, log_det = layer(x)
-    back, back_log_det = layer(y, inverse=True)
-    np.testing.assert_allclose(numpy(back), x, atol=1e-4)
-    np.testing.assert_allclose(numpy(back_log_det), -numpy(log_det), atol=1e-4)
-    for inverse, at, expected in ((False, x, log_det), (True, numpy(y), back_log_det)):
+    y, _ = layer(x)
+    for inverse, at in ((False, x), (True, numpy(y))):
         # rows do not see each other: the sum over the rows has the rows' Jacobians;
         # backward, they are those of the step after the search
         jacobian = autodiff.jacobian(
             lambda x, inverse=inverse: ops.sum(layer(x, inverse=inverse)[0], axis=0)
         )(at)
         jacobian = np.swapaxes(numpy(jacobian), 0, 1).astype("float64")
-        sign, slogdet = np.linalg.slogdet(jacobian)
-        np.testing.assert_array_equal(sign, 1)
-        np.testing.assert_allclose(numpy(expected), slogdet, atol=1e-3)
+        np.testing.assert_array_equal(np.linalg.slogdet(jacobian)[0], 1)
 
 
 @pytest.mark.parametrize("layer_class", LAYERS)

@@ -7,7 +7,7 @@ from keras import ops
 
 from dlcompanion.generative import AffineCoupling, NormalizingFlow
 from dlcompanion.generative.flows.inverted_transform import Inverted
-from dlcompanion.testing import check_layer
+from dlcompanion.testing import check_flow, check_layer
 
 
 def coupling():
@@ -22,6 +22,13 @@ def test_contract():
     check_layer(
         Inverted, lambda: {"transform": coupling()}, points(6, 4),
         output_shape=[(6, 4), (6,)],
+    )  # fmt: skip
+
+
+def test_inverse_and_log_det():
+    check_flow(
+        Inverted, lambda: {"transform": coupling()}, points(6, 4),
+        context=points(6, 2, seed=1),
     )  # fmt: skip
 
 
