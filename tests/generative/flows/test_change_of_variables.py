@@ -1,13 +1,11 @@
 """Tests of dlcompanion.generative.flows.change_of_variables, on every backend."""
 
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from helpers.two_devices import on_two_devices
 from keras import ops
 from scipy import stats
 
@@ -247,52 +245,22 @@ def test_compiled_functions_see_later_training():
     assert after > before + 1
 
 
-TWO_DEVICES = """
-import contextlib, os, sys
-sys.path.insert(0, {tests!r})
-os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=2"
-import keras
-if keras.backend.backend() == "tensorflow":
-    import tensorflow as tf
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(
-        cpu, [tf.config.LogicalDeviceConfiguration()] * 2
-    )
-import numpy as np
-import test_change_of_variables as tests
-
-def run(scope):
-    with scope:
-        keras.utils.set_random_seed(0)
-        flow = tests.NormalizingFlow(**tests.arguments(3))
-        flow.compile("adam")
-        data = tests.points(), tests.points(16, 3, seed=1)
-        loss = flow.fit(data, batch_size=8, epochs=2, shuffle=False, verbose=0)
-    return loss.history["loss"], np.concatenate([w.ravel() for w in flow.get_weights()])
-
-one = run(contextlib.nullcontext())
-if keras.backend.backend() == "tensorflow":
-    two = run(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope())
-else:
-    keras.distribution.set_distribution(
-        keras.distribution.DataParallel(devices=["cpu:0", "cpu:1"])
-    )
-    two = run(contextlib.nullcontext())
-for a, b in zip(one, two):
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-print("equal")
-"""
+def trained():
+    keras.utils.set_random_seed(0)
+    flow = NormalizingFlow(**arguments(3))
+    flow.compile("adam")
+    data = points(), points(16, 3, seed=1)
+    loss = flow.fit(data, batch_size=8, epochs=2, shuffle=False, verbose=0)
+    weights = np.concatenate([w.ravel() for w in flow.get_weights()])
+    return loss.history["loss"], weights
 
 
 def test_two_devices_train_the_same_flow_as_one(backend):
     if backend == "torch":  # there one process has one device
         assert replicas() == 1
         return
-    program = TWO_DEVICES.format(tests=str(Path(__file__).parent))
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
-    assert done.stdout.strip().endswith("equal"), done.stderr[-2000:]
+    for a, b in zip(trained(), on_two_devices(trained), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 # -- bad input ------------------------------------------------------------------------
