@@ -91,25 +91,6 @@ def test_linear_gaussian_has_the_exact_likelihood_given_the_context():
     np.testing.assert_allclose(again, d @ to_code[:, None] * w + C @ a, atol=1e-4)
 
 
-def test_fit_resumes_its_noise_and_learns_what_the_context_says(tmp_path):
-    def ready():
-        keras.utils.set_random_seed(1)
-        model = small()
-        model.compile(keras.optimizers.Adam(0.02))
-        return model
-
-    whole, half = ready(), ready()
-    settings = {"shuffle": False, "verbose": 0}
-    history = whole.fit([X, C], epochs=4, **settings).history
-    assert history["loss"][-1] < history["loss"][0]
-    half.fit([X, C], epochs=2, **settings)
-    half.save(tmp_path / "half.keras")
-    rest = keras.saving.load_model(tmp_path / "half.keras")
-    rest.fit([X, C], epochs=2, **settings)
-    for a, b in zip(whole.get_weights(), rest.get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-
-
 def test_samples_follow_their_context():
     model = small()
     state = np.array(ops.convert_to_numpy(model.seed_generator.state.value))

@@ -188,30 +188,6 @@ def test_samples_have_the_moments_of_the_model():
     np.testing.assert_allclose(given[:, 0].var(), 0.5, atol=0.03)
 
 
-def test_fit_resumes_its_noise(tmp_path):
-    def ready():
-        keras.utils.set_random_seed(1)
-        model = small()
-        model.compile(keras.optimizers.Adam(0.01))
-        return model
-
-    whole, half = ready(), ready()
-    settings = {"shuffle": False, "verbose": 0}
-    logs = whole.fit(X, epochs=4, **settings).history
-    np.testing.assert_allclose(
-        np.add(logs["kl_1"], logs["kl_2"]), logs["kl"], rtol=1e-4
-    )
-    np.testing.assert_allclose(
-        np.subtract(logs["kl"], logs["log_likelihood"]), logs["loss"], rtol=1e-4
-    )
-    half.fit(X, epochs=2, **settings)
-    half.save(tmp_path / "half.keras")
-    rest = keras.saving.load_model(tmp_path / "half.keras")
-    rest.fit(X, epochs=2, **settings)
-    for a, b in zip(whole.get_weights(), rest.get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-
-
 def test_refuses():
     with pytest.raises(ValueError, match="upper must be an integer.*Received"):
         HierarchicalVAE.dense(6, latent=2, upper=0)

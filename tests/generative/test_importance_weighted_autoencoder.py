@@ -158,25 +158,6 @@ def test_the_decoders_gradient_weighs_the_draws():
     np.testing.assert_allclose(numbers(found), expected, rtol=1e-3, atol=1e-5)
 
 
-def test_fit_resumes_its_noise(tmp_path):
-    def ready():
-        keras.utils.set_random_seed(1)
-        model = small()
-        model.compile(keras.optimizers.Adam(0.01))
-        return model
-
-    whole, half = ready(), ready()
-    settings = {"shuffle": False, "verbose": 0}
-    history = whole.fit(X, epochs=4, **settings).history
-    assert set(history) == {"loss", "log_likelihood", "kl"}
-    half.fit(X, epochs=2, **settings)
-    half.save(tmp_path / "half.keras")
-    rest = keras.saving.load_model(tmp_path / "half.keras")
-    rest.fit(X, epochs=2, **settings)
-    for a, b in zip(whole.get_weights(), rest.get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-
-
 def test_refuses():
     with pytest.raises(ValueError, match="samples must be an integer.*Received"):
         small(samples=0)

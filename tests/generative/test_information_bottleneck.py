@@ -82,24 +82,6 @@ def test_a_high_price_leaves_nothing_and_a_low_one_what_the_target_needs():
     assert found[10.0] < 0.01 < 0.5 < found[1e-3]
 
 
-def test_resumes_its_noise(tmp_path):
-    def ready():
-        keras.utils.set_random_seed(0)
-        layer = VariationalBottleneck(2, beta=0.1, seed=3)
-        model = keras.Sequential([keras.Input((3,)), layer, keras.layers.Dense(1)])
-        model.compile(keras.optimizers.Adam(0.05), "mse")
-        return model
-
-    whole, half = ready(), ready()
-    whole.fit(X, Y, epochs=4, shuffle=False, verbose=0)
-    half.fit(X, Y, epochs=2, shuffle=False, verbose=0)
-    half.save(tmp_path / "half.keras")
-    rest = keras.saving.load_model(tmp_path / "half.keras")
-    rest.fit(X, Y, epochs=2, shuffle=False, verbose=0)
-    for a, b in zip(whole.get_weights(), rest.get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-
-
 def plane(**kwargs):
     return InformationPlane(X, Y, ["first", "second"], **kwargs)
 

@@ -65,28 +65,6 @@ def test_loss_of_the_model_is_the_equation():
     )
 
 
-@pytest.mark.parametrize("layer_class", [VectorQuantizer, EMAVectorQuantizer])
-def test_fit_resumes_exactly_and_reports_perplexity(layer_class, tmp_path):
-    def ready():
-        keras.utils.set_random_seed(1)
-        model = VQVAE(**parts(layer_class))
-        model.compile(keras.optimizers.Adam(0.05))
-        return model
-
-    settings = {"shuffle": False, "verbose": 0, "batch_size": 16}
-    whole = ready()
-    history = whole.fit(DATA, epochs=4, **settings).history
-    assert history["error"][-1] < history["error"][0]
-    assert all(1 <= value <= 5 for value in history["perplexity"])
-    half = ready()
-    half.fit(DATA, epochs=2, **settings)
-    half.save(tmp_path / "half.keras")
-    rest = keras.saving.load_model(tmp_path / "half.keras")
-    rest.fit(DATA, epochs=2, **settings)
-    for a, b in zip(whole.get_weights(), rest.get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
-
-
 def test_the_model_refuses():
     with pytest.raises(ValueError, match="quantizer must be.*Received"):
         VQVAE(**{**parts(), "quantizer": keras.layers.Dense(2)})
