@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from helpers.models import scramble, state
 
 from dlcompanion.generative import (
     IWAE,
@@ -14,7 +15,6 @@ from dlcompanion.generative import (
     VariationalBottleneck,
     VectorQuantizer,
 )
-from dlcompanion.testing.common import snapshot
 from dlcompanion.testing.new_process import call_in_new_process
 from dlcompanion.training import ResumableCheckpoint
 
@@ -28,9 +28,7 @@ CLASSES = (CONTEXT.sum(axis=1) > 0).astype("int32")
 def dense(autoencoder, *args, **kwargs):
     model = autoencoder.dense(6, *args, latent=2, hidden=(8,), seed=0, **kwargs)
     model.build([(None, 6), (None, 3)] if "context" in kwargs else (None, 6))
-    rng = np.random.default_rng(5)
-    model.set_weights([0.5 * rng.normal(size=w.shape) for w in model.get_weights()])
-    return model
+    return scramble(model, 0.5, seed=5)
 
 
 def vector_quantized(quantizer):
@@ -88,17 +86,12 @@ def trained(name, epochs, model=None, callbacks=None):
     return model, history.history
 
 
-def state_of(model):
-    """Weights, states of seed generators, and the optimizer's slots and counter."""
-    return snapshot([*model.variables, *model.optimizer.variables])
-
-
 def resumed(name, folder):
     """In the other process: the state as loaded, and after the rest of the epochs."""
     model = keras.saving.load_model(folder / "half.keras")
-    loaded = state_of(model)
+    loaded = state(model)
     trained(name, 4, model, [ResumableCheckpoint(folder / "half.npz")])
-    return loaded, state_of(model)
+    return loaded, state(model)
 
 
 @pytest.mark.parametrize("name", FAMILY)
@@ -108,7 +101,7 @@ def test_fit_goes_on_in_another_process(name, tmp_path):
     half.save(tmp_path / "half.keras")
     loaded, end = call_in_new_process(resumed, name, tmp_path)
     for found, model in ((loaded, half), (end, whole)):
-        expected = state_of(model)
+        expected = state(model)
         assert len(found) == len(expected)
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_array_equal(a, b)

@@ -5,13 +5,13 @@ import copy
 import keras
 import numpy as np
 import pytest
+from helpers.arrays import numpy
 from helpers.two_devices import on_two_devices
 from keras import layers, ops
 
 from dlcompanion import backend
 from dlcompanion.training import CompositeOptimizer, LossScaling, SavesSeeds, StepModel
 
-numpy = ops.convert_to_numpy
 X = np.random.default_rng(0).normal([2, -1], [0.5, 0.2], (48, 2)).astype("float32")
 Y = X[:, :1] * X[:, 1:] - 1
 

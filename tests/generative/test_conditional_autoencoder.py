@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 import pytest
+from helpers.arrays import numbers
+from helpers.models import scramble
 from keras import ops
 
 from dlcompanion import backend
@@ -14,17 +16,11 @@ X = RNG.uniform(size=(32, 6)).astype("float32")
 C = RNG.normal(size=(32, 3)).astype("float32")
 
 
-def numbers(x):
-    return ops.convert_to_numpy(x).astype("float64")
-
-
 def small(context=3, **kwargs):
     kwargs = {"latent": 2, "hidden": (8,), "seed": 0, **kwargs}
     model = ConditionalVAE.dense(6, context=context, **kwargs)
     model.build([(None, 6), (None, context)])
-    rng = np.random.default_rng(5)
-    model.set_weights([0.5 * rng.normal(size=w.shape) for w in model.get_weights()])
-    return model
+    return scramble(model, 0.5, seed=5)
 
 
 def test_contract():

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from keras import ops
+from helpers.arrays import numpy
 
 from dlcompanion.generative import Glow
 from dlcompanion.generative.glow import ChannelCoupling
@@ -11,10 +11,6 @@ from dlcompanion.testing import check_flow, check_layer, check_model
 from dlcompanion.training import fit_in_memory
 
 SMALL = {"event_shape": (4, 4, 1), "levels": 2, "steps": 1, "filters": 4, "seed": 3}
-
-
-def numpy(x):
-    return ops.convert_to_numpy(x)
 
 
 def pictures(rows=6, shape=(4, 4, 1), seed=0):

@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 import pytest
+from helpers.arrays import numbers
+from helpers.models import scramble
 from keras import ops
 
 from dlcompanion import backend
@@ -14,10 +16,6 @@ RNG = np.random.default_rng(0)
 X = RNG.uniform(size=(32, 6)).astype("float32")
 
 
-def numbers(x):
-    return ops.convert_to_numpy(x).astype("float64")
-
-
 def compiled(f):
     """Compile: an eager call on JAX compiles each of its operations by itself."""
     return backend.compile(f, jit=False)
@@ -27,9 +25,7 @@ def small(**kwargs):
     kwargs = {"latent": 3, "upper": 2, "hidden": (8,), "seed": 0, **kwargs}
     model = HierarchicalVAE.dense(6, upper_hidden=(5,), **kwargs)
     model.build((None, 6))
-    rng = np.random.default_rng(5)
-    model.set_weights([0.5 * rng.normal(size=w.shape) for w in model.get_weights()])
-    return model
+    return scramble(model, 0.5, seed=5)
 
 
 def test_contract():

@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 import pytest
+from helpers.arrays import numbers
+from helpers.models import scramble
 from keras import ops
 
 from dlcompanion import autodiff, backend
@@ -13,17 +15,11 @@ RNG = np.random.default_rng(0)
 X = RNG.uniform(size=(32, 6)).astype("float32")
 
 
-def numbers(x):
-    return ops.convert_to_numpy(x).astype("float64")
-
-
 def small(samples=3, model_class=IWAE, **kwargs):
     kwargs = kwargs if model_class is VAE else {"samples": samples, **kwargs}
     model = model_class.dense(6, latent=2, hidden=(8,), **{"seed": 0, **kwargs})
     model.build((None, 6))
-    rng = np.random.default_rng(5)
-    model.set_weights([0.5 * rng.normal(size=w.shape) for w in model.get_weights()])
-    return model
+    return scramble(model, 0.5, seed=5)
 
 
 def test_contract():

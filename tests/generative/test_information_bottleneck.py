@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from helpers.arrays import numbers
 from keras import ops
 from sklearn.metrics import mutual_info_score
 
@@ -22,10 +23,6 @@ from dlcompanion.training import ResumableCheckpoint
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(32, 3)).astype("float32")
 Y = (X.sum(axis=1) > 0).astype("int32")
-
-
-def numbers(x):
-    return ops.convert_to_numpy(x).astype("float64")
 
 
 def network():

@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from helpers.models import scramble
 from keras import ops
 from scipy import stats
 
@@ -28,10 +29,7 @@ def scrambled(flow_class, size=2, scale=0.4, **arguments):
     """A flow far from the identity."""
     flow = flow_class(**{**SMALL, "event_size": size, **arguments})
     flow.build((None, size))
-    rng = np.random.default_rng(1)
-    weights = [scale * rng.normal(size=w.shape) for w in flow.get_weights()]
-    flow.set_weights(weights)
-    return flow
+    return scramble(flow, scale)
 
 
 @pytest.mark.parametrize("flow_class", FLOWS)

@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 import pytest
+from helpers.arrays import numbers
+from helpers.models import scramble
 from keras import ops
 
 from dlcompanion import backend
@@ -14,10 +16,6 @@ RNG = np.random.default_rng(0)
 X = RNG.uniform(size=(32, 6)).astype("float32")
 
 
-def numbers(x):
-    return ops.convert_to_numpy(x).astype("float64")
-
-
 def compiled(f):
     """Compile: an eager call on JAX compiles each of its operations by itself."""
     return backend.compile(f, jit=False)
@@ -26,9 +24,7 @@ def compiled(f):
 def small(**kwargs):
     """A VAE whose weights are the same on every backend."""
     vae = VAE.dense(6, latent=2, hidden=(8,), **{"seed": 0, **kwargs})
-    rng = np.random.default_rng(5)
-    vae.set_weights([0.5 * rng.normal(size=w.shape) for w in vae.get_weights()])
-    return vae
+    return scramble(vae, 0.5, seed=5)
 
 
 def parts(**kwargs):

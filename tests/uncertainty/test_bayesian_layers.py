@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from helpers.arrays import numpy
 from helpers.two_devices import on_two_devices
 from keras import ops
 
@@ -27,10 +28,6 @@ from dlcompanion.uncertainty.bayesian_layers import BayesianDense
 
 VECTORS = Path(__file__).parents[1] / "references" / "bayesian_layers.npz"
 LAYERS = [DenseFlipout, DenseLocalReparameterization, DenseReparameterization]
-
-
-def numpy(tensor):
-    return ops.convert_to_numpy(tensor)
 
 
 def points(rows=8, columns=5, seed=0):

@@ -3,16 +3,12 @@
 import keras
 import numpy as np
 import pytest
-from keras import ops
+from helpers.arrays import numpy
 
 from dlcompanion import backend
 from dlcompanion.generative import ActNorm
 from dlcompanion.testing import check_flow, check_layer
 from dlcompanion.training import fit_in_memory
-
-
-def numpy(x):
-    return ops.convert_to_numpy(x)
 
 
 def pictures(rows=6, seed=0):

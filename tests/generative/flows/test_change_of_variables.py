@@ -5,6 +5,8 @@ import math
 import keras
 import numpy as np
 import pytest
+from helpers.arrays import numpy
+from helpers.models import scramble
 from helpers.two_devices import on_two_devices
 from keras import ops
 from scipy import stats
@@ -16,10 +18,6 @@ from dlcompanion.testing import check_flow, check_model
 from dlcompanion.training import fit_in_memory
 
 SMALL = {"event_size": 2, "couplings": 2, "hidden_units": (8,), "seed": 3}
-
-
-def numpy(x):
-    return ops.convert_to_numpy(x)
 
 
 def points(rows=16, size=2, seed=0):
@@ -50,9 +48,7 @@ def scrambled(context_size=0, scale=0.5):
     flow = NormalizingFlow(**arguments(context_size))
     shape = (None, 2)
     flow.build([shape, (None, context_size)] if context_size else shape)
-    rng = np.random.default_rng(1)
-    flow.set_weights([scale * rng.normal(size=w.shape) for w in flow.get_weights()])
-    return flow
+    return scramble(flow, scale)
 
 
 def test_contract():

@@ -4,15 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from helpers.arrays import numpy
 from keras import ops
 from scipy import stats
 
 from dlcompanion.generative import LogitTransform, bits_per_dimension, dequantize
 from dlcompanion.testing import check_flow, check_layer
-
-
-def numpy(x):
-    return ops.convert_to_numpy(x)
 
 
 def unit(shape=(6, 3)):

@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from helpers.arrays import numpy
 from keras import ops
 
 from dlcompanion import autodiff
@@ -12,10 +13,6 @@ from dlcompanion.generative import InvertibleConvolution1x1
 from dlcompanion.testing import check_flow, check_layer
 
 VECTORS = Path(__file__).parents[2] / "references" / "glow.npz"
-
-
-def numpy(x):
-    return ops.convert_to_numpy(x)
 
 
 def stored(name):

@@ -5,17 +5,13 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from keras import ops
+from helpers.arrays import numpy
 
 from dlcompanion.generative import ActNorm, InvertibleConvolution1x1
 from dlcompanion.generative.flows.multiscale import FactorOut, Squeeze
 from dlcompanion.testing import check_flow, check_layer
 
 VECTORS = Path(__file__).parents[2] / "references" / "glow.npz"
-
-
-def numpy(x):
-    return ops.convert_to_numpy(x)
 
 
 def pictures(shape=(5, 4, 4, 3), seed=0):
