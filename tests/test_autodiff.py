@@ -5,12 +5,11 @@ import tracemalloc
 import keras
 import numpy as np
 import pytest
+from helpers.arrays import numpy
 from keras import ops
 
 from dlcompanion import autodiff, backend
 from dlcompanion.autodiff import grad, hessian_vector_product, jacobian, value_and_grad
-
-numpy = ops.convert_to_numpy
 
 # JAX has no float64 unless asked for, and Keras's matmul on PyTorch casts it down:
 # there the differences are coarser.

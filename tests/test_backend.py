@@ -7,11 +7,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from helpers.arrays import numpy
 from keras import ops
 
 from dlcompanion import autodiff, backend
-
-numpy = ops.convert_to_numpy
 
 
 def found(module, path):

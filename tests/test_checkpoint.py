@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from helpers.models import state
 
 from dlcompanion.training import ResumableCheckpoint, fit_in_memory
 
@@ -40,11 +41,6 @@ def network(seed=0, units=8):
 def train(model, epochs, callbacks, run=keras.Model.fit, **arguments):
     arguments = {"batch_size": 16, "verbose": 0, **arguments}
     return run(model, X, Y, epochs=epochs, callbacks=callbacks, **arguments)
-
-
-def state(model):
-    variables = [*model.variables, *model.optimizer.variables]
-    return [keras.ops.convert_to_numpy(v) for v in variables]
 
 
 def assert_identical(model, other):

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from helpers.models import state
 
 from dlcompanion import backend
 from dlcompanion.training import StepModel, fit_in_memory
@@ -36,11 +37,6 @@ def line(**compile_arguments):
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
     model.compile("sgd", CROSS_ENTROPY, **compile_arguments)
     return model
-
-
-def state(model):
-    variables = [*model.variables, *model.optimizer.variables]
-    return [keras.ops.convert_to_numpy(v) for v in variables]
 
 
 def assert_same(model, other, tolerance=1e-6):

@@ -1,17 +1,10 @@
 """What a model of every kind must do: be exported, and train on two devices."""
 
-import contextlib
-import functools
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import keras
 import model_kinds
 import numpy as np
 import pytest
+from helpers.two_devices import on_two_devices
 from keras import ops
 
 from dlcompanion.testing import common
@@ -48,29 +41,12 @@ def test_exports_what_it_computes(name, tmp_path):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-@functools.cache
-def on_two_devices():
-    """Name to losses and weights, from a process that sees two devices."""
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
-    done = subprocess.run(
-        [sys.executable, __file__],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "XLA_FLAGS": flags},
-    )
-    lines = done.stdout.splitlines()
-    return json.loads(lines[-1]) if not done.returncode else done.stderr[-2000:]
-
-
 @pytest.mark.skipif(
     keras.backend.backend() == "torch", reason="on PyTorch a process has one device"
 )
 @pytest.mark.parametrize("name", DISTRIBUTED)
 def test_trains_on_two_devices_as_on_one(name):
-    found = on_two_devices()
-    assert isinstance(found, dict), found
-    losses, weights = found[name]
+    losses, weights = on_two_devices(fitted, name)
     one_losses, one_weights = fitted(name)
     assert np.isfinite(losses).all() and np.isfinite(weights).all()
     if model_kinds.KINDS[name][2]:  # other random numbers, and it trains all the same
@@ -82,32 +58,3 @@ def test_trains_on_two_devices_as_on_one(name):
     else:
         np.testing.assert_allclose(losses, one_losses, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(weights, one_weights, rtol=1e-5, atol=1e-6)
-
-
-def main():
-    scope = contextlib.nullcontext
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        tf.config.set_logical_device_configuration(
-            cpu, [tf.config.LogicalDeviceConfiguration()] * 2
-        )
-        scope = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope
-    else:
-        devices = keras.distribution.list_devices()
-        assert len(devices) == 2
-        keras.distribution.set_distribution(
-            keras.distribution.DataParallel(devices=devices)
-        )
-    results = {}
-    for name in DISTRIBUTED:
-        with scope():
-            losses, weights = fitted(name)
-        results[name] = [[float(v) for v in losses], weights.tolist()]
-    print(json.dumps(results))
-
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
-    main()

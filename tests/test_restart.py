@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from helpers.models import state
 from keras import layers, ops
 from test_step_model import Gan
 
@@ -61,11 +62,6 @@ def run(model):
     # in its first fit Keras itself may draw an order of the examples that it never uses
     history = model.fit(X, Y, batch_size=16, epochs=2, shuffle=False, verbose=0)
     return history.history["loss"], state(model)
-
-
-def state(model):
-    variables = [*model.variables, *model.optimizer.variables]
-    return [np.array(ops.convert_to_numpy(v)) for v in variables]
 
 
 def equal(a, b):

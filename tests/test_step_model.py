@@ -1,19 +1,17 @@
 """Tests of dlcompanion.training: StepModel, CompositeOptimizer, SavesSeeds."""
 
 import copy
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from helpers.arrays import numpy
+from helpers.two_devices import on_two_devices
 from keras import layers, ops
 
 from dlcompanion import backend
 from dlcompanion.training import CompositeOptimizer, LossScaling, SavesSeeds, StepModel
 
-numpy = ops.convert_to_numpy
 X = np.random.default_rng(0).normal([2, -1], [0.5, 0.2], (48, 2)).astype("float32")
 Y = X[:, :1] * X[:, 1:] - 1
 
@@ -328,53 +326,21 @@ def test_state_outside_of_the_model_is_kept_or_refused():
     assert numpy(outside["count"]) == 3
 
 
-TWO_DEVICES = """
-import contextlib, os, sys
-sys.path.insert(0, {tests!r})
-os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=2"
-import keras
-if keras.backend.backend() == "tensorflow":
-    import tensorflow as tf
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(
-        cpu, [tf.config.LogicalDeviceConfiguration()] * 2
-    )
-import numpy as np
-import test_step_model as tests
-
-def run(scope):
-    with scope:
-        keras.utils.set_random_seed(0)
-        model = tests.Two()
-        model.compile(tests.CompositeOptimizer({{"below": "adam", "above": "sgd"}}))
-        history = model.fit(
-            tests.X, tests.Y, batch_size=16, epochs=2, shuffle=False, verbose=0
-        )
-    return history.history["loss"], tests.weights_of(model)
-
-one = run(contextlib.nullcontext())
-if keras.backend.backend() == "tensorflow":
-    two = run(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope())
-else:
-    keras.distribution.set_distribution(
-        keras.distribution.DataParallel(devices=["cpu:0", "cpu:1"])
-    )
-    two = run(contextlib.nullcontext())
-tests.equal(one[0], two[0])
-tests.equal(one[1], two[1])
-print("equal")
-"""
+def trained_two():
+    keras.utils.set_random_seed(0)
+    model = Two()
+    model.compile(CompositeOptimizer({"below": "adam", "above": "sgd"}))
+    history = model.fit(X, Y, batch_size=16, epochs=2, shuffle=False, verbose=0)
+    return history.history["loss"], weights_of(model)
 
 
 def test_two_devices_train_the_same_model_as_one():
     if keras.backend.backend() == "torch":  # there one process has one device
         assert backend.replicas() == 1
         return
-    program = TWO_DEVICES.format(tests=str(Path(__file__).parent))
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
-    assert done.stdout.strip().endswith("equal"), done.stderr[-2000:]
+    one, two = trained_two(), on_two_devices(trained_two)
+    equal(one[0], two[0])
+    equal(one[1], two[1])
 
 
 # -- two optimizers -------------------------------------------------------------------

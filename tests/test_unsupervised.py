@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from helpers.arrays import numpy
 from keras import ops
 
 from dlcompanion.generative import (
@@ -24,10 +25,6 @@ RNG = np.random.default_rng(0)
 X = RNG.uniform(0.1, 0.9, size=(20, 4)).astype("float32")
 CONTEXT = RNG.normal(size=(20, 3)).astype("float32")
 WEIGHT = RNG.integers(0, 3, 20).astype("float32")
-
-
-def numbers(x):
-    return ops.convert_to_numpy(x)
 
 
 class Autoencoder(UnsupervisedModel):
@@ -194,7 +191,7 @@ def rows(structure, chosen):
 def test_a_weight_of_zero_leaves_an_example_out_and_one_of_two_counts_it_twice(name):
     make, data = MODELS[name]
     model = make()
-    outputs = keras.tree.map_structure(numbers, model(data))
+    outputs = keras.tree.map_structure(numpy, model(data))
 
     def loss(chosen, weight=None):
         value = model.compute_loss(
@@ -204,7 +201,7 @@ def test_a_weight_of_zero_leaves_an_example_out_and_one_of_two_counts_it_twice(n
             ),
             sample_weight=weight,
         )
-        return float(numbers(value - sum(model.losses)))
+        return float(numpy(value - sum(model.losses)))
 
     repeated = np.repeat(np.arange(20), WEIGHT.astype(int))
     wanted = loss(repeated) * len(repeated) / 20
@@ -220,7 +217,7 @@ def test_fit_and_evaluate_of_every_model_see_the_weights(name):
     history = model.fit(data, sample_weight=weight, verbose=0).history
     found = model.evaluate(data, sample_weight=weight, verbose=0, return_dict=True)
     model(data)
-    added = sum(float(numbers(one)) for one in model.losses)  # of the codebook
+    added = sum(float(numpy(one)) for one in model.losses)  # of the codebook
     assert abs(history["loss"][0] - added) < 1e-6 > abs(found["loss"] - added)
     assert model.evaluate(data, verbose=0, return_dict=True)["loss"] != found["loss"]
 

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from helpers.arrays import numpy
 from keras import ops
 
 from dlcompanion.testing import check_optimizer
@@ -11,10 +12,6 @@ from dlcompanion.training import CompositeOptimizer, WrappedOptimizer
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(12, 3)).astype("float32")
 Y = X.sum(axis=1, keepdims=True)
-
-
-def numbers(x):
-    return ops.convert_to_numpy(x)
 
 
 @keras.saving.register_keras_serializable(package="test_wrapped_optimizer")
@@ -72,7 +69,7 @@ def test_is_the_inner_optimizer_on_other_gradients():
     for gradient in RNG.normal(size=(5, 2)):
         outer.apply(tensors(gradient), [ours])
         inner.apply(tensors(1.5 * gradient), [theirs])
-    np.testing.assert_allclose(numbers(ours), numbers(theirs), rtol=1e-6)
+    np.testing.assert_allclose(numpy(ours), numpy(theirs), rtol=1e-6)
     assert int(outer.iterations) == 5
 
 
@@ -81,10 +78,10 @@ def test_slots_belong_to_their_variables():
     optimizer = Smoothed(keras.optimizers.SGD(1.0))
     optimizer.build([a, b, c])
     optimizer.apply(tensors([5.0, 6.0], [7.0]), [c, b])  # some, in another order
-    last = [numbers(v) for v in optimizer.slots("last", [a, b, c])]
+    last = [numpy(v) for v in optimizer.slots("last", [a, b, c])]
     np.testing.assert_array_equal(np.concatenate(last), [0, 0, 7, 5, 6])
-    np.testing.assert_allclose(numbers(c), [0.5, 0.0])
-    count = [numbers(v) for v in optimizer.slots("count", [c, a])]
+    np.testing.assert_allclose(numpy(c), [0.5, 0.0])
+    count = [numpy(v) for v in optimizer.slots("count", [c, a])]
     np.testing.assert_array_equal(np.concatenate(count), [1, 1, 0, 0])
     assert len(optimizer.variables) == 2 + 2 * 3 + 2  # own, slots, inner
     stranger = variables([4.0])
@@ -137,7 +134,7 @@ def test_a_schedule_is_followed():
     optimizer = Scaled(keras.optimizers.SGD(decay), 1.0)
     for _ in range(3):
         optimizer.apply(tensors([1.0]), [weight])
-    np.testing.assert_allclose(numbers(weight), [-1.75])
+    np.testing.assert_allclose(numpy(weight), [-1.75])
     assert float(optimizer.learning_rate) == 0.125
 
 
@@ -149,12 +146,12 @@ def test_averages_accumulators_and_scale_are_made_once_and_used():
         for gradient in pair:
             outer.apply(tensors(gradient), [ours])
         plain.apply(tensors(pair.mean(axis=0)), [theirs])
-    np.testing.assert_allclose(numbers(ours), numbers(theirs), rtol=1e-5)
+    np.testing.assert_allclose(numpy(ours), numpy(theirs), rtol=1e-5)
     assert int(outer.iterations) == 3
     assert len(outer.variables) == len(inner.variables) + 2
-    assert not np.allclose(numbers(inner.variables[2]), numbers(ours))
+    assert not np.allclose(numpy(inner.variables[2]), numpy(ours))
     outer.finalize_variable_values([ours])
-    np.testing.assert_allclose(numbers(ours), numbers(inner.variables[2]))
+    np.testing.assert_allclose(numpy(ours), numpy(inner.variables[2]))
 
 
 @pytest.mark.parametrize("depth", [1, 2])
@@ -183,7 +180,7 @@ def test_loss_scaling_outside_switches_off_the_scale_inside():
     model = keras.Sequential([keras.Input((1,)), dense])
     model.compile(optimizer, "mse")
     model.train_on_batch(np.ones((1, 1)), np.full((1, 1), -0.5))  # a gradient of 1
-    np.testing.assert_allclose(numbers(dense.kernel), [[-1.0]])
+    np.testing.assert_allclose(numpy(dense.kernel), [[-1.0]])
     fixed = Scaled(keras.optimizers.SGD(1.0, loss_scale_factor=8.0), 1.0)
     assert float(fixed.scale_loss(ops.ones(()))) == 8.0
 
@@ -193,19 +190,19 @@ def test_decay_excludes_by_the_inner_optimizer():
     optimizer = Scaled(keras.optimizers.AdamW(0.1, weight_decay=0.5), 1.0)
     optimizer.exclude_from_weight_decay(var_list=[bias])
     optimizer.apply(tensors([0.0], [0.0]), [kernel, bias])
-    np.testing.assert_allclose(numbers(kernel), [0.95], rtol=1e-6)
-    np.testing.assert_allclose(numbers(bias), [2.0])
+    np.testing.assert_allclose(numpy(kernel), [0.95], rtol=1e-6)
+    np.testing.assert_allclose(numpy(bias), [2.0])
 
 
 def test_pairs_and_weights_as_of_any_optimizer():
     (weight,) = variables([0.0])
     optimizer = Smoothed(keras.optimizers.SGD(1.0, momentum=0.5))
     assert int(optimizer.apply_gradients([(tensors([2.0])[0], weight)])) == 1
-    saved = [np.array(numbers(v)) for v in optimizer.variables]
+    saved = [np.array(numpy(v)) for v in optimizer.variables]
     optimizer.apply(tensors([3.0]), [weight])
     optimizer.set_weights(saved)
     for a, b in zip(saved, optimizer.variables, strict=True):
-        np.testing.assert_array_equal(a, numbers(b))
+        np.testing.assert_array_equal(a, numpy(b))
     optimizer.apply([], [])
     assert int(optimizer.iterations) == 1
     optimizer.apply(tensors([1.0]))  # of the variables it was built for

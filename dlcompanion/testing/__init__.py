@@ -15,6 +15,7 @@ Example:
 from dlcompanion.testing.agents import check_agent
 from dlcompanion.testing.callbacks import check_callback
 from dlcompanion.testing.errors import ConformanceError
+from dlcompanion.testing.flows import check_flow
 from dlcompanion.testing.layers import check_layer
 from dlcompanion.testing.losses import check_loss
 from dlcompanion.testing.metrics import check_metric
@@ -25,6 +26,7 @@ __all__ = [
     "ConformanceError",
     "check_agent",
     "check_callback",
+    "check_flow",
     "check_layer",
     "check_loss",
     "check_metric",

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers.arrays import numpy
 from keras import ops
 
 from dlcompanion import autodiff, backend
@@ -11,10 +12,6 @@ from dlcompanion.generative.control_variates import relaxed_samples
 LOGITS = np.array([[0.5, -0.3, 0.1], [-1.0, 0.2, 0.4]], "float32")  # two categoricals
 COSTS = np.array([[3.0, 5.0, 4.0], [9.0, 2.0, 6.0], [0.0, 1.0, -2.0]], "float32")
 P = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
-
-
-def numbers(x):
-    return ops.convert_to_numpy(x)
 
 
 def cost(b):
@@ -41,7 +38,7 @@ def estimate(control, logits, noise):
     gradient = backend.compile(
         lambda logits, noise: relax_gradient(cost, control, logits, noise), jit=False
     )
-    return numbers(gradient(logits, ops.convert_to_tensor(noise)))
+    return numpy(gradient(logits, ops.convert_to_tensor(noise)))
 
 
 CONTROLS = {
@@ -75,7 +72,7 @@ def test_without_the_correction_it_would_be_biased():
         _, z, z_given_b = relaxed_samples(logits, noise)
         return ops.sum(control(z) - control(z_given_b))
 
-    found = right - numbers(autodiff.grad(correction)(many))
+    found = right - numpy(autodiff.grad(correction)(many))
     error = found.std(axis=0, ddof=1) / np.sqrt(len(found))
     assert np.abs((found.mean(axis=0) - enumerated()) / error).max() > 5
 
@@ -89,8 +86,8 @@ def test_rebar_cuts_the_variance(estimates):
 def test_a_control_of_zero_is_the_score_function():
     noise = uniform(3, 2, seed=5)
     many = np.tile(LOGITS, (2, 1, 1))
-    b = numbers(relaxed_samples(many, noise)[0])
-    f = numbers(cost(ops.convert_to_tensor(b)))
+    b = numpy(relaxed_samples(many, noise)[0])
+    f = numpy(cost(ops.convert_to_tensor(b)))
     expected = (f[..., None, None] * (b - P)).mean(axis=0)
     found = estimate(CONTROLS["zero"], many, noise)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
@@ -98,7 +95,7 @@ def test_a_control_of_zero_is_the_score_function():
 
 def test_the_second_relaxed_draw_is_the_first_one_given_the_sample():
     """Same winner, and over all samples Gumbels at the log-probabilities again."""
-    b, z, z_given_b = map(numbers, relaxed_samples(LOGITS, uniform(20_000, 1)[:, :, 0]))
+    b, z, z_given_b = map(numpy, relaxed_samples(LOGITS, uniform(20_000, 1)[:, :, 0]))
     np.testing.assert_array_equal(z_given_b.argmax(-1), z.argmax(-1))
     np.testing.assert_array_equal(z_given_b.argmax(-1), b.argmax(-1))
     for draw in (z, z_given_b):
@@ -123,8 +120,7 @@ def test_the_control_can_be_trained_on_the_variance():
 
     both = backend.compile(autodiff.value_and_grad(variance), jit=False)
     (below, _), (value, gradient), (above, _) = (
-        [float(numbers(x)) for x in both(np.float32(scale))]
-        for scale in (0.2, 0.3, 0.4)
+        [float(numpy(x)) for x in both(np.float32(scale))] for scale in (0.2, 0.3, 0.4)
     )
     # quadratic in the scale: central differences are exact
     np.testing.assert_allclose(gradient, (above - below) / 0.2, rtol=2e-3)

@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 import pytest
+from helpers.arrays import numbers
+from helpers.models import scramble
 from keras import ops
 
 from dlcompanion import autodiff, backend
@@ -13,17 +15,11 @@ RNG = np.random.default_rng(0)
 X = RNG.uniform(size=(32, 6)).astype("float32")
 
 
-def numbers(x):
-    return ops.convert_to_numpy(x).astype("float64")
-
-
 def small(samples=3, model_class=IWAE, **kwargs):
     kwargs = kwargs if model_class is VAE else {"samples": samples, **kwargs}
     model = model_class.dense(6, latent=2, hidden=(8,), **{"seed": 0, **kwargs})
     model.build((None, 6))
-    rng = np.random.default_rng(5)
-    model.set_weights([0.5 * rng.normal(size=w.shape) for w in model.get_weights()])
-    return model
+    return scramble(model, 0.5, seed=5)
 
 
 def test_contract():
@@ -156,25 +152,6 @@ def test_the_decoders_gradient_weighs_the_draws():
     slope = X[:, None] - 1 / (1 + np.exp(-logits))  # of log p(x | z) by the bias
     expected = -(w[..., None] * slope).sum(axis=1).mean(axis=0)
     np.testing.assert_allclose(numbers(found), expected, rtol=1e-3, atol=1e-5)
-
-
-def test_fit_resumes_its_noise(tmp_path):
-    def ready():
-        keras.utils.set_random_seed(1)
-        model = small()
-        model.compile(keras.optimizers.Adam(0.01))
-        return model
-
-    whole, half = ready(), ready()
-    settings = {"shuffle": False, "verbose": 0}
-    history = whole.fit(X, epochs=4, **settings).history
-    assert set(history) == {"loss", "log_likelihood", "kl"}
-    half.fit(X, epochs=2, **settings)
-    half.save(tmp_path / "half.keras")
-    rest = keras.saving.load_model(tmp_path / "half.keras")
-    rest.fit(X, epochs=2, **settings)
-    for a, b in zip(whole.get_weights(), rest.get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_refuses():

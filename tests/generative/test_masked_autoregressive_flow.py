@@ -6,6 +6,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from helpers.arrays import normal, numpy, stored
+from helpers.models import scramble
 from keras import ops
 from scipy import stats
 
@@ -19,19 +21,11 @@ from dlcompanion.generative import (
 from dlcompanion.generative.flows.inverted_transform import Inverted
 from dlcompanion.generative.masked_autoregressive_flow import MaskedAutoregressive
 from dlcompanion.probability import tfb
-from dlcompanion.testing import check_layer, check_model
+from dlcompanion.testing import check_flow, check_layer, check_model
 from dlcompanion.training import fit_in_memory
 
 VECTORS = Path(__file__).parents[1] / "references" / "masked_autoregressive_flow.npz"
 FLOWS = [MaskedAutoregressiveFlow, InverseAutoregressiveFlow]
-
-
-def numpy(x):
-    return ops.convert_to_numpy(x)
-
-
-def points(rows, size, seed=0):
-    return np.random.default_rng(seed).normal(size=(rows, size)).astype("float32")
 
 
 def small():
@@ -42,20 +36,18 @@ def scrambled(flow_class, size=3, blocks=2, scale=0.4, **arguments):
     """A flow far from the identity."""
     flow = flow_class(size, blocks, (8,), "tanh", seed=3, **arguments)
     flow.build((None, size))
-    rng = np.random.default_rng(1)
-    flow.set_weights([scale * rng.normal(size=w.shape) for w in flow.get_weights()])
-    return flow
+    return scramble(flow, scale)
 
 
 def test_contract_of_the_layer():
-    check_layer(MaskedAutoregressive, small, points(6, 3), output_shape=[(6, 3), (6,)])
+    check_layer(MaskedAutoregressive, small, normal(6, 3), output_shape=[(6, 3), (6,)])
 
 
 @pytest.mark.parametrize("flow_class", FLOWS)
 def test_contract_of_the_flow(flow_class):
     arguments = {"event_size": 3, "blocks": 2, "hidden_units": (8,), "seed": 3}
     check_model(
-        flow_class, arguments, points(8, 3), compile_kwargs={"optimizer": "adam"},
+        flow_class, arguments, normal(8, 3), compile_kwargs={"optimizer": "adam"},
         output_shape=(8,), export=flow_class is MaskedAutoregressiveFlow,
     )  # fmt: skip
 
@@ -79,8 +71,7 @@ class ZukoAutoregressive(MaskedAutoregressive):
 
 
 def test_flow_of_zuko():
-    with np.load(VECTORS) as stored:
-        vectors = dict(stored)
+    vectors = stored(VECTORS)
     x, context = vectors["in/x"], vectors["in/context"]
     layers = [
         ZukoAutoregressive(MADE(2, (8, 7), order=o)) for o in ("forward", "backward")
@@ -128,7 +119,7 @@ class Plain(MaskedAutoregressive):
 
 @pytest.mark.tfp
 def test_flow_of_tfp():
-    layer, x = Plain(MADE(2, (8,), "tanh")), points(5, 3)
+    layer, x = Plain(MADE(2, (8,), "tanh")), normal(5, 3)
     flow = NormalizingFlow(3, [layer])
     theirs = tfb().MaskedAutoregressiveFlow(
         lambda x, **_: ops.unstack(layer.conditioner(x), 2, axis=-1)
@@ -145,21 +136,26 @@ def test_flow_of_tfp():
 # -- laws ---------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("context", [None, normal(4, 2, seed=1)])
+def test_inverse_and_log_det_of_the_layer(context):
+    check_flow(MaskedAutoregressive, small, normal(4, 3), context=context, scale=0.4)
+
+
 @pytest.mark.parametrize("flow_class", FLOWS)
-def test_inverse_log_det_and_triangular_jacobian(flow_class):
-    flow, x = scrambled(flow_class, blocks=1), points(4, 3)
-    z, log_det = flow.to_noise(x)
-    back, back_log_det = flow.to_data(z)
-    np.testing.assert_allclose(numpy(back), x, atol=1e-5)
-    np.testing.assert_allclose(numpy(back_log_det), -numpy(log_det), atol=1e-5)
+def test_inverse_log_det_and_density(flow_class):
+    arguments = {"event_size": 3, "blocks": 2, "hidden_units": (8,), "seed": 3}
+    check_flow(flow_class, arguments, normal(4, 3), scale=0.4)
+
+
+@pytest.mark.parametrize("flow_class", FLOWS)
+def test_the_jacobian_is_triangular(flow_class):
+    flow, x = scrambled(flow_class, blocks=1), normal(4, 3)
     # rows do not see each other: the sum over the rows has the rows' Jacobians
     jacobian = autodiff.jacobian(lambda x: ops.sum(flow.to_noise(x)[0], axis=0))(x)
     jacobian = np.swapaxes(numpy(jacobian), 0, 1)  # (rows, out, in)
     above = np.triu_indices(3, 1)
     np.testing.assert_array_equal(jacobian[:, above[0], above[1]], 0.0)  # exactly
     assert np.all(np.abs(jacobian[:, above[1], above[0]]) > 1e-6)
-    _, expected = np.linalg.slogdet(jacobian.astype("float64"))
-    np.testing.assert_allclose(numpy(log_det), expected, atol=1e-4)
 
 
 @pytest.mark.once
@@ -179,7 +175,7 @@ def test_one_is_the_other_run_backwards():
     masked = scrambled(MaskedAutoregressiveFlow, blocks=1)
     inverse = scrambled(InverseAutoregressiveFlow, blocks=1)
     assert isinstance(inverse.transforms[0], Inverted)
-    x = points(4, 3)
+    x = normal(4, 3)
     for a, b in zip(masked.to_noise(x), inverse.to_data(x), strict=True):
         np.testing.assert_array_equal(numpy(a), numpy(b))
 
@@ -207,23 +203,13 @@ def test_one_pass_one_way_and_one_for_each_variable_the_other(monkeypatch):
         layer.build((None, size))
         for inverse, passes in ((False, 1), (True, size)):
             before = len(made.counted)
-            layer(points(2, size), inverse=inverse)
+            layer(normal(2, size), inverse=inverse)
             assert len(made.counted) - before == passes
-
-
-def test_the_loop_lets_gradients_through():
-    """Of data by the weights, against those of the noise by the inverse function."""
-    flow, z = scrambled(MaskedAutoregressiveFlow, blocks=1), points(1, 3)
-    x = numpy(flow.to_data(z)[0])
-    forward = autodiff.jacobian(lambda x: flow.to_noise(x)[0][0])(x)
-    backward = autodiff.jacobian(lambda z: flow.to_data(z)[0][0])(z)
-    product = numpy(forward)[:, 0] @ numpy(backward)[:, 0]
-    np.testing.assert_allclose(product, np.eye(3), atol=1e-4)
 
 
 def test_gradients_of_samples_reach_the_weights():
     flow = scrambled(InverseAutoregressiveFlow)
-    noise = points(64, 3)
+    noise = normal(64, 3)
 
     def energy():
         x, log_det = flow.to_data(noise)

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from helpers.arrays import numpy
 from keras import ops
 
 from dlcompanion import autodiff
@@ -20,10 +21,6 @@ from dlcompanion.testing import check_layer
 
 RNG = np.random.default_rng(0)
 LOGITS = np.array([0.5, -0.3, 0.1, -1.0], "float32")
-
-
-def numbers(x):
-    return ops.convert_to_numpy(x)
 
 
 def z_scores(found, expected):
@@ -56,7 +53,7 @@ def test_pathwise_is_unbiased_and_varies_less():
     path = pathwise_gradient(sampler, squared, many, noise)
     score = score_function_gradient(normal, squared, many, samples)
     for one, other, value in zip(path, score, expected, strict=True):
-        one, other = numbers(one), numbers(other)
+        one, other = numpy(one), numpy(other)
         for found in (one, other):
             assert z_scores(found, value) < 3
         assert other.var() > 2 * one.var()
@@ -74,7 +71,7 @@ def test_measure_valued_is_unbiased_for_a_step_that_has_no_slope():
     density = np.exp(-0.5 * (mu / sigma) ** 2) / np.sqrt(2 * np.pi)
     expected = density / sigma, -mu * density / sigma**2
     for gradient, value in zip(found, expected, strict=True):
-        assert z_scores(numbers(gradient)[:, 0], value) < 3
+        assert z_scores(numpy(gradient)[:, 0], value) < 3
 
 
 def test_measure_valued_of_coordinates_that_depend_on_each_other():
@@ -85,8 +82,8 @@ def test_measure_valued_of_coordinates_that_depend_on_each_other():
         lambda x: ops.square(x[..., 0]) * x[..., 1], mean, scale, 4, seed=1
     )
     square = m[0] ** 2 + s[0] ** 2
-    assert z_scores(numbers(by_mean), [2 * m[0] * m[1], square]).max() < 3
-    assert z_scores(numbers(by_scale), [2 * s[0] * m[1], 0.0]).max() < 3
+    assert z_scores(numpy(by_mean), [2 * m[0] * m[1], square]).max() < 3
+    assert z_scores(numpy(by_scale), [2 * s[0] * m[1], 0.0]).max() < 3
 
 
 def test_measure_valued_of_a_linear_cost_by_hand():
@@ -95,7 +92,7 @@ def test_measure_valued_of_a_linear_cost_by_hand():
     by_mean, _ = measure_valued_gradient(
         lambda x: 3 * x[..., 0], mean, mean + 0.7, 1, seed=0
     )
-    found = numbers(by_mean)[:, 0]
+    found = numpy(by_mean)[:, 0]
     assert found.min() > 0 and z_scores(found, 3.0) < 3
     # 6 w / sqrt(2 pi), with w Rayleigh: its standard deviation
     expected = 6 * np.sqrt((2 - np.pi / 2) / (2 * np.pi))
@@ -133,21 +130,21 @@ def test_sampler_draws_the_normal_and_passes_its_gradient():
     mean = np.tile(np.array([1.0, -2.0], "float32"), (20_000, 1))
     log_variance = np.tile(np.array([0.0, 1.0], "float32"), (20_000, 1))
     layer = GaussianSampler(seed=0)
-    z = numbers(layer([mean, log_variance]))
+    z = numpy(layer([mean, log_variance]))
     assert z_scores(z, mean[0]).max() < 3
     assert z_scores((z - mean) ** 2, np.exp(log_variance[0])).max() < 3
 
-    state = numbers(layer.seed_generator.state)
+    state = numpy(layer.seed_generator.state)
 
     def loss(mean, log_variance):
         return ops.sum(ops.square(layer([mean, log_variance])))
 
     both = autodiff.grad(loss, argnums=(0, 1))(mean, log_variance)
     layer.seed_generator.state.assign(state)
-    z = numbers(layer([mean, log_variance]))
-    np.testing.assert_allclose(numbers(both[0]), 2 * z, rtol=1e-4, atol=1e-5)
+    z = numpy(layer([mean, log_variance]))
+    np.testing.assert_allclose(numpy(both[0]), 2 * z, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
-        numbers(both[1]), z * (z - mean), rtol=1e-3, atol=1e-4
+        numpy(both[1]), z * (z - mean), rtol=1e-3, atol=1e-4
     )  # dz / dlog_variance = (z - mean) / 2
 
 
@@ -171,7 +168,7 @@ def test_the_largest_entry_has_the_probabilities_of_softmax():
     p = np.exp(LOGITS) / np.exp(LOGITS).sum()
     for temperature, hard in ((0.5, False), (5.0, True)):
         layer = GumbelSoftmax(temperature, hard=hard, seed=4)
-        y = numbers(layer(np.tile(LOGITS, (count, 1))))
+        y = numpy(layer(np.tile(LOGITS, (count, 1))))
         np.testing.assert_allclose(y.sum(axis=1), 1, rtol=1e-5)
         found = np.bincount(y.argmax(axis=1), minlength=4)
         assert np.sum((found - count * p) ** 2 / (count * p)) < 16.27
@@ -180,7 +177,7 @@ def test_the_largest_entry_has_the_probabilities_of_softmax():
 def test_two_classes_are_distributed_as_the_concrete_density_says():
     """P(y_0 < q) = sigmoid(tau logit(q) - (x_0 - x_1)), in closed form."""
     tau, x = 0.6, np.array([0.8, -0.1], "float32")
-    y = numbers(GumbelSoftmax(tau, seed=2)(np.tile(x, (20_000, 1))))[:, 0]
+    y = numpy(GumbelSoftmax(tau, seed=2)(np.tile(x, (20_000, 1))))[:, 0]
     for q in (0.05, 0.3, 0.5, 0.8, 0.99):
         p = 1 / (1 + np.exp(-(tau * np.log(q / (1 - q)) - (x[0] - x[1]))))
         error = np.sqrt(p * (1 - p) / len(y))
@@ -190,10 +187,10 @@ def test_two_classes_are_distributed_as_the_concrete_density_says():
 def test_temperature_from_one_hot_to_uniform_and_it_can_be_assigned():
     layer = GumbelSoftmax(temperature=1e-3, seed=0)
     x = np.tile(LOGITS, (200, 1))
-    cold = numbers(layer(x))
+    cold = numpy(layer(x))
     assert np.median(cold.max(axis=1)) > 1 - 1e-6 and (cold.max(axis=1) > 0.99).all()
     layer.temperature.assign(1e4)
-    np.testing.assert_allclose(numbers(layer(x)), 0.25, atol=1e-3)
+    np.testing.assert_allclose(numpy(layer(x)), 0.25, atol=1e-3)
     assert layer.trainable_variables == []
 
 
@@ -202,12 +199,12 @@ def test_hard_is_one_hot_forward_and_soft_backward():
     tensor = ops.convert_to_tensor(weights)
     x = np.tile(LOGITS, (5, 1))
     soft, hard = (GumbelSoftmax(0.8, hard=h, seed=7) for h in (False, True))
-    y, corners = numbers(soft(x)), numbers(hard(x))
+    y, corners = numpy(soft(x)), numpy(hard(x))
     np.testing.assert_array_equal(corners, np.eye(4)[y.argmax(axis=1)])
 
     def gradient(hard):
         layer = GumbelSoftmax(0.8, hard=hard, seed=7)
-        return numbers(autodiff.grad(lambda x: ops.sum(layer(x) * tensor))(x))
+        return numpy(autodiff.grad(lambda x: ops.sum(layer(x) * tensor))(x))
 
     # of sum w_k y_k by the logits: y (w - y.w) / tau
     expected = y * (weights - (y @ weights)[:, None]) / 0.8
@@ -218,8 +215,8 @@ def test_hard_is_one_hot_forward_and_soft_backward():
 def test_nan_stays_nan():
     x = np.array([[np.nan, 0.0]], "float32")
     for hard in (False, True):
-        assert np.isnan(numbers(GumbelSoftmax(hard=hard, seed=0)(x))).any()
-    assert np.isnan(numbers(GaussianSampler(seed=0)([x, x]))[0, 0])
+        assert np.isnan(numpy(GumbelSoftmax(hard=hard, seed=0)(x))).any()
+    assert np.isnan(numpy(GaussianSampler(seed=0)([x, x]))[0, 0])
 
 
 def test_layers_refuse():
@@ -259,22 +256,22 @@ def test_contract_of_the_bits():
 def test_value_of_the_one_and_gradient_of_the_other():
     big = 1e6 * X  # where forward + backward - backward would be rounded
     y = straight_through(X, big)
-    np.testing.assert_array_equal(numbers(y), X)
+    np.testing.assert_array_equal(numpy(y), X)
 
     def loss(forward, backward):
         return ops.sum(AS_TENSOR * straight_through(forward, backward))
 
     by_forward, by_backward = autodiff.grad(loss, argnums=(0, 1))(X, big)
-    np.testing.assert_array_equal(numbers(by_forward), 0 * X)
-    np.testing.assert_array_equal(numbers(by_backward), WEIGHTS)
+    np.testing.assert_array_equal(numpy(by_forward), 0 * X)
+    np.testing.assert_array_equal(numpy(by_backward), WEIGHTS)
 
 
 def test_quantizer_has_the_gradient_of_the_identity():
     for quantizer in (nearest_half, keras.layers.Lambda(nearest_half)):
         layer = StraightThrough(quantizer)
-        np.testing.assert_array_equal(numbers(layer(X)), np.round(2 * X) / 2)
+        np.testing.assert_array_equal(numpy(layer(X)), np.round(2 * X) / 2)
         gradient = autodiff.grad(lambda x, f=layer: ops.sum(AS_TENSOR * f(x)))(X)
-        np.testing.assert_array_equal(numbers(gradient), WEIGHTS)
+        np.testing.assert_array_equal(numpy(gradient), WEIGHTS)
 
 
 def test_bits_have_the_frequencies_and_the_gradient_of_their_probabilities():
@@ -282,7 +279,7 @@ def test_bits_have_the_frequencies_and_the_gradient_of_their_probabilities():
     p = 1 / (1 + np.exp(-logits))
     layer = StraightThroughBernoulli(seed=0)
     many = np.tile(logits, (20_000, 1))
-    bits = numbers(layer(many))
+    bits = numpy(layer(many))
     assert set(np.unique(bits)) == {0.0, 1.0}
     z = (bits.mean(axis=0) - p) / np.sqrt(p * (1 - p) / len(bits))
     assert np.abs(z).max() < 3
@@ -290,15 +287,15 @@ def test_bits_have_the_frequencies_and_the_gradient_of_their_probabilities():
     def linear(logits):
         return ops.sum(AS_TENSOR[1] * layer(logits))
 
-    gradient = numbers(autodiff.grad(linear)(logits))
+    gradient = numpy(autodiff.grad(linear)(logits))
     np.testing.assert_allclose(gradient, WEIGHTS[1] * p * (1 - p), rtol=1e-5)
 
 
 def test_straight_through_nan_stays_nan():
     x = np.array([[np.nan, 100.0]], "float32")
-    bits = numbers(StraightThroughBernoulli(seed=0)(x))
+    bits = numpy(StraightThroughBernoulli(seed=0)(x))
     assert np.isnan(bits[0, 0]) and bits[0, 1] == 1
-    assert np.isnan(numbers(StraightThrough("hard_tanh")(x))[0, 0])
+    assert np.isnan(numpy(StraightThrough("hard_tanh")(x))[0, 0])
 
 
 def test_refuses():

@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from helpers.arrays import normal
 from keras import ops
 
 from dlcompanion import autodiff
@@ -29,10 +30,6 @@ LOSSES = {
     "beta": (BetaNLL, {"beta": 0.5}, "two"),
     "mixture": (MixtureNLL, {"components": 3}, "mixture"),
 }
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
 def value_and_gradient(loss, y, params):

@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from keras import ops
+from helpers.arrays import numpy
 
 from dlcompanion.autodiff import value_and_grad
 from dlcompanion.testing import check_layer
@@ -33,10 +33,6 @@ LOCAL = [
     Conv3DLocalReparameterization,
 ]
 KERAS = {1: keras.layers.Conv1D, 2: keras.layers.Conv2D, 3: keras.layers.Conv3D}
-
-
-def numpy(tensor):
-    return ops.convert_to_numpy(tensor)
 
 
 def maps(rank, channels=3, batch=4, seed=0):

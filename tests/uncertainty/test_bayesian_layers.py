@@ -1,12 +1,12 @@
 """Tests of dlcompanion.uncertainty.bayesian_layers."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from helpers.arrays import numpy
+from helpers.two_devices import on_two_devices
 from keras import ops
 
 from dlcompanion.autodiff import value_and_grad
@@ -28,10 +28,6 @@ from dlcompanion.uncertainty.bayesian_layers import BayesianDense
 
 VECTORS = Path(__file__).parents[1] / "references" / "bayesian_layers.npz"
 LAYERS = [DenseFlipout, DenseLocalReparameterization, DenseReparameterization]
-
-
-def numpy(tensor):
-    return ops.convert_to_numpy(tensor)
 
 
 def points(rows=8, columns=5, seed=0):
@@ -254,56 +250,23 @@ def test_exported_model_draws_anew_at_every_call(tmp_path, backend):
     assert first.shape == (8, 2) and np.any(first != second)
 
 
-TWO_DEVICES = """
-import contextlib, os, sys
-sys.path.insert(0, {tests!r})
-os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=2"
-import keras
-if keras.backend.backend() == "tensorflow":
-    import tensorflow as tf
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(
-        cpu, [tf.config.LogicalDeviceConfiguration()] * 2
-    )
-import numpy as np
-import test_bayesian_layers as tests
-from dlcompanion.uncertainty import DenseFlipout, NormalPosterior
-
-def run(scope):
-    with scope:
-        posterior = NormalPosterior("ones", initial_scale=2e-5)  # hardly any noise
-        layer = DenseFlipout(2, kernel_posterior=posterior, training_examples=8)
-        model = keras.Sequential([keras.Input((5,)), layer])
-        model.compile(keras.optimizers.SGD(0.01), "mse")
-        x = tests.points()
-        history = model.fit(
-            x, x[:, :2], batch_size=4, epochs=2, shuffle=False, verbose=0
-        )
+def trained():
+    keras.utils.set_random_seed(0)
+    posterior = NormalPosterior("ones", initial_scale=2e-5)  # hardly any noise
+    layer = DenseFlipout(2, kernel_posterior=posterior, training_examples=8)
+    model = keras.Sequential([keras.Input((5,)), layer])
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    x = points()
+    history = model.fit(x, x[:, :2], batch_size=4, epochs=2, shuffle=False, verbose=0)
     return [*history.history["loss"], *posterior.get_weights()]
-
-one = run(contextlib.nullcontext())
-if keras.backend.backend() == "tensorflow":
-    two = run(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope())
-else:
-    keras.distribution.set_distribution(
-        keras.distribution.DataParallel(devices=["cpu:0", "cpu:1"])
-    )
-    two = run(contextlib.nullcontext())
-for a, b in zip(one, two, strict=True):
-    np.testing.assert_allclose(a, b, rtol=2e-3)
-print("equal")
-"""
 
 
 def test_two_devices_count_the_divergence_once(backend):
     if backend == "torch":  # there one process has one device
         assert replicas() == 1
         return
-    program = TWO_DEVICES.format(tests=str(Path(__file__).parent))
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
-    assert done.stdout.strip().endswith("equal"), done.stderr[-2000:]
+    for a, b in zip(trained(), on_two_devices(trained), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-3)
 
 
 # -- errors -------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from helpers.arrays import stored
 
 from dlcompanion.testing import check_layer
 from dlcompanion.uncertainty import MatrixScaling, TemperatureScaling, VectorScaling
@@ -16,8 +17,7 @@ X = RNG.normal(size=(6, 3)).astype("float32")
 
 @pytest.fixture(scope="module")
 def vectors():
-    with np.load(FILE) as file:
-        return dict(file)
+    return stored(FILE)
 
 
 def planted(n, temperature, classes=4, seed=0):

@@ -5,6 +5,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from helpers.arrays import stored
+from helpers.models import echo
 from scipy import stats
 
 from dlcompanion.testing import check_layer
@@ -26,13 +28,7 @@ each = pytest.mark.parametrize(("make", "kwargs"), EVERY.values(), ids=EVERY)
 
 @pytest.fixture(scope="module")
 def vectors():
-    with np.load(FILE) as file:
-        return dict(file)
-
-
-def echo(columns, layer=keras.layers.Identity):
-    """A model whose outputs are its inputs."""
-    return keras.Sequential([keras.Input((columns,)), layer()])
+    return stored(FILE)
 
 
 def drawn(n, seed=0, classes=4, scale=1.5):

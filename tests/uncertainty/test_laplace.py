@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from helpers.arrays import numpy
 
 from dlcompanion.testing import check_layer
 from dlcompanion.uncertainty import KroneckerLaplace, LastLayerLaplace
@@ -21,10 +22,6 @@ def network(units=3, activation=None, hidden=5):
     keras.utils.set_random_seed(0)
     layers = [keras.Input((4,)), keras.layers.Dense(hidden, "tanh")]
     return keras.Sequential([*layers, keras.layers.Dense(units, activation)])
-
-
-def numpy(tensor):
-    return keras.ops.convert_to_numpy(tensor)
 
 
 def features(model, x=X):

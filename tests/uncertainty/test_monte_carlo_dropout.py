@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from keras import ops
+from helpers.arrays import numpy
 
 from dlcompanion.regularization import DropBlock2D
 from dlcompanion.testing import check_model
@@ -11,10 +11,6 @@ from dlcompanion.uncertainty import MonteCarloDropout, predictive_samples
 from dlcompanion.uncertainty.stochastic_layers.predictive_samples import seed_states
 
 X = np.random.default_rng(0).normal(size=(8, 5)).astype("float32")
-
-
-def numpy(tensor):
-    return ops.convert_to_numpy(tensor)
 
 
 def network(rate=0.5):

@@ -3,16 +3,12 @@
 import keras
 import numpy as np
 import pytest
-from keras import ops
+from helpers.arrays import numpy
 
 from dlcompanion import backend
 from dlcompanion.generative import ActNorm
-from dlcompanion.testing import check_layer
+from dlcompanion.testing import check_flow, check_layer
 from dlcompanion.training import fit_in_memory
-
-
-def numpy(x):
-    return ops.convert_to_numpy(x)
 
 
 def pictures(rows=6, seed=0):
@@ -23,6 +19,10 @@ def pictures(rows=6, seed=0):
 def test_contract():
     # the first batch is no example like the others: it sets what all see
     check_layer(ActNorm, {}, pictures(), output_shape=[(6, 2, 3, 4), (6,)])
+
+
+def test_inverse_and_log_det():
+    check_flow(ActNorm, {}, pictures()[:, :, :1])
 
 
 def test_the_first_training_batch_is_normalized_and_no_other():

@@ -5,6 +5,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from helpers.arrays import normal
+from helpers.models import scramble
 from keras import ops
 
 from dlcompanion import autodiff
@@ -14,13 +16,9 @@ from dlcompanion.testing import check_layer
 VECTORS = Path(__file__).parents[2] / "references" / "masked_autoregressive_flow.npz"
 
 
-def points(rows, size, seed=0):
-    return np.random.default_rng(seed).normal(size=(rows, size)).astype("float32")
-
-
 def test_contract():
     arguments = {"outputs_per_variable": 2, "hidden_units": (9,), "order": [1, 2, 0]}
-    check_layer(MADE, arguments, points(6, 3), output_shape=(6, 3, 2))
+    check_layer(MADE, arguments, normal(6, 3), output_shape=(6, 3, 2))
 
 
 def test_the_masks_of_zuko():
@@ -43,10 +41,9 @@ def test_the_masks_of_zuko():
     ],
 )
 def test_an_output_sees_the_variables_before_it_and_no_other(order, before):
-    made, x = MADE(2, (12, 12), "tanh", order), points(1, 4)
+    made, x = MADE(2, (12, 12), "tanh", order), normal(1, 4)
     made.build(x.shape)
-    rng = np.random.default_rng(1)
-    made.set_weights([rng.normal(size=w.shape) for w in made.get_weights()])
+    scramble(made)
     jacobian = ops.convert_to_numpy(autodiff.jacobian(lambda x: made(x)[0])(x))
     jacobian = jacobian[:, :, 0]  # (out, parameter, in)
     for out, seen in enumerate(before):
@@ -57,7 +54,7 @@ def test_an_output_sees_the_variables_before_it_and_no_other(order, before):
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_every_output_sees_the_context(size):
-    made, x, context = MADE(1, (8,), "tanh"), points(1, size), points(1, 2, seed=1)
+    made, x, context = MADE(1, (8,), "tanh"), normal(1, size), normal(1, 2, seed=1)
     made.build(x.shape, context.shape)
     jacobian = autodiff.jacobian(lambda context: made(x, context=context)[0, :, 0])
     found = ops.convert_to_numpy(jacobian(context))

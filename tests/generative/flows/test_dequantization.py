@@ -4,16 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from helpers.arrays import numpy
 from keras import ops
 from scipy import stats
 
-from dlcompanion import autodiff
 from dlcompanion.generative import LogitTransform, bits_per_dimension, dequantize
-from dlcompanion.testing import check_layer
-
-
-def numpy(x):
-    return ops.convert_to_numpy(x)
+from dlcompanion.testing import check_flow, check_layer
 
 
 def unit(shape=(6, 3)):
@@ -46,17 +42,15 @@ def test_bits_of_levels_whose_probabilities_are_known():
     np.testing.assert_allclose(found, [5.0], rtol=1e-6)
 
 
-def test_logit_in_numpy_with_its_inverse_and_log_det():
+def test_inverse_and_log_det():
+    check_flow(LogitTransform, {"margin": 0.1}, unit((6, 2, 2, 1)), atol=1e-6)
+
+
+def test_logit_in_numpy():
     layer, x = LogitTransform(margin=0.1), unit((6, 2, 2, 1))
-    y, log_det = layer(x)
+    y, _ = layer(x)
     p = 0.1 + 0.8 * x.astype("float64")
     np.testing.assert_allclose(numpy(y), np.log(p / (1 - p)), atol=1e-5)
-    slope = autodiff.grad(lambda x: ops.sum(layer(x)[0]))(x)
-    expected = np.log(numpy(slope)).sum((1, 2, 3))
-    np.testing.assert_allclose(numpy(log_det), expected, rtol=1e-5)
-    back, back_log_det = layer(y, inverse=True)
-    np.testing.assert_allclose(numpy(back), x, atol=1e-6)
-    np.testing.assert_allclose(numpy(back_log_det), -numpy(log_det), rtol=1e-5)
 
 
 def test_outside_is_nan_and_nothing_is_clipped():

@@ -3,31 +3,35 @@
 import keras
 import numpy as np
 import pytest
+from helpers.arrays import normal
 from keras import ops
 
 from dlcompanion.generative import AffineCoupling, NormalizingFlow
 from dlcompanion.generative.flows.inverted_transform import Inverted
-from dlcompanion.testing import check_layer
+from dlcompanion.testing import check_flow, check_layer
 
 
 def coupling():
     return AffineCoupling(keras.layers.Dense(4, bias_initializer="normal"))
 
 
-def points(rows, size, seed=0):
-    return np.random.default_rng(seed).normal(size=(rows, size)).astype("float32")
-
-
 def test_contract():
     check_layer(
-        Inverted, lambda: {"transform": coupling()}, points(6, 4),
+        Inverted, lambda: {"transform": coupling()}, normal(6, 4),
         output_shape=[(6, 4), (6,)],
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("context", [None, points(6, 2, seed=1)])
+def test_inverse_and_log_det():
+    check_flow(
+        Inverted, lambda: {"transform": coupling()}, normal(6, 4),
+        context=normal(6, 2, seed=1),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("context", [None, normal(6, 2, seed=1)])
 def test_forward_is_the_inverse(context):
-    x, inner = points(6, 4), coupling()
+    x, inner = normal(6, 4), coupling()
     layer = Inverted(inner)
     forward, backward = (
         layer(x, context=context),
@@ -42,7 +46,7 @@ def test_forward_is_the_inverse(context):
 
 
 def test_a_flow_and_its_inverse_undo_each_other():
-    inner, x = coupling(), points(5, 4)
+    inner, x = coupling(), normal(5, 4)
     flow = NormalizingFlow(4, [inner, Inverted(inner)])
     z, log_det = flow.to_noise(x)
     np.testing.assert_allclose(ops.convert_to_numpy(z), x, atol=1e-5)

@@ -5,17 +5,14 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from helpers.arrays import numpy
 from keras import ops
 
 from dlcompanion import autodiff
 from dlcompanion.generative import InvertibleConvolution1x1
-from dlcompanion.testing import check_layer
+from dlcompanion.testing import check_flow, check_layer
 
 VECTORS = Path(__file__).parents[2] / "references" / "glow.npz"
-
-
-def numpy(x):
-    return ops.convert_to_numpy(x)
 
 
 def stored(name):
@@ -40,6 +37,10 @@ def far_from_a_rotation(channels=4, shape=None):
 def test_contract():
     shapes = [(5, 2, 3, 4), (5,)]
     check_layer(InvertibleConvolution1x1, {"seed": 1}, pictures(), output_shape=shapes)
+
+
+def test_inverse_and_log_det():
+    check_flow(InvertibleConvolution1x1, {"seed": 1}, pictures()[:, :, :1], scale=0.4)
 
 
 def test_starts_as_a_rotation():

@@ -5,17 +5,13 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from keras import ops
+from helpers.arrays import numpy
 
 from dlcompanion.generative import ActNorm, InvertibleConvolution1x1
 from dlcompanion.generative.flows.multiscale import FactorOut, Squeeze
-from dlcompanion.testing import check_layer
+from dlcompanion.testing import check_flow, check_layer
 
 VECTORS = Path(__file__).parents[2] / "references" / "glow.npz"
-
-
-def numpy(x):
-    return ops.convert_to_numpy(x)
 
 
 def pictures(shape=(5, 4, 4, 3), seed=0):
@@ -30,6 +26,15 @@ def test_contracts():
         pictures((5, 2, 2, 4)),
         output_shape=[(5, 16), (5,)],
         skip=["float16", "bfloat16"],  # its transforms have a precision of their own
+    )
+
+
+def test_inverse_and_log_det():
+    check_flow(Squeeze, {}, pictures((3, 2, 4, 1)))
+    check_flow(
+        FactorOut,
+        lambda: {"transforms": [InvertibleConvolution1x1(seed=0), ActNorm()]},
+        pictures((5, 1, 2, 4)),
     )
 
 

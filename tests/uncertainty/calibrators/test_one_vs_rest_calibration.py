@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from helpers.arrays import stored
 
 from dlcompanion.testing import check_layer
 from dlcompanion.uncertainty import BetaCalibration, IsotonicCalibration, PlattScaling
@@ -21,8 +22,7 @@ each = pytest.mark.parametrize(("name", "make"), EVERY.items(), ids=EVERY)
 
 @pytest.fixture(scope="module")
 def vectors():
-    with np.load(FILE) as file:
-        return dict(file)
+    return stored(FILE)
 
 
 @each

@@ -5,6 +5,7 @@ import random
 import keras
 import numpy as np
 import pytest
+from helpers.arrays import numpy
 
 from dlcompanion.optimization import Lookahead
 from dlcompanion.uncertainty.ensembles.ensemble_members import (
@@ -19,10 +20,6 @@ from dlcompanion.uncertainty.ensembles.ensemble_members import (
 
 RNG = np.random.default_rng(0)
 L = keras.layers
-
-
-def numpy(tensor):
-    return keras.ops.convert_to_numpy(tensor)
 
 
 def test_pooled_logits_keep_their_precision():

@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from helpers.models import echo
 
 from dlcompanion.testing import check_layer
 from dlcompanion.uncertainty import (
@@ -18,10 +19,6 @@ EVERY = {
     "quantiles": (ConformalizedQuantileRegression, 2),
 }
 each = pytest.mark.parametrize(("make", "columns"), EVERY.values(), ids=EVERY)
-
-
-def echo(columns):
-    return keras.Sequential([keras.Input((columns,)), keras.layers.Identity()])
 
 
 def drawn(n, seed=0):

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from helpers.models import echo
 
 from dlcompanion.testing import check_layer
 from dlcompanion.uncertainty import (
@@ -12,10 +13,6 @@ from dlcompanion.uncertainty import (
     SplitConformal,
 )
 from dlcompanion.uncertainty.conformal import conformal_quantile
-
-
-def echo():
-    return keras.Sequential([keras.Input((3,)), keras.layers.Identity()])
 
 
 def drawn(n, seed=0):
@@ -34,13 +31,13 @@ def test_contract():
     p, _, group = drawn(6)
     check_layer(
         ClassConditionalConformal,
-        lambda: {"predictor": SplitConformal(echo())},
+        lambda: {"predictor": SplitConformal(echo(3))},
         p,
         output_shape=(6, 3),
     )
     check_layer(
         GroupConditionalConformal,
-        lambda: {"predictor": SplitConformal(echo()), "groups": 2},
+        lambda: {"predictor": SplitConformal(echo(3)), "groups": 2},
         [p, group.astype("int32")],
         output_shape=(6, 3),
     )
@@ -49,8 +46,8 @@ def test_contract():
 def test_thresholds_are_quantiles_of_the_categories():
     p, y, group = drawn(400)
     scores = 1 - p[np.arange(400), y]
-    by_class = ClassConditionalConformal(SplitConformal(echo())).calibrate(p, y)
-    by_group = GroupConditionalConformal(SplitConformal(echo()), groups=2)
+    by_class = ClassConditionalConformal(SplitConformal(echo(3))).calibrate(p, y)
+    by_group = GroupConditionalConformal(SplitConformal(echo(3)), groups=2)
     by_group.calibrate([p, group], y)
     for predictor, category, count in ((by_class, y, 3), (by_group, group, 2)):
         wanted = [conformal_quantile(scores[category == k], 0.1) for k in range(count)]
@@ -73,7 +70,7 @@ def test_every_category_is_covered_where_the_marginal_promise_fails(make):
         return [covered[category[new] == k].mean() for k in np.unique(category)]
 
     def plain():
-        return make(echo(), alpha=0.2)
+        return make(echo(3), alpha=0.2)
 
     for category, predictor, x, x_new in (
         (y, ClassConditionalConformal(plain()), p[cal], p[new]),
@@ -92,8 +89,8 @@ def test_every_category_is_covered_where_the_marginal_promise_fails(make):
 
 def test_comes_back_calibrated(tmp_path):
     p, y, group = drawn(300)
-    by_class = ClassConditionalConformal(SplitConformal(echo())).calibrate(p, y)
-    by_group = GroupConditionalConformal(AdaptivePredictionSets(echo(), seed=1), 2)
+    by_class = ClassConditionalConformal(SplitConformal(echo(3))).calibrate(p, y)
+    by_group = GroupConditionalConformal(AdaptivePredictionSets(echo(3), seed=1), 2)
     by_group.calibrate([p, group], y)
     for predictor, x in ((by_class, p), (by_group, [p, group])):
         predictor.predict(x)
@@ -104,7 +101,7 @@ def test_comes_back_calibrated(tmp_path):
 
 def test_an_unknown_group_has_an_empty_set():
     p, y, group = drawn(100)
-    predictor = GroupConditionalConformal(SplitConformal(echo()), groups=2)
+    predictor = GroupConditionalConformal(SplitConformal(echo(3)), groups=2)
     predictor.calibrate([p, group], y)
     assert not predictor.predict([p, np.full(100, 2)]).any()
     assert predictor.predict([p, group]).any(axis=1).mean() > 0.9
@@ -113,17 +110,17 @@ def test_an_unknown_group_has_an_empty_set():
 def test_refuses():
     p, y, group = drawn(60)
     with pytest.raises(ValueError, match="predictor must be.*Received: "):
-        ClassConditionalConformal(echo())
+        ClassConditionalConformal(echo(3))
     with pytest.raises(ValueError, match="groups must be.*Received: "):
-        GroupConditionalConformal(SplitConformal(echo()), groups=0)
-    by_class = ClassConditionalConformal(SplitConformal(echo()))
+        GroupConditionalConformal(SplitConformal(echo(3)), groups=0)
+    by_class = ClassConditionalConformal(SplitConformal(echo(3)))
     with pytest.raises(ValueError, match="Call calibrate.*Received: "):
         by_class.predict(p)
     few = np.where(y == 2, 1, y)
     few[:3] = 2
     with pytest.raises(ValueError, match="Category 2: .*at least 9.*Received: 3"):
         by_class.calibrate(p, few)
-    by_group = GroupConditionalConformal(SplitConformal(echo()), groups=2)
+    by_group = GroupConditionalConformal(SplitConformal(echo(3)), groups=2)
     for bad in (group + 1, group - 1, group / 2, group[:9]):
         with pytest.raises(ValueError, match="Groups must be.*Received: "):
             by_group.calibrate([p, bad], y)

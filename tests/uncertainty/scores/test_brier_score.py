@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.arrays import stored_with_probabilities
 
 from dlcompanion.testing import check_metric
 from dlcompanion.uncertainty import BrierScore
@@ -14,11 +15,7 @@ TERMS = ("reliability", "resolution", "uncertainty", "within_bins")
 
 @pytest.fixture(scope="module")
 def vectors():
-    with np.load(FILE) as file:
-        arrays = dict(file)
-    z = arrays["in/logits"].astype("float64")
-    arrays["p"] = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
-    return arrays
+    return stored_with_probabilities(FILE)
 
 
 def measured(y, p, **kwargs):

@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from helpers.arrays import stored_with_probabilities
 
 from dlcompanion.testing import check_metric
 from dlcompanion.uncertainty import (
@@ -28,11 +29,7 @@ each = pytest.mark.parametrize(("metric", "kwargs"), EVERY.values(), ids=EVERY)
 
 @pytest.fixture(scope="module")
 def vectors():
-    with np.load(FILE) as file:
-        arrays = dict(file)
-    z = arrays["in/logits"].astype("float64")
-    arrays["p"] = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
-    return arrays
+    return stored_with_probabilities(FILE)
 
 
 def value(metric, y, p, **kwargs):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.arrays import stored_with_probabilities
 
 from dlcompanion.testing import check_metric
 from dlcompanion.uncertainty import ExpectedCalibrationError, SmoothCalibrationError
@@ -13,11 +14,7 @@ FILE = Path(__file__).parents[2] / "references/calibration.npz"
 
 @pytest.fixture(scope="module")
 def vectors():
-    with np.load(FILE) as file:
-        arrays = dict(file)
-    z = arrays["in/logits"].astype("float64")
-    arrays["p"] = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
-    return arrays
+    return stored_with_probabilities(FILE)
 
 
 def value(y, p):

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from helpers.arrays import numpy
 from scipy import integrate, stats
 
 from dlcompanion.probability import (
@@ -30,10 +31,6 @@ def filled(posterior, shape, scale=0.5, seed=0):
 def divergence(posterior, prior, seed=0):
     seed = keras.random.SeedGenerator(seed)
     return float(keras.ops.convert_to_numpy(posterior.divergence(prior, seed)))
-
-
-def numpy(tensor):
-    return keras.ops.convert_to_numpy(tensor)
 
 
 def rho(scale):
