@@ -4,18 +4,35 @@ import importlib.util
 import os
 import shutil
 import tempfile
+from importlib import metadata
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+
+
+def _version(package):
+    """Major and minor version of a package, if that is the backend and is there."""
+    if os.environ["KERAS_BACKEND"] != package:
+        return None
+    try:
+        return [int(part) for part in metadata.version(package).split(".")[:2]]
+    except metadata.PackageNotFoundError:
+        return None
+
+
 FIRST_PROCESS = "PYTEST_XDIST_WORKER" not in os.environ
 if FIRST_PROCESS:  # what it sets is set in all workers, and in what a test starts
-    # Most programs of a test on JAX run once or twice, and to compile them is what
-    # costs: XLA is told not to optimize them.
-    flags = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
-    os.environ["XLA_FLAGS"] = flags.strip()
+    # Most programs of a test run once or twice, and to compile them is what costs: XLA
+    # is told not to optimize them, and to emit fusions by its older, faster way (a
+    # convolution's contract tests on JAX: 29 CPU seconds of compiling, then 11). XLA
+    # ends the process at a flag that it does not know: only where this one was tried.
+    flags = "--xla_backend_optimization_level=0"
+    if _version("jax") == [0, 10] or _version("tensorflow") == [2, 21]:
+        flags += " --xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] = f"{flags} {os.environ.get('XLA_FLAGS', '')}".strip()
     # What was compiled once is read from a folder the next time, by all workers. JAX
     # writes files in place, so one may read what another has written by half: its
     # checksum is wrong then, JAX warns (pyproject.toml ignores it) and compiles anew.

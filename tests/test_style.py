@@ -66,6 +66,7 @@ def test_the_example_passes_lint(tmp_path):
 def test_the_files_that_are_named_are_there(file):
     text = (ROOT / file).read_text(encoding="utf-8")
     paths = re.findall(r"`([\w./]+/[\w.]+\.(?:py|md|json|toml))`", text)
-    package = [p if (ROOT / p).exists() else f"dlcompanion/{p}" for p in paths]
-    missing = [p for p in package if not (ROOT / p).is_file() and "yogi" not in p]
-    assert paths and not missing
+    made = ("yogi", ".ci/verified.json")  # by a command that the text names
+    there = [p for p in paths if not any(name in p for name in made)]
+    package = [p if (ROOT / p).exists() else f"dlcompanion/{p}" for p in there]
+    assert paths and not [p for p in package if not (ROOT / p).is_file()]

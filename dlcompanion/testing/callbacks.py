@@ -157,7 +157,7 @@ def _shared(subject):
 
 def _resume(subject):
     """Two halves of a fit, with a checkpoint between them, are the whole fit."""
-    whole, _ = _fit(subject, subject.make())
+    whole, _ = getattr(subject, "fresh", None) or _fit(subject, subject.make())
     with tempfile.TemporaryDirectory() as folder:
         for epochs in (max(1, subject.epochs // 2), subject.epochs):
             callback = subject.make()

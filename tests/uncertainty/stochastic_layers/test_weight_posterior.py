@@ -6,6 +6,7 @@ import pytest
 from helpers.arrays import numpy
 from scipy import integrate, stats
 
+from dlcompanion import backend
 from dlcompanion.probability import (
     MixtureNormalSpec,
     MultivariateNormalTriLSpec,
@@ -33,6 +34,12 @@ def divergence(posterior, prior, seed=0):
     return float(keras.ops.convert_to_numpy(posterior.divergence(prior, seed)))
 
 
+def repeated(draw, times):
+    """What a function without arguments gives, as often: compiled, for many calls."""
+    draw = backend.compile(draw, jit=False)
+    return np.stack([numpy(draw()) for _ in range(times)])
+
+
 def rho(scale):
     return float(np.log(np.expm1(scale - 1e-5)))
 
@@ -41,7 +48,7 @@ def rho(scale):
 def test_draws_have_the_mean_and_the_deviation():
     posterior = filled(NormalPosterior(), (3, 2))
     seed = keras.random.SeedGenerator(0)
-    draws = np.stack([numpy(posterior.sample(seed)) for _ in range(2000)])
+    draws = repeated(lambda: posterior.sample(seed), 2000)
     mean, std = numpy(posterior.mean()), numpy(posterior.stddev())
     np.testing.assert_allclose(std, np.log1p(np.exp(posterior.get_weights()[1])) + 1e-5)
     assert np.all(np.abs(draws.mean(axis=0) - mean) < 5 * std / np.sqrt(2000))
@@ -90,7 +97,8 @@ def test_spec_of_a_normal_is_the_normal_prior_and_posterior(event_shape):
     for q in (normal, same):
         for p in (native, by_spec):
             np.testing.assert_allclose(divergence(q, p), expected, rtol=1e-5)
-    draws = [numpy(same.sample(keras.random.SeedGenerator(n))) for n in range(300)]
+    seed = keras.random.SeedGenerator(0)
+    draws = repeated(lambda: same.sample(seed), 300)
     assert draws[0].shape == (3, 2)
     error = np.abs(np.mean(draws, axis=0) - loc) / numpy(normal.stddev())
     assert error.max() < 5 / np.sqrt(300)
@@ -108,7 +116,7 @@ def test_correlated_posterior_has_the_divergence_of_multivariate_normals():
     found = divergence(posterior, NormalPrior(scale))
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     seed = keras.random.SeedGenerator(0)
-    draws = np.stack([numpy(posterior.sample(seed)).ravel() for _ in range(400)])
+    draws = repeated(lambda: posterior.sample(seed), 400).reshape(400, -1)
     np.testing.assert_allclose(np.cov(draws.T), cov, atol=0.3 * np.diag(cov).max())
 
 
@@ -128,7 +136,7 @@ def test_without_a_closed_form_the_divergence_is_estimated_without_bias():
         lambda w: q.pdf(w) * (q.logpdf(w) - log_p(w)), m - 9 * s, m + 9 * s
     )[0]
     prior, seed = SpecPrior(MixtureNormalSpec(2), params), keras.random.SeedGenerator(0)
-    found = [float(numpy(posterior.divergence(prior, seed))) for _ in range(200)]
+    found = repeated(lambda: posterior.divergence(prior, seed), 200)
     assert abs(np.mean(found) - expected) < 5 * np.std(found) / np.sqrt(200)
 
 
