@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from dlcompanion import backend
-from dlcompanion.checks import check_count
+from dlcompanion.checks import check_choice, check_count
 from dlcompanion.training import StepModel
 from dlcompanion.uncertainty.ensembles.ensemble_members import (
     PerMember,
@@ -113,12 +113,9 @@ class DeepEnsemble(StepModel):
         super().__init__(**kwargs)
         self.members = check_count("members", members)
         self.seed = check_count("seed", seed, least=0)
-        if outputs not in ("probabilities", "logits", "values", "gaussian"):
-            raise ValueError(
-                "outputs must be 'probabilities', 'logits', 'values' or 'gaussian'. "
-                f"Received: outputs={outputs!r}"
-            )
-        self.outputs = outputs
+        self.outputs = check_choice(
+            "outputs", outputs, ("probabilities", "logits", "values", "gaussian")
+        )
         states = np.random.SeedSequence(self.seed).generate_state(self.members)
         self.seeds = [int(s) & 0x7FFFFFFF for s in states]
         first = checked(seeded(build_fn, self.seeds[0]))
