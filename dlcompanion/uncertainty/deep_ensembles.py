@@ -298,15 +298,17 @@ class DeepEnsemble(StepModel):
             :func:`predictive_entropy` take it.
         """
         check_count("batch_size", batch_size)
-        if "_program" not in vars(self):
-            program = backend.compile(
+        program = backend.kept_program(
+            self,
+            "members",
+            lambda: backend.compile(
                 lambda x: readable(self._pass(x)[0], self.outputs), jit=False
-            )
-            object.__setattr__(self, "_program", program)
+            ),
+        )
         x = keras.tree.map_structure(np.asarray, x)
         parts = [
             ops.convert_to_numpy(
-                self._program(
+                program(
                     keras.tree.map_structure(
                         lambda a, n=n: ops.convert_to_tensor(a[n : n + batch_size]), x
                     )
