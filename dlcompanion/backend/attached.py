@@ -30,8 +30,8 @@ def replaced(layers, name, make):
         >>> import keras
         >>> layer = keras.layers.Activation("relu")
         >>> with replaced([layer], "call", lambda layer, call: lambda x: 1 + call(x)):
-        ...     inside = float(layer(2.0))
-        >>> inside, float(layer(2.0))
+        ...     inside = float(layer(keras.ops.array(2.0)))
+        >>> inside, float(layer(keras.ops.array(2.0)))
         (3.0, 2.0)
     """
     with contextlib.ExitStack() as undo:
