@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from dlcompanion.checks import check_count
+from dlcompanion.checks import check_choice, check_count
 
 _COMPARISONS = {
     "<": operator.lt,
@@ -46,11 +46,7 @@ def claim(text, value, comparison, bound, unit=None, seeds=None):
     """
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"A claim needs a text. Received: text={text!r}")
-    if comparison not in _COMPARISONS:
-        raise ValueError(
-            f"comparison must be one of {', '.join(_COMPARISONS)}. "
-            f"Received: comparison={comparison!r}"
-        )
+    check_choice("comparison", comparison, _COMPARISONS)
     if seeds is not None:
         check_count("seeds", seeds)
     value, bound = _number("value", value), _number("bound", bound)

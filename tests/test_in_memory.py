@@ -219,7 +219,7 @@ def test_one_program_serves_later_calls_until_compile():
     model = line()
     fit_in_memory(model, X, Y, epochs=1, verbose=0)
     fit_in_memory(model, X + 1, Y, epochs=1, verbose=0)
-    programs = model._step_programs[1]
+    programs = vars(model)["_dlcompanion_programs"].by_key
     assert len(programs) == 1
     fit_in_memory(model, X, Y, batch_size=7, epochs=1, verbose=0)
     assert len(programs) == 2
@@ -227,7 +227,7 @@ def test_one_program_serves_later_calls_until_compile():
     before = model.trainable_variables[0].numpy()
     fit_in_memory(model, X, Y, epochs=1, verbose=0)  # the old program would move it
     np.testing.assert_array_equal(before, model.trainable_variables[0].numpy())
-    assert len(model._step_programs[1]) == 1
+    assert len(vars(model)["_dlcompanion_programs"].by_key) == 1
 
 
 def test_follows_run_eagerly_and_jit_compile():

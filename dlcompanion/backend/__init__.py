@@ -7,6 +7,7 @@ listed in :data:`PRIVATE`, and a test says so by name when one disappears.
 
 import importlib
 
+from dlcompanion.backend.attached import drop_programs, kept_program, replaced
 from dlcompanion.backend.differentiation import differentiate, jacobian
 from dlcompanion.backend.epochs import (
     epoch_program,
@@ -53,10 +54,12 @@ __all__ = [
     "conditionally",
     "dense_gradient",
     "differentiate",
+    "drop_programs",
     "epoch_program",
     "first_epoch",
     "flatten_layers",
     "jacobian",
+    "kept_program",
     "model_step",
     "optimized_variables",
     "pack_arrays",
@@ -65,6 +68,7 @@ __all__ = [
     "prepare_fit",
     "random_state",
     "repeat",
+    "replaced",
     "replicas",
     "require",
     "scan",

@@ -2,6 +2,8 @@
 
 import keras
 
+from dlcompanion.backend.attached import kept_program
+
 
 def cached_program(model, kind, settings, make):
     """The program that ``make()`` compiled for these settings.
@@ -18,15 +20,9 @@ def cached_program(model, kind, settings, make):
     Returns:
         What ``make`` returned.
     """
-    compiled, programs = getattr(model, "_step_programs", (None, None))
-    if compiled is not model._compile_config:
-        programs = {}
-        object.__setattr__(model, "_step_programs", (model._compile_config, programs))
     trained = len(model.trainable_variables)
     key = (kind, model.jit_compile, model.run_eagerly, trained, settings)
-    if key not in programs:
-        programs[key] = make()
-    return programs[key]
+    return kept_program(model, key, make)
 
 
 def signature(data):

@@ -8,9 +8,9 @@ import keras
 class StepRecorder:
     """Remembers the last two steps of ``fit``, enough to run them once more.
 
-    ``start`` puts itself in the place of ``model.train_function``, ``stop`` takes it
-    back. In between, ``kept`` holds pairs of a batch and of the values that
-    ``variables`` had before it.
+    ``start`` puts itself in the place of ``model.train_function``, ``stop``, or an
+    error in a step, takes it back. In between, ``kept`` holds pairs of a batch and of
+    the values that ``variables`` had before it.
     """
 
     def __init__(self, model):
@@ -31,7 +31,13 @@ class StepRecorder:
         self.model.train_function = self.original
 
     def step(self, *args):
-        return self._run(*args)
+        try:
+            return self._run(*args)
+        except StopIteration:  # the end of an epoch
+            raise
+        except BaseException:
+            self.stop()
+            raise
 
     def _tensorflow(self):
         import tensorflow as tf

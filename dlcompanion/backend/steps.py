@@ -4,6 +4,7 @@ import contextlib
 
 import keras
 
+from dlcompanion.backend.attached import replaced
 from dlcompanion.backend.variables import RecordingScope
 
 
@@ -50,22 +51,16 @@ def model_step(model, step, args):
 def collected_losses(model):
     """Collect what the layers of ``model`` pass to ``add_loss`` inside the block."""
     losses = []
-    layers = model._flatten_layers()
 
-    def recorder(layer):
-        def add_loss(loss):
-            type(layer).add_loss(layer, loss)
+    def recorder(layer, add_loss):
+        def record(loss):
+            add_loss(loss)
             losses.extend(keras.tree.flatten(loss))
 
-        return add_loss
+        return record
 
-    for layer in layers:
-        object.__setattr__(layer, "add_loss", recorder(layer))
-    try:
+    with replaced(model._flatten_layers(), "add_loss", recorder):
         yield losses
-    finally:
-        for layer in layers:
-            object.__delattr__(layer, "add_loss")
 
 
 def replicas():

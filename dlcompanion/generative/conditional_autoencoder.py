@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from dlcompanion.checks import check_count
+from dlcompanion.checks import check_count, check_finite
 from dlcompanion.generative.variational_autoencoder import VAE
 
 
@@ -135,7 +135,5 @@ class ConditionalVAE(VAE):
     def check_data(self, x):
         data, context = self.data_and_context(x)
         super().check_data(data)
-        if isinstance(context, np.ndarray) and not np.isfinite(context).all():
-            raise ValueError(
-                "context must be finite. Received: a context with NaN or infinity"
-            )
+        if isinstance(context, np.ndarray):
+            check_finite("context", context)

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from dlcompanion.checks import check_count, check_number
+from dlcompanion.checks import check_count, check_finite, check_number
 from dlcompanion.generative.variational_autoencoder import kl_to_standard_normal
 from dlcompanion.training import SavesSeeds, UnsupervisedModel
 
@@ -169,8 +169,8 @@ class _CriticEstimator(UnsupervisedModel):
                 f"or more. Received: len(x)={len(x)}, len(y)={len(y)}, "
                 f"batch_size={batch_size}"
             )
-        if not (np.isfinite(x).all() and np.isfinite(y).all()):
-            raise ValueError("x and y must be finite. Received: NaN or infinity")
+        check_finite("x", x)
+        check_finite("y", y)
         values = []
         for start in range(0, len(x) - batch_size + 1, batch_size):
             rows = slice(start, start + batch_size)

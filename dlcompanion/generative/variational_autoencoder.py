@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from dlcompanion.checks import check_count
+from dlcompanion.checks import check_choice, check_count, check_number
 from dlcompanion.training import SavesSeeds, UnsupervisedModel
 
 LIKELIHOODS = ("bernoulli", "gaussian")
@@ -94,21 +94,11 @@ class VAE(SavesSeeds, UnsupervisedModel):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if likelihood not in LIKELIHOODS:
-            raise ValueError(
-                f"likelihood must be one of {LIKELIHOODS}. "
-                f"Received: likelihood={likelihood!r}"
-            )
-        for name, value in (("beta", beta), ("free_bits", free_bits)):
-            if not 0 <= value < math.inf:
-                raise ValueError(
-                    f"{name} must be finite and at least 0. Received: {name}={value}"
-                )
         self.encoder = encoder
         self.decoder = decoder
-        self.likelihood = likelihood
-        self.beta = beta
-        self.free_bits = free_bits
+        self.likelihood = check_choice("likelihood", likelihood, LIKELIHOODS)
+        self.beta = check_number("beta", beta)
+        self.free_bits = check_number("free_bits", free_bits)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.log_likelihood_tracker = keras.metrics.Mean("log_likelihood")

@@ -19,6 +19,7 @@ from keras import ops
 
 from dlcompanion.checks import check_count, check_number
 from dlcompanion.probability import Spec, tfd, tfp_seed
+from dlcompanion.probability.values import check_params
 from dlcompanion.training import SavesSeeds
 
 
@@ -339,14 +340,7 @@ class KLDivergencePenalty(_OfParameters):
                 f"prior_spec must have the event shape {spec.event_shape} of spec. "
                 f"Received: prior_spec={prior_spec}"
             )
-        size = prior_spec.params_size
-        params = np.ravel(np.asarray(prior_params, "float64"))
-        if len(params) != size or not np.isfinite(params).all():
-            raise ValueError(
-                f"prior_params must be {size} finite numbers for {prior_spec}. "
-                f"Received: prior_params={prior_params!r}"
-            )
-        self.prior_params = params.tolist()
+        self.prior_params = check_params("prior_params", prior_params, prior_spec)
         self.weight = check_number("weight", weight)
         self.samples = None if samples is None else check_count("samples", samples)
 

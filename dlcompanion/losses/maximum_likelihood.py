@@ -13,9 +13,9 @@ import keras
 from keras import ops
 
 from dlcompanion.checks import check_count, check_number
+from dlcompanion.probability.values import positive
 
 _LOG_2PI = math.log(2 * math.pi)
-_FLOOR = 1e-5  # of a scale, as in dlcompanion.probability
 
 
 class _NLL(keras.losses.Loss):
@@ -313,7 +313,7 @@ def _gaussian(y, mean, scale):
 
 def _location_and_scale(params):
     mean, rho = ops.split(params, 2, axis=-1)
-    return mean, ops.softplus(rho) + _FLOOR
+    return mean, positive(rho)
 
 
 def _float32(x):

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from dlcompanion.checks import check_choice
+
 
 def pairwise_distances(embeddings, distance="euclidean"):
     r"""Distance of every embedding to every other.
@@ -75,13 +77,8 @@ class _Triplet(keras.losses.Loss):
                 'margin must be "soft" or a finite number of at least 0. '
                 f"Received: margin={margin!r}"
             )
-        if distance not in ("euclidean", "squared"):
-            raise ValueError(
-                'distance must be "euclidean" or "squared". '
-                f"Received: distance={distance!r}"
-            )
         self.margin = margin
-        self.distance = distance
+        self.distance = check_choice("distance", distance, ("euclidean", "squared"))
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         # Keras casts labels to the dtype of the loss, and float32 cannot tell large

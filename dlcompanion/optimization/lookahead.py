@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from dlcompanion.checks import check_count
+from dlcompanion.checks import check_count, check_share
 from dlcompanion.training import WrappedOptimizer
 
 
@@ -58,9 +58,7 @@ class Lookahead(WrappedOptimizer):
     def __init__(self, inner_optimizer, k=5, alpha=0.5, name="lookahead"):
         super().__init__(inner_optimizer, name=name)
         self.k = check_count("k", k)
-        if not 0 < alpha <= 1:
-            raise ValueError(f"alpha must lie in (0, 1]. Received: alpha={alpha!r}")
-        self.alpha = alpha
+        self.alpha = check_share("alpha", alpha, zero=False)
 
     def step(self, gradients, variables):
         fast, slow = variables, self.slots("slow", variables)

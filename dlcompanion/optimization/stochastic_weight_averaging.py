@@ -67,10 +67,7 @@ class SWA(keras.callbacks.Callback):
 
     def __init__(self, start, every=1, learning_rate=None, data=None, batch_size=256):
         super().__init__()
-        if not isinstance(start, int) or start < 0:
-            raise ValueError(
-                f"start must be a non-negative integer. Received: start={start!r}"
-            )
+        check_count("start", start, least=0)
         for name, value in {"every": every, "batch_size": batch_size}.items():
             check_count(name, value)
         if learning_rate is not None and not callable(learning_rate):

@@ -7,7 +7,10 @@ from keras import ops
 
 from dlcompanion.checks import check_count
 
-#: Added to every scale, so that a density never divides by zero.
+#: Added to every scale. A softplus of less than -104 is 0 in float32, and there a
+#: density is infinite and a divergence too. With the floor the distance of a target in
+#: scales stays below the largest float32, squared too, up to 1e14; and it is far below
+#: every scale of data whose size is about 1.
 SCALE_FLOOR = 1e-5
 
 _POSITIVE = {
@@ -25,6 +28,27 @@ _BINARY = {"Bernoulli", "Binomial", "Geometric", "NegativeBinomial"}
 def positive(rho):
     """The scale of an unconstrained number: softplus, and a floor."""
     return ops.softplus(rho) + SCALE_FLOOR
+
+
+def check_params(name, params, spec):
+    """Refuse anything but the finite parameters that a spec takes; a list of floats."""
+    numbers = np.ravel(np.asarray(params, "float64"))
+    if len(numbers) != spec.params_size or not np.isfinite(numbers).all():
+        raise ValueError(
+            f"{name} must be {spec.params_size} finite numbers for {spec}. "
+            f"Received: {name}={params!r}"
+        )
+    return numbers.tolist()
+
+
+def unconstrained(scale):
+    """The number of which :func:`positive` makes this scale.
+
+    A scale at the floor, or below it by rounding, counts as 1e-12 above it: float32
+    has steps of 9e-13 there, so that nothing smaller can be told from the floor.
+    """
+    above = ops.maximum(scale - SCALE_FLOOR, 1e-12)
+    return above + ops.log(-ops.expm1(-above))
 
 
 def as_event_shape(event_shape):

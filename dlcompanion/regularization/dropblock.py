@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from dlcompanion.checks import check_choice, check_count, check_share
 from dlcompanion.training import SavesSeeds
 
 
@@ -81,20 +82,13 @@ class DropBlock2D(SavesSeeds, keras.layers.Layer):
 
     def __init__(self, rate, block_size=7, data_format=None, seed=None, **kwargs):
         super().__init__(**kwargs)
-        if not 0 <= rate < 1:
-            raise ValueError(f"rate must lie in [0, 1). Received: rate={rate}")
-        if not _is_positive_integer(block_size):
-            raise ValueError(
-                f"block_size must be a positive integer. Received: {block_size=}"
-            )
-        if data_format not in (None, "channels_last", "channels_first"):
-            raise ValueError(
-                "data_format must be 'channels_last' or 'channels_first'. "
-                f"Received: {data_format=}"
-            )
-        self.rate = rate
-        self.block_size = block_size
-        self.data_format = data_format or keras.config.image_data_format()
+        if data_format is None:
+            data_format = keras.config.image_data_format()
+        self.rate = check_share("rate", rate, one=False)
+        self.block_size = check_count("block_size", block_size)
+        self.data_format = check_choice(
+            "data_format", data_format, ("channels_last", "channels_first")
+        )
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
@@ -160,10 +154,6 @@ class DropBlock2D(SavesSeeds, keras.layers.Layer):
             "data_format": self.data_format,
             "seed": self.seed,
         }
-
-
-def _is_positive_integer(value):
-    return isinstance(value, (int, np.integer)) and value is not True and value >= 1
 
 
 def exact_gamma(rate, block_size, height, width):

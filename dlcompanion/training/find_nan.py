@@ -172,9 +172,7 @@ def _watched(model, found):
     """Note in ``found`` the first layer whose output has a NaN, and an infinity."""
     layers = list(backend.flatten_layers(model)) + [model]
 
-    def watch(layer):
-        call = layer.call
-
+    def watch(layer, call):
         def watched(*args, **kwargs):
             outputs = call(*args, **kwargs)
             for leaf in keras.tree.flatten(outputs):
@@ -188,10 +186,5 @@ def _watched(model, found):
 
         return watched
 
-    for layer in layers:
-        object.__setattr__(layer, "call", watch(layer))
-    try:
+    with backend.replaced(layers, "call", watch):
         yield
-    finally:
-        for layer in layers:
-            object.__delattr__(layer, "call")

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from dlcompanion import backend
-from dlcompanion.checks import check_count
+from dlcompanion.checks import check_count, check_share
 from dlcompanion.training.unsupervised import UnsupervisedModel
 
 _BATCH_HOOKS = (
@@ -166,10 +166,7 @@ def _check(batch_size, epochs, initial_epoch, validation_split, seed):
     check_count("batch_size", batch_size)
     check_count("epochs", epochs, least=0)
     check_count("initial_epoch", initial_epoch, least=0)
-    if not 0.0 <= validation_split < 1.0:
-        raise ValueError(
-            f"validation_split must lie in [0, 1). Received: {validation_split=}"
-        )
+    check_share("validation_split", validation_split, one=False)
     if seed is not None and not 0 <= seed < 2**31:
         raise ValueError(f"seed must lie in [0, 2**31). Received: {seed=}")
 

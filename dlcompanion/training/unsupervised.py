@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from dlcompanion import backend
+from dlcompanion.checks import check_finite
 
 
 class UnsupervisedModel(keras.Model):
@@ -249,7 +250,4 @@ def _check_weights(weights, x):
             f"sample_weight needs one number for each of {x.shape[0]} examples. "
             f"Received: sample_weight of shape {shape}"
         )
-    if not np.isfinite(ops.convert_to_numpy(weights)).all():
-        raise ValueError(
-            "sample_weight must be finite. Received: weights with NaN or infinity"
-        )
+    check_finite("sample_weight", weights)

@@ -24,12 +24,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from dlcompanion.checks import check_count, check_number
-from dlcompanion.training import SavesSeeds
-from dlcompanion.uncertainty.calibrators.calibrator import (
+from dlcompanion.checks import (
+    check_boolean,
+    check_count,
     check_labels,
+    check_number,
     check_probabilities,
 )
+from dlcompanion.training import SavesSeeds
 
 
 def conformal_quantile(scores, alpha):
@@ -211,11 +213,7 @@ class SplitConformal(ConformalPredictor):
 
     def __init__(self, model, alpha=0.1, from_logits=False, **kwargs):
         super().__init__(model, alpha, **kwargs)
-        if not isinstance(from_logits, bool):
-            raise ValueError(
-                f"from_logits must be a boolean. Received: from_logits={from_logits!r}"
-            )
-        self.from_logits = from_logits
+        self.from_logits = check_boolean("from_logits", from_logits)
 
     def probabilities(self, outputs):
         """Probabilities in float32."""
@@ -240,7 +238,7 @@ class SplitConformal(ConformalPredictor):
 
     def conformity(self, outputs, y):
         scores = self.all_scores(outputs)
-        labels = check_labels(y, scores.shape[1], len(scores))
+        labels = check_labels("labels", y, scores.shape[1], len(scores))
         return scores[np.arange(len(scores)), labels]
 
     def call(self, inputs):
@@ -297,11 +295,7 @@ class AdaptivePredictionSets(SplitConformal):
         self, model, alpha=0.1, from_logits=False, randomize=True, seed=None, **kwargs
     ):
         super().__init__(model, alpha, from_logits, **kwargs)
-        if not isinstance(randomize, bool):
-            raise ValueError(
-                f"randomize must be a boolean. Received: randomize={randomize!r}"
-            )
-        self.randomize = randomize
+        self.randomize = check_boolean("randomize", randomize)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from dlcompanion import backend
-from dlcompanion.checks import check_count
+from dlcompanion.checks import check_choice, check_count
 from dlcompanion.training import StepModel
 from dlcompanion.uncertainty.ensembles.ensemble_members import (
     PerMember,
@@ -113,12 +113,9 @@ class DeepEnsemble(StepModel):
         super().__init__(**kwargs)
         self.members = check_count("members", members)
         self.seed = check_count("seed", seed, least=0)
-        if outputs not in ("probabilities", "logits", "values", "gaussian"):
-            raise ValueError(
-                "outputs must be 'probabilities', 'logits', 'values' or 'gaussian'. "
-                f"Received: outputs={outputs!r}"
-            )
-        self.outputs = outputs
+        self.outputs = check_choice(
+            "outputs", outputs, ("probabilities", "logits", "values", "gaussian")
+        )
         states = np.random.SeedSequence(self.seed).generate_state(self.members)
         self.seeds = [int(s) & 0x7FFFFFFF for s in states]
         first = checked(seeded(build_fn, self.seeds[0]))
@@ -301,15 +298,17 @@ class DeepEnsemble(StepModel):
             :func:`predictive_entropy` take it.
         """
         check_count("batch_size", batch_size)
-        if "_program" not in vars(self):
-            program = backend.compile(
+        program = backend.kept_program(
+            self,
+            "members",
+            lambda: backend.compile(
                 lambda x: readable(self._pass(x)[0], self.outputs), jit=False
-            )
-            object.__setattr__(self, "_program", program)
+            ),
+        )
         x = keras.tree.map_structure(np.asarray, x)
         parts = [
             ops.convert_to_numpy(
-                self._program(
+                program(
                     keras.tree.map_structure(
                         lambda a, n=n: ops.convert_to_tensor(a[n : n + batch_size]), x
                     )

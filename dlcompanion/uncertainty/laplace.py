@@ -12,7 +12,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from dlcompanion.checks import check_count, check_number, generator
+from dlcompanion.checks import (
+    check_choice,
+    check_count,
+    check_finite,
+    check_labels,
+    check_number,
+    generator,
+)
 
 
 def evidence(log_likelihood, squared, values, prior):
@@ -108,16 +115,7 @@ def classification_data(logits, labels):
         (-0.693, [[[0.25]]])
     """
     n, columns = logits.shape
-    labels = np.asarray(labels)
-    given = labels.reshape(-1)
-    classes = max(columns, 2)
-    whole = given.dtype.kind in "biu" or np.all(given == np.round(given))
-    if len(given) != n or not whole or given.min() < 0 or given.max() >= classes:
-        raise ValueError(
-            f"y must hold one class index from 0 to {classes - 1} for each of the {n} "
-            f"examples. Received: y.shape={labels.shape}"
-        )
-    given = given.astype(int)
+    given = check_labels("y", labels, max(columns, 2), n)
     if columns == 1:
         sign = np.where(given == 1, 1.0, -1.0)
         p = 1 / (1 + np.exp(-logits[:, 0]))
@@ -218,17 +216,14 @@ class LastLayerLaplace(keras.Model):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if likelihood not in ("classification", "regression"):
-            raise ValueError(
-                "likelihood must be 'classification' or 'regression'. "
-                f"Received: likelihood={likelihood!r}"
-            )
         for name, value in {"prior_precision": prior_precision, "noise": noise}.items():
             if value is not None and check_number(name, value) == 0:
                 raise ValueError(f"{name} must be positive. Received: {name}={value}")
         last = _last_dense(model)
         self.model = model
-        self.likelihood = likelihood
+        self.likelihood = check_choice(
+            "likelihood", likelihood, ("classification", "regression")
+        )
         self.prior_precision = prior_precision
         self.noise = noise
         # shares the layers of model, and is left out of what is saved
@@ -307,11 +302,12 @@ class LastLayerLaplace(keras.Model):
             )
         else:
             y = np.asarray(y, "float64").reshape(len(y), -1)
-            if y.shape != f.shape or not np.isfinite(y).all():
+            if y.shape != f.shape:
                 raise ValueError(
-                    f"y must hold finite targets of shape {f.shape}. Received: "
-                    f"y.shape={y.shape}, finite={bool(np.isfinite(y).all())}"
+                    f"y must hold targets of shape {f.shape}. "
+                    f"Received: y.shape={y.shape}"
                 )
+            check_finite("y", y)
             unit = np.broadcast_to(np.eye(f.shape[1]), (len(f), *[f.shape[1]] * 2))
             values, vectors = self.decompose(phi, unit)
             error = float(((y - f) ** 2).sum())

@@ -188,18 +188,12 @@ def in_training(layers):
         >>> 20 < int(ops.sum(ops.cast(y > 0, "int32"))) < 80
         True
     """
-    for layer in layers:
-        # past Keras's tracking of attributes: this is gone when the block ends
-        object.__setattr__(layer, "call", _training_call(layer))
-    try:
+    with backend.replaced(layers, "call", _training_call):
         yield
-    finally:
-        for layer in layers:
-            object.__delattr__(layer, "call")
 
 
-def _training_call(layer):
-    def call(*args, **kwargs):
-        return type(layer).call(layer, *args, **{**kwargs, "training": True})
+def _training_call(layer, call):
+    def in_training_mode(*args, **kwargs):
+        return call(*args, **{**kwargs, "training": True})
 
-    return call
+    return in_training_mode

@@ -7,8 +7,7 @@ import numpy as np
 from keras import ops
 
 from dlcompanion.checks import check_count, check_number, generator
-
-_FLOOR = 1e-5  # of the scale that GaussianNLL and NormalSpec read
+from dlcompanion.probability.values import SCALE_FLOOR, unconstrained
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
@@ -102,7 +101,7 @@ class SparseGaussianProcess(keras.layers.Layer):
             training_examples = check_count("training_examples", training_examples)
         self.training_examples = training_examples
         self.lengthscale = check_number("lengthscale", lengthscale, open_ends=True)
-        self.noise = check_number("noise", noise, _FLOOR, open_ends=True)
+        self.noise = check_number("noise", noise, SCALE_FLOOR, open_ends=True)
         self.initializer = keras.initializers.get(initializer)
         self.jitter = check_number("jitter", jitter, open_ends=True)
 
@@ -225,6 +224,4 @@ class SparseGaussianProcess(keras.layers.Layer):
 
 def _packed(mean, scale):
     """Means and the numbers whose softplus, and the floor, are the scales."""
-    above = ops.maximum(scale - _FLOOR, 1e-12)
-    rho = above + ops.log(-ops.expm1(-above))
-    return ops.concatenate([mean, rho], axis=-1)
+    return ops.concatenate([mean, unconstrained(scale)], axis=-1)

@@ -184,10 +184,10 @@ def test_data_outside_the_unit_interval_make_the_compiled_loss_nan():
     ("rule", "arguments"),
     [
         ("likelihood must be one of", {"likelihood": "poisson"}),
-        ("beta must be finite", {"beta": -0.1}),
-        ("beta must be finite", {"beta": np.nan}),
-        ("free_bits must be finite", {"free_bits": -1}),
-        ("free_bits must be finite", {"free_bits": np.inf}),
+        ("beta must be a finite", {"beta": -0.1}),
+        ("beta must be a finite", {"beta": np.nan}),
+        ("free_bits must be a finite", {"free_bits": -1}),
+        ("free_bits must be a finite", {"free_bits": np.inf}),
         ("latent must be an integer of at least 1", {"latent": 0}),
     ],
 )

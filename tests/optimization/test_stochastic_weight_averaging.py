@@ -157,8 +157,8 @@ def test_a_run_that_ends_before_the_first_snapshot_keeps_its_weights():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"start": -1}, "start must be a non-negative integer"),
-        ({"start": 1.5}, "start must be a non-negative integer"),
+        ({"start": -1}, "start must be an integer of at least 0"),
+        ({"start": 1.5}, "start must be an integer of at least 0"),
         ({"start": 0, "every": 0}, "every must be an integer of at least 1"),
         ({"start": 0, "batch_size": 0}, "batch_size must be an integer of at least 1"),
         ({"start": 0, "learning_rate": -0.1}, "learning_rate must be"),

@@ -148,7 +148,7 @@ def test_rejects_a_rate_outside_its_range(rate):
 
 @pytest.mark.parametrize("block_size", [0, -3, 2.5, True])
 def test_rejects_a_block_size_that_is_no_positive_integer(block_size):
-    with pytest.raises(ValueError, match="positive integer. Received: block_size="):
+    with pytest.raises(ValueError, match="integer of at least 1. Received: block"):
         DropBlock2D(0.1, block_size)
 
 

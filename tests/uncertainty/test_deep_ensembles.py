@@ -250,7 +250,7 @@ def test_rejects_a_strategy_of_several_replicas(monkeypatch):
     ("arguments", "message"),
     [
         ({"members": 0}, "members must be an integer of at least 1"),
-        ({"outputs": "softmax"}, "outputs must be 'probabilities'"),
+        ({"outputs": "softmax"}, "outputs must be one of 'probabilities'"),
         ({"build_fn": lambda: keras.Sequential([L.Dense(2)])}, "with its Input"),
         ({"build_fn": lambda: linear(units=next(SIZES))}, "same architecture"),
     ],

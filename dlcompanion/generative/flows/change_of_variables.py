@@ -8,9 +8,12 @@ import numpy as np
 from keras import ops
 
 from dlcompanion import backend
-from dlcompanion.checks import check_count
+from dlcompanion.checks import check_count, check_finite
 from dlcompanion.probability import as_bijector, tfb, tfd
 from dlcompanion.training import SavesSeeds, UnsupervisedModel
+
+#: The rule of data, as an error states it.
+FINITE = "A flow needs finite data"
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
@@ -252,10 +255,10 @@ class NormalizingFlow(SavesSeeds, UnsupervisedModel):
                     f"takes {wanted}. Received: {len(pair)} arrays"
                 )
             check_points(x, self.event_shape)
-            check_finite("x", x)
+            check_finite("x", x, FINITE)
             for c in context:
                 self._context(c, len(x), shared=False)
-                check_finite("context", c)
+                check_finite("context", c, FINITE)
 
     def _context(self, context, rows, shared=True):
         """The context of so many examples as a tensor, or ``None``."""
@@ -324,14 +327,3 @@ def check_points(x, event_shape):
         )
     if not keras.backend.is_float_dtype(dtype):
         raise ValueError(f"A flow needs floating point data. Received: dtype={dtype}")
-
-
-def check_finite(name, x):
-    """Refuse rows with NaN or infinity, and say which."""
-    x = ops.convert_to_numpy(x)
-    wrong = np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(axis=1))
-    if len(wrong):
-        raise ValueError(
-            f"A flow needs finite data. Received: {len(wrong)} rows with NaN or "
-            f"infinity, first {name}[{wrong[0]}]"
-        )

@@ -2,9 +2,10 @@
 
 import keras
 
+from dlcompanion.checks import check_finite
 from dlcompanion.generative.flows.change_of_variables import (
+    FINITE,
     NormalizingFlow,
-    check_finite,
     check_points,
     is_array,
     log_standard_normal,
@@ -101,7 +102,7 @@ class FreeEnergy(UnsupervisedModel):
         if is_array(x):
             self.flow._ensure_built()
             check_points(x, self.flow.noise_shape)
-            check_finite("x", x)
+            check_finite("x", x, FINITE)
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape[:1])

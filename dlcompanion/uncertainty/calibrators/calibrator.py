@@ -4,6 +4,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from dlcompanion.checks import (
+    check_boolean,
+    check_finite,
+    check_labels,
+    check_probabilities,
+)
+
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class Calibrator(keras.layers.Layer):
@@ -52,16 +59,12 @@ class Calibrator(keras.layers.Layer):
 
     def __init__(self, from_logits=True, **kwargs):
         super().__init__(**kwargs)
-        if not isinstance(from_logits, bool):
-            raise ValueError(
-                f"from_logits must be a boolean. Received: from_logits={from_logits!r}"
-            )
-        self.from_logits = from_logits
+        self.from_logits = check_boolean("from_logits", from_logits)
 
     def fit(self, scores, labels):
         """Fit to held-out examples, and return the calibrator itself."""
         scores = _check_scores(scores, self.from_logits, fitting=True)
-        labels = check_labels(labels, scores.shape[-1], len(scores))
+        labels = check_labels("labels", labels, max(scores.shape[-1], 2), len(scores))
         if self.built and self.built_for != scores.shape[-1]:
             raise ValueError(
                 f"This calibrator was built for {self.built_for} scores an example. "
@@ -172,38 +175,6 @@ def newton(derivatives, theta, separable=True):
     return theta
 
 
-def check_probabilities(name, p):
-    """Refuse what is no distribution: rows sum to one, a column is in [0, 1]."""
-    bad = np.isnan(p).any() or p.size == 0 or p.min() < 0 or p.max() > 1
-    if p.shape[-1] > 1 and not bad:
-        bad = np.abs(p.sum(axis=-1, dtype="float64") - 1).max() > 1e-3
-    if bad:
-        raise ValueError(
-            f"{name} must be probabilities: at least one row, no NaN, between 0 and 1, "
-            "and of sum 1 where there are several classes. Received: "
-            f"shape={p.shape}" + (f", range={p.min()} to {p.max()}" if p.size else "")
-        )
-
-
-def check_labels(labels, columns, count):
-    """Integer labels of shape ``(n,)``, in the range of the classes."""
-    labels = np.asarray(labels)
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    classes = max(columns, 2)
-    whole = labels.dtype.kind in "iub" or (
-        labels.dtype.kind == "f" and np.array_equal(labels, np.round(labels))
-    )
-    fits = whole and labels.shape == (count,)
-    if not fits or (count and (labels.min() < 0 or labels.max() >= classes)):
-        raise ValueError(
-            f"labels must be {count} whole numbers from 0 to {classes - 1}. Received: "
-            f"labels of shape {labels.shape}, dtype {labels.dtype}"
-            + (f", {labels.min()} to {labels.max()}" if labels.size and whole else "")
-        )
-    return labels.astype("int32")
-
-
 def _check_scores(scores, from_logits, fitting=False):
     scores = np.asarray(scores, "float64")
     if scores.ndim != 2 or 0 in scores.shape:
@@ -211,12 +182,9 @@ def _check_scores(scores, from_logits, fitting=False):
             "Scores must have shape (n, classes), or (n, 1) for two classes. "
             f"Received: scores.shape={scores.shape}"
         )
-    if from_logits and not np.isfinite(scores).all():
-        raise ValueError(
-            "Logits must be finite numbers. Received: "
-            f"{np.sum(~np.isfinite(scores))} that are not"
-        )
-    if not from_logits:
+    if from_logits:
+        check_finite("scores", scores, "Logits must be finite numbers")
+    else:
         check_probabilities("scores", scores)
         if fitting and (scores.min() <= 0 or scores.max() >= 1):
             raise ValueError(

@@ -10,8 +10,8 @@ import numpy as np
 from keras import ops
 
 from dlcompanion import backend
+from dlcompanion.probability.values import positive, unconstrained
 
-_FLOOR = 1e-5  # of a scale, as in dlcompanion.losses
 _ELEMENTWISE = (
     keras.optimizers.SGD,
     keras.optimizers.Adam,
@@ -148,10 +148,9 @@ def pool(outputs, kind):
         return ops.mean(outputs, axis=0)
     means, rho = ops.split(outputs, 2, axis=-1)
     mean = ops.mean(means, axis=0)
-    spread = (ops.softplus(rho) + _FLOOR) ** 2 + (means - mean) ** 2
+    spread = positive(rho) ** 2 + (means - mean) ** 2
     scale = ops.sqrt(ops.mean(spread, axis=0))
-    soft = ops.maximum(scale - _FLOOR, 1e-9)  # is positive, up to rounding
-    return ops.concatenate([mean, soft + ops.log(-ops.expm1(-soft))], axis=-1)
+    return ops.concatenate([mean, unconstrained(scale)], axis=-1)
 
 
 def readable(outputs, kind):
@@ -175,7 +174,7 @@ def readable(outputs, kind):
     if kind != "gaussian":
         return outputs
     mean, rho = ops.split(outputs, 2, axis=-1)
-    return ops.concatenate([mean, (ops.softplus(rho) + _FLOOR) ** 2], axis=-1)
+    return ops.concatenate([mean, positive(rho) ** 2], axis=-1)
 
 
 def available_memory():

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from dlcompanion.checks import check_finite
 from dlcompanion.uncertainty.conformal import ConformalPredictor
 
 
@@ -28,12 +29,8 @@ class _Interval(ConformalPredictor):
                 f"number an example. Received: outputs of shape {outputs.shape}, "
                 f"y.shape={y.shape}"
             )
-        if not np.isfinite(outputs).all() or not np.isfinite(y).all():
-            raise ValueError(
-                "Predictions and targets must be finite. Received: "
-                f"{int((~np.isfinite(outputs)).sum())} predictions and "
-                f"{int((~np.isfinite(y)).sum())} targets that are not"
-            )
+        check_finite("predictions", outputs)
+        check_finite("y", y)
         return np.maximum(outputs[:, :1] - y, y - outputs[:, -1:])[:, 0]
 
     def call(self, inputs):

@@ -4,8 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from dlcompanion.checks import check_count
-from dlcompanion.uncertainty.calibrators.calibrator import check_labels
+from dlcompanion.checks import check_count, check_labels
 from dlcompanion.uncertainty.conformal import (
     ConformalPredictor,
     SplitConformal,
@@ -99,7 +98,7 @@ class ClassConditionalConformal(_Mondrian):
         outputs = self.model.predict(x, batch_size=batch_size, verbose=0)
         scores = self.predictor.all_scores(outputs)
         count = scores.shape[1]
-        labels = check_labels(y, count, len(scores))
+        labels = check_labels("labels", y, count, len(scores))
         found = self.quantiles(scores[np.arange(len(scores)), labels], labels, count)
         self.set_threshold(x, found)
         return self
@@ -176,13 +175,7 @@ class GroupConditionalConformal(_Mondrian):
         inputs, group = x
         outputs = self.model.predict(inputs, batch_size=batch_size, verbose=0)
         scores = self.predictor.conformity(outputs, y)
-        group = np.asarray(group).reshape(-1)
-        inside = group.dtype.kind in "iu" and len(group) == len(scores)
-        if not inside or group.min() < 0 or group.max() >= self.groups:
-            raise ValueError(
-                f"Groups must be {len(scores)} integers from 0 to {self.groups - 1}. "
-                f"Received: shape={group.shape}, dtype={group.dtype}"
-            )
+        group = check_labels("Groups", group, self.groups, len(scores))
         self.set_threshold(x, self.quantiles(scores, group, self.groups))
         return self
 

@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from dlcompanion.backend import segment_sum
-from dlcompanion.checks import check_count
+from dlcompanion.checks import check_boolean, check_count
 from dlcompanion.uncertainty.scores.calibration_error import measured
 
 
@@ -67,11 +67,7 @@ class BrierScore(keras.metrics.Metric):
         super().__init__(name=name, dtype=dtype)
         self.classes = check_count("classes", classes)
         self.bins = check_count("bins", bins)
-        if not isinstance(from_logits, bool):
-            raise ValueError(
-                f"from_logits must be a boolean. Received: from_logits={from_logits!r}"
-            )
-        self.from_logits = from_logits
+        self.from_logits = check_boolean("from_logits", from_logits)
         # of each bin: weight, p, y, (p - middle of the bin)^2 and times y
         shape = (self.classes * self.bins, 5)
         self.sums = self.add_variable(shape, "zeros", name="sums")

@@ -22,8 +22,10 @@ import numpy as np
 from keras import ops
 
 from dlcompanion.backend import segment_sum
-from dlcompanion.checks import check_count
-from dlcompanion.uncertainty.calibrators.calibrator import (
+from dlcompanion.checks import (
+    check_boolean,
+    check_choice,
+    check_count,
     check_labels,
     check_probabilities,
 )
@@ -65,16 +67,8 @@ class BinnedCalibration(keras.metrics.Metric):
         super().__init__(name=name, dtype=dtype)
         self.columns = check_count("columns", columns)
         self.bins = check_count("bins", bins)
-        if binning not in ("width", "mass"):
-            raise ValueError(
-                f'binning must be "width" or "mass". Received: binning={binning!r}'
-            )
-        if not isinstance(from_logits, bool):
-            raise ValueError(
-                f"from_logits must be a boolean. Received: from_logits={from_logits!r}"
-            )
-        self.binning = binning
-        self.from_logits = from_logits
+        self.binning = check_choice("binning", binning, ("width", "mass"))
+        self.from_logits = check_boolean("from_logits", from_logits)
         cells = bins if binning == "width" else _CELLS
         self.cells = self.columns * cells
         self.sums = self.add_variable((self.cells, 3), "zeros", name="sums")
@@ -332,7 +326,7 @@ def measured(y_true, y_pred, sample_weight, columns, from_logits):
     if isinstance(y_true, np.ndarray) and isinstance(y_pred, np.ndarray):
         if not from_logits:
             check_probabilities("y_pred", y_pred)
-        y_true = check_labels(y_true, given, len(y_pred))
+        y_true = check_labels("labels", y_true, max(given, 2), len(y_pred))
     p = ops.cast(y_pred, "float32")
     if from_logits:
         p = ops.softmax(p) if given > 1 else ops.sigmoid(p)

@@ -3,10 +3,12 @@
 import numpy as np
 
 from dlcompanion import backend
-from dlcompanion.checks import check_count, check_number, generator
-from dlcompanion.uncertainty.calibrators.calibrator import (
+from dlcompanion.checks import (
+    check_count,
     check_labels,
+    check_number,
     check_probabilities,
+    generator,
 )
 
 
@@ -57,7 +59,7 @@ def reliability_diagram(y_true, y_pred, bins=15, level=0.9, axes=None, seed=0):
             f"Received: y_pred.shape={p.shape}"
         )
     check_probabilities("y_pred", p)
-    label = check_labels(y_true, p.shape[1], len(p))
+    label = check_labels("labels", y_true, max(p.shape[1], 2), len(p))
     hit, words = label == 1, ("probability", "frequency")
     if p.shape[1] > 1:
         hit, words = p.argmax(axis=1) == label, ("confidence", "accuracy")

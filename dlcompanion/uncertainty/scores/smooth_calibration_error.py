@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from dlcompanion.checks import check_boolean
 from dlcompanion.uncertainty.scores.calibration_error import measured
 
 _WAVES, _POINTS, _HALVINGS = 512, 1024, 24
@@ -56,11 +57,7 @@ class SmoothCalibrationError(keras.metrics.Metric):
 
     def __init__(self, from_logits=False, name="smooth_ece", dtype=None):
         super().__init__(name=name, dtype=dtype)
-        if not isinstance(from_logits, bool):
-            raise ValueError(
-                f"from_logits must be a boolean. Received: from_logits={from_logits!r}"
-            )
-        self.from_logits = from_logits
+        self.from_logits = check_boolean("from_logits", from_logits)
         self.series = self.add_variable((_WAVES,), "zeros", name="series")
         self.total = self.add_variable((), "zeros", name="total")
 

@@ -216,14 +216,13 @@ def _program(model, batch, samples):
             "Every draw would be the same: the model needs a Bayesian layer, or to be "
             f"wrapped in MonteCarloDropout. Received: model={model.name}"
         )
-    key = (samples, repr(keras.tree.map_structure(lambda a: (a.shape, a.dtype), batch)))
-    programs = vars(model).get("_predictive_programs")
-    if programs is None:
-        programs = {}
-        object.__setattr__(model, "_predictive_programs", programs)
-    if key not in programs:
-        programs[key] = backend.compile(_draw(model, seeds, samples), jit=False)
-    return programs[key], seeds
+    shapes = repr(keras.tree.map_structure(lambda a: (a.shape, a.dtype), batch))
+    program = backend.kept_program(
+        model,
+        ("draws", samples, shapes),
+        lambda: backend.compile(_draw(model, seeds, samples), jit=False),
+    )
+    return program, seeds
 
 
 def _draw(model, seeds, samples):

@@ -347,7 +347,7 @@ def set_training_examples(model, training_examples):
     for function in ("train_function", "test_function"):
         if hasattr(model, function):
             setattr(model, function, None)  # it was compiled with the old number
-    vars(model).pop("_step_programs", None)  # likewise, by fit_in_memory
+    backend.drop_programs(model)  # likewise, by fit_in_memory
     return len(layers)
 
 

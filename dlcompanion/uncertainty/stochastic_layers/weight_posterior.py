@@ -3,14 +3,11 @@
 import math
 
 import keras
-import numpy as np
 from keras import ops
 
 from dlcompanion.checks import check_number
 from dlcompanion.probability import tfd, tfp_seed
-
-#: Added to every standard deviation, so that a divergence is never infinite.
-SCALE_FLOOR = 1e-5
+from dlcompanion.probability.values import SCALE_FLOOR, check_params, positive
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
@@ -80,13 +77,7 @@ class SpecPrior:
     def __init__(self, spec, params):
         self.spec = _checked_spec(spec)
         self.event_shape = tuple(self.spec.event_shape)
-        self.params = [float(p) for p in np.ravel(params)]
-        size = self.spec.params_size
-        if len(self.params) != size or not np.all(np.isfinite(self.params)):
-            raise ValueError(
-                f"params must be {size} finite numbers, as {self.spec} needs. "
-                f"Received: params={params!r}"
-            )
+        self.params = check_params("params", params, self.spec)
 
     def distribution(self, event_shape):
         """The prior of a group of weights, as a ``tfd`` distribution."""
@@ -177,7 +168,7 @@ class NormalPosterior(_BuiltByItsLayer):
 
     def stddev(self):
         """Standard deviations, a float32 tensor of the shape of the weight."""
-        return ops.softplus(ops.convert_to_tensor(self.rho)) + SCALE_FLOOR
+        return positive(ops.convert_to_tensor(self.rho))
 
     def noise(self, seed):
         """A draw less the mean."""
