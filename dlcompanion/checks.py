@@ -10,7 +10,6 @@ import math
 import numbers
 
 import numpy as np
-from keras import ops
 
 
 def check_count(name, value, least=1):
@@ -162,6 +161,8 @@ def check_finite(name, values, rule=None):
         >>> check_finite("x", [[0.0], [1.0]])
     """
     if not isinstance(values, np.ndarray):
+        from keras import ops  # claims are read where there is no Keras
+
         values = ops.convert_to_numpy(values)
     axes = tuple(range(1, values.ndim))
     wrong = np.flatnonzero(~np.isfinite(values).all(axis=axes))
