@@ -49,6 +49,26 @@ def test_names_the_layer_and_keeps_the_batch(nested):
     np.testing.assert_array_equal(find.batch[1], Y[4:8])
 
 
+@pytest.mark.parametrize("epochs, row", [(3, 2), (1, 11)])  # 11: in the last step
+def test_sees_what_a_layer_hides_from_the_loss(epochs, row):
+    @keras.saving.register_keras_serializable("dlcompanion.tests")
+    def hiding(x):  # as relu of some backends does
+        return ops.where(x > 0, x, 0.0)
+
+    model = regression(keras.layers.Dense(4, hiding))
+    start = model.get_weights()
+    find = FindNaN()
+    settings = {"batch_size": 4, "epochs": epochs, "shuffle": False, "verbose": 0}
+    with pytest.warns(RuntimeWarning, match="not finite in epoch 0"):
+        model.fit(spoilt(np.nan, row), Y, callbacks=[find], **settings)
+    assert "in its x" in find.report
+    np.testing.assert_array_equal(find.batch[1], Y[row // 4 * 4 :][:4])
+    assert all(np.isfinite(w).all() for w in model.get_weights())
+    if row < 4:  # back to before the first step
+        for now, before in zip(model.get_weights(), start, strict=True):
+            np.testing.assert_array_equal(now, before)
+
+
 def test_names_the_infinity_before_the_nan():
     exponential = keras.layers.Activation("exponential", name="power")
     difference = keras.layers.LayerNormalization(name="centered")

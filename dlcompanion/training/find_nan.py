@@ -11,7 +11,7 @@ from dlcompanion import autodiff, backend
 
 
 class FindNaN(keras.callbacks.Callback):
-    """Stop ``fit`` at the first NaN or infinite loss, and name the layer that made it.
+    """Stop ``fit`` at the first NaN or infinity, and name the layer that made it.
 
     :class:`keras.callbacks.TerminateOnNaN` stops too, but then the weights are NaN,
     the batch is gone, and nobody knows where it came from. Here the model gets the
@@ -27,14 +27,15 @@ class FindNaN(keras.callbacks.Callback):
     4. The gradient of some variables, from a loss that is finite. This shows in the
        loss one step later, and the step before is the one that is named.
 
-    Before each step all variables are copied, and each step's loss is read: some
-    memory and time, so take it for a run that broke, with the same seed.
+    It looks at the loss and at the weights: a NaN of the data may become a 0 in a
+    layer, and in its gradient a NaN again. Before each step all variables are copied
+    and read: some memory and time, so take it for a run that broke, with the same seed.
 
     Attributes:
         report: String, what was found, or ``None``.
         layer: Name of the layer that was found, or ``None``.
         batch: Structure of NumPy arrays, what the step was given, or ``None``.
-        where: Tuple of epoch and step of the loss that was not finite, or ``None``.
+        where: Tuple of epoch and step in which it was noticed, or ``None``.
 
     Raises:
         ValueError: In ``fit``, with several steps in one execution, a model on
@@ -82,16 +83,30 @@ class FindNaN(keras.callbacks.Callback):
         self._epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
+        if self.report is not None:
+            return
+        self._step = (self._epoch, batch)
         values = [np.asarray(v, "float64") for v in (logs or {}).values()]
-        if self.report is None and not all(np.isfinite(v).all() for v in values):
-            self.where = (self._epoch, batch)
+        finite = all(np.isfinite(v).all() for v in values)
+        if not finite or not _finite(self._weights_before()):
             self._investigate()
 
     def on_train_end(self, logs=None):
+        if self.report is None and self._recorder.kept:
+            backend.sync(self.model)
+            if not _finite(self.model.trainable_variables):  # since the last step
+                self._investigate()
         self._recorder.stop()
+
+    def _weights_before(self):
+        """The trainable weights as they were before the last step."""
+        trainable = {id(v) for v in self.model.trainable_variables}
+        pairs = zip(self._recorder.variables, self._recorder.kept[-1][1], strict=True)
+        return [value for variable, value in pairs if id(variable) in trainable]
 
     def _investigate(self):
         self.model.stop_training = True
+        self.where = self._step
         backend.sync(self.model)
         steps = list(self._recorder.kept)
         weights = len(self.model.variables)
@@ -104,7 +119,8 @@ class FindNaN(keras.callbacks.Callback):
         self._restore(before)  # the replay drew random numbers
         epoch, step = self.where
         warnings.warn(
-            f"The loss was not finite in epoch {epoch}, step {step}: {self.report}. "
+            f"Loss or weights were not finite in epoch {epoch}, step {step}: "
+            f"{self.report}. "
             "Training stopped; the model has the weights from before it broke.",
             RuntimeWarning,
             stacklevel=2,

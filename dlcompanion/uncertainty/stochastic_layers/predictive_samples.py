@@ -33,8 +33,8 @@ def predictive_samples(model, x, samples=32, batch_size=256, seed=None):
         NumPy array of shape ``(samples, examples, ...)``.
 
     Raises:
-        ValueError: If a number is no positive integer, ``x`` is empty, or the model
-            has no source of randomness.
+        ValueError: If a number is no positive integer, ``x`` is empty or no array, or
+            nothing in the model is random in inference.
 
     Example:
         >>> from dlcompanion.uncertainty import DenseReparameterization
@@ -49,6 +49,11 @@ def predictive_samples(model, x, samples=32, batch_size=256, seed=None):
     """
     check_count("samples", samples)
     check_count("batch_size", batch_size)
+    if not (hasattr(x, "__array__") or isinstance(x, list | tuple | dict)):
+        raise ValueError(
+            "x must be arrays, examples along the first axis; of a dataset give what "
+            f"its batches are made of. Received: x={type(x).__name__}"
+        )
     x = keras.tree.map_structure(np.asarray, x)
     examples = len(keras.tree.flatten(x)[0])
     if examples == 0:
@@ -66,6 +71,8 @@ def predictive_samples(model, x, samples=32, batch_size=256, seed=None):
                 # the last batch is filled up, so that one program does for all
                 rows = np.arange(first, first + batch_size) % examples
                 drawn = ops.convert_to_numpy(program(_rows(x, rows)))
+                if not first and samples > 1:
+                    _check_drawn(model, drawn, seeds, start)
                 parts.append(drawn[:, : examples - first])
     finally:
         if seed is not None:
@@ -223,6 +230,20 @@ def _program(model, batch, samples):
         lambda: backend.compile(_draw(model, seeds, samples), jit=False),
     )
     return program, seeds
+
+
+def _check_drawn(model, drawn, seeds, start):
+    """Refuse a model that has generators and asks none of them in inference."""
+    still = [
+        np.array_equal(ops.convert_to_numpy(seed), state)
+        for seed, state in zip(seeds, start, strict=True)
+    ]
+    if all(still) and (drawn == drawn[:1]).all():
+        raise ValueError(
+            "Every draw is the same: no layer of the model is random when it is called "
+            "with training=False, as Dropout is not; wrap it in MonteCarloDropout. "
+            f"Received: model={model.name}"
+        )
 
 
 def _draw(model, seeds, samples):

@@ -96,6 +96,15 @@ def test_rejects_what_does_not_fit():
     with pytest.raises(ValueError, match="same.*MonteCarloDropout"):
         plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
         predictive_samples(plain, X)
+    dropout = keras.Sequential([keras.Input((3,)), keras.layers.Dropout(0.5)])
+    with pytest.raises(ValueError, match="training=False.*MonteCarloDropout.*Received"):
+        predictive_samples(dropout, X)
+    assert predictive_samples(dropout, X, samples=1).shape == (1, 7, 3)
+    assert predictive_samples(model_of(), np.zeros((4, 3)), samples=3).std() == 0.0
+    batches = keras.utils.PyDataset()
+    for dataset in (batches, iter([X]), "x"):
+        with pytest.raises(ValueError, match="must be arrays.*Received: x="):
+            predictive_samples(model_of(), dataset)
     for bad in ({"samples": 0}, {"batch_size": 0}, {"seed": -1}):
         with pytest.raises(ValueError, match="must be an integer.*Received: "):
             predictive_samples(model_of(), X, **bad)
