@@ -15,6 +15,8 @@ interface :class:`Calibrator` and are in
 :mod:`~dlcompanion.uncertainty.calibrators.one_vs_rest_calibration`.
 """
 
+import math
+
 import keras
 import numpy as np
 from keras import ops
@@ -181,7 +183,8 @@ class MatrixScaling(Calibrator):
 
     added to the mean negative log-likelihood. Without it, :math:`K (K + 1)`
     parameters overfit a few thousand examples easily. Newton's method takes time
-    :math:`O(n K^4)`: for some tens of classes. Decisions may change.
+    :math:`O(n K^4)`: for some tens of classes. Decisions may change. A probability that
+    was rounded to 0 is taken for the smallest normal one of float32.
 
     Attributes: the weights ``kernel``, :math:`W` of shape ``(classes, classes)``, one
     row for each output, and ``offset``, :math:`b`.
@@ -229,8 +232,13 @@ class MatrixScaling(Calibrator):
         self.offset = self.add_parameter("offset", (classes,), "zeros")
 
     def call(self, inputs):
+        logits = self.logits(inputs)
+        if (
+            not self.from_logits
+        ):  # of probability 0: weights of both signs would make NaN
+            logits = ops.maximum(logits, math.log(np.finfo("float32").tiny))
         kernel = ops.transpose(self.kernel)
-        scaled = ops.matmul(self.logits(inputs), kernel) + self.offset
+        scaled = ops.matmul(logits, kernel) + self.offset
         return ops.cast(ops.softmax(scaled), self.compute_dtype)
 
     def optimum(self, z, labels):

@@ -143,6 +143,7 @@ class SWAG(SWA):
         Returns:
             NumPy array ``(samples, examples, ...)``: for probabilities its mean over
             the first axis is the prediction, and :func:`mutual_information` takes it.
+            Of a model with several outputs, what it returns with such an array each.
         """
         check_count("samples", samples)
         check_count("batch_size", batch_size)
@@ -161,7 +162,7 @@ class SWAG(SWA):
         finally:
             for variable, value in kept:
                 variable.assign(value)
-        return np.stack(predictions)
+        return _joined(np.stack, predictions)
 
     def _predict(self, x, batch_size):
         """As model.predict, without what it costs to start, once for each draw."""
@@ -172,7 +173,7 @@ class SWAG(SWA):
             )
             for n in range(0, size, batch_size)
         ]
-        return np.concatenate(parts)
+        return _joined(np.concatenate, parts)
 
     def save(self, path):
         """Write what was collected to a ``.npz`` file.
@@ -230,3 +231,8 @@ class SWAG(SWA):
         super().set_state(state)
         self._squares = [np.array(s) for s in state["squares"]]
         self._deviations = [[np.array(d) for d in one] for one in state["deviations"]]
+
+
+def _joined(join, structures):
+    """One structure, of arrays that are joined from those of many."""
+    return keras.tree.map_structure(lambda *arrays: join(arrays), *structures)

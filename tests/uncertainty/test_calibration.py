@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from helpers.arrays import stored
+from helpers.arrays import numpy, stored
 
 from dlcompanion.testing import check_layer
 from dlcompanion.uncertainty import MatrixScaling, TemperatureScaling, VectorScaling
@@ -111,6 +111,20 @@ def test_probabilities_are_logits_without_a_constant(make):
     of_logits = make().fit(np.log(p), labels).predict(np.log(p))
     of_p = make(from_logits=False).fit(p, labels).predict(p)
     np.testing.assert_allclose(of_p, of_logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [TemperatureScaling, VectorScaling, MatrixScaling])
+def test_a_probability_of_0_or_1_is_calibrated_to_a_finite_one(kind):
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.full(3, 0.7), size=400).clip(1e-4, 1)
+    p /= p.sum(axis=1, keepdims=True)
+    y = np.array([rng.choice(3, p=q) for q in p])
+    calibrator = kind(from_logits=False).fit(p, y)
+    found = numpy(calibrator.predict(np.eye(3)))
+    assert np.isfinite(found).all() and (found.argmax(axis=1) == np.arange(3)).all()
+    np.testing.assert_allclose(found.sum(axis=1), 1.0, rtol=1e-6)
+    nearly = np.full((3, 3), 1e-37) + np.eye(3)
+    np.testing.assert_allclose(numpy(calibrator.predict(nearly)), found, atol=0.02)
 
 
 def test_refuses_what_has_no_optimum():

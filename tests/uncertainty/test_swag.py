@@ -129,6 +129,27 @@ def test_predictions_are_those_of_the_drawn_weights(trained):
     )
 
 
+def test_several_outputs_are_drawn_together():
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Dense(8)(inputs)
+    heads = {
+        "one": keras.layers.Dense(1)(hidden),
+        "three": keras.layers.Dense(3)(hidden),
+    }
+    model = keras.Model(inputs, heads)
+    model.compile("sgd", {"one": "mse", "three": "mse"})
+    x = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
+    y, swag = {"one": x[:, :1], "three": x[:, :3]}, SWAG(1)
+    model.fit(x, y, epochs=4, verbose=0, callbacks=[swag])
+    draws = swag.predict_samples(x, 5, batch_size=20)
+    shapes = {name: array.shape for name, array in draws.items()}
+    assert shapes == {"one": (5, 32, 1), "three": (5, 32, 3)}
+    again = swag.predict_samples(x, 5, batch_size=32)
+    for name, array in draws.items():
+        np.testing.assert_allclose(again[name], array, rtol=1e-5, atol=1e-6)
+        assert array.std(axis=0).max() > 0
+
+
 def test_resumes_exactly(trained, tmp_path):
     _, whole, _ = trained
     for epochs in (4, 9):
