@@ -174,12 +174,19 @@ class Agent(BaseAgent):
 
     def _batch_of(self, observation):
         """A batch of observations, and whether a single one was meant."""
-        observation = np.asarray(observation, "float32")
+        try:
+            observation = np.asarray(observation, "float32")
+        except (TypeError, ValueError) as error:  # a pair, as reset() returns it
+            raise ValueError(
+                "An observation is an array, env.reset()[0] and not env.reset(). "
+                f"Received: observation={observation!r}"
+            ) from error
         shape = self.environments.observation_shape
         single = observation.shape == shape
-        if not single and observation.shape[1:] != shape:
+        if not single and (observation.shape[1:] != shape or not len(observation)):
             raise ValueError(
-                f"An observation has shape {shape}, a batch of them (batch, ...). "
+                f"An observation has shape {shape}, a batch of them (batch, ...), of "
+                "one at least. "
                 f"Received: observation.shape={observation.shape}"
             )
         if not np.isfinite(observation).all():

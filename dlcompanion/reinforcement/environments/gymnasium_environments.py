@@ -1,6 +1,7 @@
 """Vector environments of gymnasium, played one whole episode each."""
 
 import copy
+import numbers
 from typing import NamedTuple
 
 import numpy as np
@@ -82,7 +83,11 @@ class Environments:
 
     def __init__(self, environment, count, spaces=("Discrete",)):
         gym = require("gymnasium", "reinforcement")
-        if not isinstance(count, int) or count < 1:
+        if (
+            not isinstance(count, numbers.Integral)
+            or isinstance(count, bool)
+            or count < 1
+        ):
             raise ValueError(
                 "The number of environments must be a positive integer. "
                 f"Received: {count!r}"
@@ -96,6 +101,11 @@ class Environments:
             raise ValueError(
                 "The observations must come from a Box space; wrap the environment, "
                 "for example in gymnasium.wrappers.FlattenObservation. "
+                f"Received: observation_space={observation}"
+            )
+        if 0 in observation.shape:
+            raise ValueError(
+                "The observations must have an entry at least. "
                 f"Received: observation_space={observation}"
             )
         self._take_actions_of(gym, action, spaces)

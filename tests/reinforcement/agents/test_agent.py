@@ -153,6 +153,10 @@ def test_predict_gives_actions_of_the_space():
         agent.predict(np.zeros(3))
     with pytest.raises(ValueError, match="must be finite. Received: "):
         agent.predict([np.nan, 0.0])
+    with pytest.raises(ValueError, match=r"env.reset\(\)\[0\].*Received: observation="):
+        agent.predict(Corridor().reset(seed=0))
+    with pytest.raises(ValueError, match=r"of one at least.*shape=\(0, 2\)"):
+        agent.predict(np.zeros((0, 2)))
 
 
 def test_evaluate_plays_elsewhere():

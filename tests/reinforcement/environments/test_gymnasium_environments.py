@@ -200,8 +200,15 @@ def test_rejects_environments(environment, message):
         Environments(environment, count=1)
 
 
-@pytest.mark.parametrize("count", [0, -1, 1.5])
+def test_rejects_observations_without_an_entry():
+    space = gym.spaces.Box(-1.0, 1.0, (0,))
+    with pytest.raises(ValueError, match="an entry at least.*Received: observation_sp"):
+        Environments(type("Empty", (Corridor,), {"observation_space": space}), 1)
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, True])
 def test_rejects_count(count):
+    assert Environments("CartPole-v1", np.int64(2)).count == 2
     with pytest.raises(ValueError, match="positive integer. Received: "):
         Environments("CartPole-v1", count)
 
