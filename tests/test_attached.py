@@ -198,11 +198,17 @@ def test_all_programs_are_in_one_attribute_and_serve_later_calls():
     assert len(vars(model)[_PROGRAMS].by_key) == 2
 
 
+@keras.saving.register_keras_serializable("dlcompanion.tests")
+class AlwaysDropout(L.Dropout):
+    def call(self, inputs, training=False):
+        return super().call(inputs, training=True)
+
+
 def in_dropout():
-    """A model whose own Dropout is drawn outside training as well."""
-    x = keras.Input((3,))
-    y = L.Dense(1)(L.Dropout(0.5, seed=0)(L.Dense(4)(x), training=True))
-    model = keras.Model(x, y)
+    """A model whose dropout is drawn outside training as well."""
+    model = keras.Sequential(
+        [keras.Input((3,)), L.Dense(4), AlwaysDropout(0.5, seed=0), L.Dense(1)]
+    )
     model.compile(keras.optimizers.SGD(0.01), "mse")
     return model
 
