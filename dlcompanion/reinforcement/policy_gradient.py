@@ -318,12 +318,12 @@ class REINFORCE(Agent):
         )
 
         # few sizes, so that few programs are compiled
-        size = 1 << (int(playing.sum()) - 1).bit_length()
-        size = min(size, playing.shape[1] * self.horizon)
+        count = int(playing.sum())
+        size = min(1 << (count - 1).bit_length(), playing.shape[1] * self.horizon)
 
         def padded(x):
             rows = np.zeros((size, *x.shape[2:]), x.dtype)
-            rows[: playing.sum()] = x[playing]
+            rows[:count] = x[playing]
             return rows
 
         return self.learner.train_on_batch(

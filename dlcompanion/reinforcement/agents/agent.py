@@ -222,15 +222,15 @@ class Agent(BaseAgent):
         """
         check_count("episodes", episodes)
         returns, lengths = [], []
-        with contextlib.closing(self.environments.another(min(episodes, 20))) as copies:
+        copies = self.environments.another(min(episodes, 20))
+        with contextlib.closing(copies), self.actor.held():
             while len(returns) < episodes:
                 number = self.number(EVALUATION, len(returns)) if seed is None else seed
                 numbers = np.random.SeedSequence([number, len(returns)])
                 numbers = numbers.generate_state(2)
                 random = np.random.default_rng(numbers[1])
                 player = self._player(deterministic, random)
-                with self.actor.held():
-                    played = copies.play(player, numbers[0], self.horizon)
+                played = copies.play(player, numbers[0], self.horizon)
                 returns += played.returns.tolist()
                 lengths += played.lengths.tolist()
         returns, lengths = np.array(returns[:episodes]), np.array(lengths[:episodes])
