@@ -1,5 +1,7 @@
 """BaseAgent: what every agent of this chapter has, its seed and its file."""
 
+import inspect
+
 import numpy as np
 
 from dlcompanion.checks import check_count
@@ -34,6 +36,16 @@ class BaseAgent:
     counters = ()
     learner = None
     _draws = None
+
+    def __new__(cls, *args, **kwargs):
+        agent = super().__new__(cls)
+        try:
+            given = inspect.signature(cls).bind(*args, **kwargs).arguments
+        except TypeError:  # the constructor says what is wrong
+            given = {}
+        given |= given.pop("kwargs", {})
+        agent._given = {name: x for name, x in given.items() if x is not None}
+        return agent
 
     def __init__(self, seed, config):
         drawn = np.random.SeedSequence().entropy if seed is None else seed
@@ -106,6 +118,7 @@ class BaseAgent:
             "world": self.world_config(),
             "config": self.config,
             "counters": {name: getattr(self, name) for name in self.counters},
+            "given": sorted(self._given),
             "draws": draws,
         }
         agent_file.write(path, state, self.learner, self.arrays())
@@ -141,6 +154,8 @@ class BaseAgent:
             )
         parts = {} if learner is None else cls.parts_of(learner)
         agent = cls(environment, **parts, **state["config"])
+        # a network that the constructor made is not one that was given
+        agent._given = {n: x for n, x in agent._given.items() if n in state["given"]}
         if learner is not None:
             agent.take(learner)
         for name, value in state["counters"].items():
