@@ -9,7 +9,7 @@ import pytest
 from helpers.toy_environments import Choice, Corridor
 from helpers.toy_networks import net
 
-from dlcompanion.reinforcement import PPO, Normalizer
+from dlcompanion.reinforcement import PPO, SAC, Normalizer
 from dlcompanion.reinforcement.agents.agent import ACTIONS, RESETS, Agent, Epoch
 from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
 from dlcompanion.reinforcement.networks.dense_network import dense_network
@@ -335,3 +335,17 @@ def test_a_refused_restart_changes_nothing():
         agent.restart(-1)
     assert agent.seed == 1
     assert bits(agent) == before
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "agent_class, environment", [(PPO, "CartPole-v1"), (SAC, "Pendulum-v1")]
+)
+def test_how_the_learner_is_compiled_is_in_the_file(
+    agent_class, environment, tmp_path
+):
+    agent = agent_class(environment, jit_compile=True, seed=0)
+    assert agent.learner.jit_compile
+    agent.save(tmp_path / "agent")
+    assert agent_class.load(tmp_path / "agent").learner.jit_compile
+    assert not agent_class(environment, jit_compile=False).learner.jit_compile
