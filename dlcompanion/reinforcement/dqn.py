@@ -507,10 +507,11 @@ class DQN(RolloutAgent):
         """The memory, the target network and its age."""
         target = [*self.learner.target_network.variables, self.learner.updates]
         target = {f"target.{n}": ops.convert_to_numpy(w) for n, w in enumerate(target)}
-        return {**self.replay.arrays(), **target}
+        return {**super().arrays(), **self.replay.arrays(), **target}
 
     def restore(self, arrays):
         """Take back what :meth:`arrays` gave."""
+        super().restore(arrays)
         self.replay.restore(arrays)
         target = [*self.learner.target_network.variables, self.learner.updates]
         for n, variable in enumerate(target):

@@ -217,7 +217,7 @@ class Normalizer:
         Args:
             count: Integer, how many there are.
         """
-        self._sums = np.zeros(count)
+        self.sums = np.zeros(count)
 
     @property
     def ready(self):
@@ -236,9 +236,9 @@ class Normalizer:
         for rewards, dones, mask in zip(
             rollout.rewards, rollout.dones, rollout.mask, strict=True
         ):
-            self._sums = np.where(mask, self.discount * self._sums + rewards, 0.0)
-            sums.append(self._sums[mask])
-            self._sums = np.where(dones, 0.0, self._sums)
+            self.sums = np.where(mask, self.discount * self.sums + rewards, 0.0)
+            sums.append(self.sums[mask])
+            self.sums = np.where(dones, 0.0, self.sums)
         self.returns.update(np.concatenate(sums))
 
     def see_observations(self, rollout):

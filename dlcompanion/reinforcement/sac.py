@@ -489,10 +489,11 @@ class SAC(RolloutAgent):
 
     def arrays(self):
         """The replay memory."""
-        return self.replay.arrays()
+        return {**super().arrays(), **self.replay.arrays()}
 
     def restore(self, arrays):
         """Take back the replay memory."""
+        super().restore(arrays)
         self.replay.restore(arrays)
 
     @staticmethod

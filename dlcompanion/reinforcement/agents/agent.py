@@ -1,6 +1,7 @@
 """Agent: fit, predict, evaluate, save and load, for every agent of this chapter."""
 
 import contextlib
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -60,7 +61,7 @@ class Agent(BaseAgent):
         True
     """
 
-    counters = ("steps", "epochs", "_overshoot")
+    counters = ("steps", "epochs", "_overshoot", "_reports")
 
     def __init__(self, environments, seed, horizon, config):
         if horizon is not None:
@@ -71,6 +72,7 @@ class Agent(BaseAgent):
         self.steps = 0  # of all environments together, resets and waiting included
         self.epochs = 0
         self._overshoot = 0  # steps beyond what the last fit was asked for
+        self._reports = 0  # epochs as callbacks count them: parts of one, too
         self._draws = np.random.default_rng(self.number(ACTIONS, 0))
 
     def attach(self, learner):
@@ -86,6 +88,17 @@ class Agent(BaseAgent):
         """
         raise NotImplementedError(f"{type(self).__name__} must define epoch() -> Epoch")
 
+    def part(self, steps):
+        """An epoch, or as much of it as ``steps`` steps need.
+
+        Args:
+            steps: Integer of at least 1.
+
+        Returns:
+            ``(Epoch, over)``: whether the next one begins with a reset.
+        """
+        return self.epoch(), True
+
     # -- learning -------------------------------------------------------------------
 
     def fit(self, steps, callbacks=None, verbose="auto"):
@@ -94,9 +107,11 @@ class Agent(BaseAgent):
         An *epoch* begins with a reset of all environments and ends with
         ``on_epoch_end(epoch, logs)``, where ``logs`` has ``return_mean`` and
         ``length_mean`` of its episodes, what the learner logged, ``steps`` (all so far)
-        and ``steps_per_second``. Epochs are never shortened, so a few more steps than
-        asked for are made; the next call makes as many fewer. Epochs are numbered on
-        from call to call.
+        and ``steps_per_second``. What learns from rollouts stops after one, within an
+        epoch too, and the next call goes on from there; what learns from whole
+        episodes plays them out. So a few more steps than asked for are made, and the
+        next call makes as many fewer: ``fit(k)`` and ``fit(n - k)`` are ``fit(n)``.
+        Epochs, and parts of them, are numbered on from call to call.
 
         Args:
             steps: Positive integer, the steps of all environments together.
@@ -117,12 +132,20 @@ class Agent(BaseAgent):
         begin, target = self.steps, self.steps - self._overshoot + steps
         shown = ["return_mean", "steps_per_second"]
         loop = TrainingLoop(self.learner, callbacks, verbose, target - begin, shown)
+        if target <= begin:
+            warnings.warn(
+                f"fit({steps}) plays nothing: calls before it made "
+                f"{self._overshoot} steps more than they were asked for",
+                stacklevel=2,
+            )
         self._overshoot = 0
         while self.steps < target and not self.learner.stop_training:
-            loop.begin(self.epochs)
-            epoch = self.epoch()
+            number = max(self._reports, self.epochs)  # an old file has no reports
+            loop.begin(number)
+            epoch, over = self.part(target - self.steps)
             self.steps += epoch.steps
-            self.epochs += 1
+            self.epochs += over
+            self._reports = number + 1
             done = self.steps - begin
             logs = {
                 "return_mean": float(epoch.returns.mean()),
@@ -131,7 +154,7 @@ class Agent(BaseAgent):
                 "steps": self.steps,
                 "steps_per_second": done / loop.seconds,
             }
-            loop.end(logs, done, f"Epoch {self.epochs}, step {done}/{target - begin}")
+            loop.end(logs, done, f"Epoch {number + 1}, step {done}/{target - begin}")
         if not self.learner.stop_training:
             self._overshoot = self.steps - target
         return loop.finish()

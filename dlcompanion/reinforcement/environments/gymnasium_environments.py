@@ -93,6 +93,8 @@ class Environments:
                 f"Received: {count!r}"
             )
         self.source = environment
+        #: Whether they were made here, and nobody else has them.
+        self.own = isinstance(environment, str) or callable(environment)
         self.vector = _vectorized(gym, environment, count)
         self.count = self.vector.num_envs
         observation = self.vector.single_observation_space

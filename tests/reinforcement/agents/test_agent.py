@@ -97,6 +97,7 @@ def test_an_epoch_is_told_to_callbacks(tmp_path):
     assert agent.fit(30, verbose=0).epoch[0] == before
 
 
+@pytest.mark.filterwarnings("ignore:fit.* plays nothing")
 def test_steps_asked_for_add_up():
     once, often = Idle(Corridor, seed=0), Idle(Corridor, seed=0)
     once.fit(100, verbose=0)
@@ -106,6 +107,14 @@ def test_steps_asked_for_add_up():
     for a, b in zip(once.played, often.played, strict=True):
         np.testing.assert_array_equal(a.observations, b.observations)
         np.testing.assert_array_equal(a.actions, b.actions)
+
+
+@pytest.mark.once
+def test_a_call_that_plays_nothing_says_so():
+    agent = Idle(Corridor, seed=0)
+    made = agent.fit(1, verbose=0).history["steps"][0]
+    with pytest.warns(UserWarning, match=rf"fit\(1\) plays nothing.*{made - 1} steps"):
+        assert agent.fit(1, verbose=0).history == {}
 
 
 def test_what_was_not_played_is_not_owed():
@@ -236,7 +245,7 @@ def test_load_goes_on(tmp_path):
 def test_load_takes_another_environment_that_fits(tmp_path):
     _, path = saved(tmp_path)
     again = Idle.load(path, lambda: gym.make("CartPole-v1"))
-    again.fit(10, verbose=0)
+    again.fit(100, verbose=0)
     with pytest.raises(ValueError, match="environment.*Received: environment=None"):
         again.save(tmp_path / "again")
         Idle.load(tmp_path / "again")
