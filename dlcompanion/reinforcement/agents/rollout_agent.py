@@ -7,6 +7,7 @@ import numpy as np
 from dlcompanion.checks import check_count
 from dlcompanion.reinforcement.agents.agent import ACTIONS, RESETS, Agent, Epoch
 from dlcompanion.reinforcement.agents.rollout import RolloutCollector
+from dlcompanion.reinforcement.networks.action_mask import mask_entries
 from dlcompanion.reinforcement.normalized_environments import Normalizer
 
 
@@ -59,6 +60,13 @@ class RolloutAgent(Agent):
         self._collector, self._under_way = None, {}
 
     logged = ()
+
+    def attach(self, learner):
+        """Learn with ``learner``, whose masks a normalizer leaves as they are."""
+        if self.normalizer is not None and self.normalizer.observations:
+            shape = self.environments.observation_shape
+            self.normalizer.raw = mask_entries(learner.policy, shape)
+        super().attach(learner)
 
     def explore(self, observations, random):
         """Actions while learning: here drawn from the policy.
