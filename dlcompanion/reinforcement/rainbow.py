@@ -11,7 +11,7 @@ from dlcompanion.checks import check_count, check_number
 from dlcompanion.reinforcement.agents.prioritized_replay import PrioritizedReplay
 from dlcompanion.reinforcement.agents.replay_buffer import ReplayBuffer
 from dlcompanion.reinforcement.dqn import DQN, DeepQ, DQNParts, values_taken
-from dlcompanion.reinforcement.networks.dense_network import scaled_dense
+from dlcompanion.reinforcement.networks.dense_network import first_layers, scaled_dense
 from dlcompanion.reinforcement.networks.dueling_head import DuelingHead
 from dlcompanion.reinforcement.networks.noisy_dense import NoisyDense
 from dlcompanion.uncertainty.stochastic_layers.predictive_samples import seed_states
@@ -205,13 +205,16 @@ def _taken(outputs, actions):
     return ops.sum(outputs * ops.cast(taken, outputs.dtype)[..., None], axis=1)
 
 
-def rainbow_network(shape, actions, seed, dueling=True, atoms=51, noisy=True):
+def rainbow_network(
+    shape, actions, seed, scale=1.0, dueling=True, atoms=51, noisy=True
+):
     """The default network of Rainbow: two hidden layers of 64 rectified units.
 
     Args:
         shape: Tuple, the shape of one observation.
         actions: Integer.
         seed: Integer, decides the initial weights and the noise.
+        scale: Number that observations are multiplied with.
         dueling: Boolean, whether a :class:`~dlcompanion.reinforcement.DuelingHead`
             ends it.
         atoms: Integer, the logits of each action, or None for its value.
@@ -233,7 +236,7 @@ def rainbow_network(shape, actions, seed, dueling=True, atoms=51, noisy=True):
             return NoisyDense(units, activation, seed=seed)
         return scaled_dense(units, activation, 1.0, seed)
 
-    layers = [keras.layers.Flatten()] if len(shape) != 1 else []
+    layers = first_layers(shape, scale)
     layers += [scaled_dense(64, "relu", 1.0, seeds[0]), dense(64, "relu", seeds[1])]
     if dueling:
         layers.append(DuelingHead(actions, atoms, noisy, seeds[2]))

@@ -1,6 +1,7 @@
 """Soft actor-critic: real actions, learned off-policy from a replay memory."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from dlcompanion.checks import check_count, check_number
@@ -11,7 +12,7 @@ from dlcompanion.reinforcement.agents.replay_buffer import (
 )
 from dlcompanion.reinforcement.agents.rollout_agent import RolloutAgent
 from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
-from dlcompanion.reinforcement.networks.dense_network import dense_network
+from dlcompanion.reinforcement.networks.dense_network import dense_network, first_layers
 from dlcompanion.reinforcement.networks.network_checks import (
     check_network,
     check_separate,
@@ -434,11 +435,19 @@ class SAC(RolloutAgent):
         seeds = [self.number(WEIGHTS, n) for n in range(3)]
         if policy is None:
             policy = dense_network(
-                shape, 2 * self.size, 0.01, seeds[0], "policy", "relu"
+                shape,
+                2 * self.size,
+                0.01,
+                seeds[0],
+                "policy",
+                "relu",
+                scale=self.default_scale(),
             )
         if critics is None:
             critics = [
-                dense_critic(shape, self.size, seed, f"critic_{n}")
+                dense_critic(
+                    shape, self.size, seed, f"critic_{n}", self.default_scale()
+                )
                 for n, seed in enumerate(seeds[1:])
             ]
         learner = SoftActorCritic(
@@ -477,15 +486,15 @@ class SAC(RolloutAgent):
         if self.played < self.learning_starts or not len(self.replay):
             return {}
         shape = (self.gradient_steps, self.batch_size)
-        drawn = self.replay.sample(shape, random)
+        rows = self.replay.draw(shape, random)
         noise = random.standard_normal((*shape, 2, self.size)).astype("float32")
-        before, after = (
-            drawn[name].astype("float32", copy=False)
-            for name in ("observation", "next_observation")
-        )
-        y = (drawn["action"], drawn["reward"], after, drawn["discount"], noise)
-        logs = self.learner.train_on_batches((before, y))
-        return {name: float(values.mean()) for name, values in logs.items()}
+        logs = []
+        for batch in self.replay.phases(rows, noise=noise):
+            names = ("action", "reward", "next_observation", "discount", "noise")
+            y = tuple(batch[name] for name in names)
+            logs.append(self.learner.train_on_batches((batch["observation"], y)))
+        means = [{name: x.mean() for name, x in part.items()} for part in logs]
+        return {n: float(np.mean([part[n] for part in means])) for n in means[0]}
 
     def arrays(self):
         """The replay memory."""
@@ -502,12 +511,12 @@ class SAC(RolloutAgent):
         return {"policy": learner.policy, "critics": learner.critics}
 
 
-def dense_critic(observation_shape, size, seed, name):
+def dense_critic(observation_shape, size, seed, name, scale=1.0):
     """The default critic: two hidden layers of 64 units on observation and action."""
     observations, actions = keras.Input(observation_shape), keras.Input((size,))
     flat = observations
-    if len(observation_shape) != 1:
-        flat = keras.layers.Flatten()(observations)
+    for layer in first_layers(observation_shape, scale):
+        flat = layer(flat)
     joined = keras.layers.Concatenate()([flat, actions])
     dense = dense_network((joined.shape[-1],), 1, 1.0, seed, name, "relu")
     return keras.Model([observations, actions], dense(joined), name=name)

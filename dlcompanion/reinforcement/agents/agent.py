@@ -80,6 +80,25 @@ class Agent(BaseAgent):
         self.learner, self.policy = learner, learner.policy
         self.actor = Actor(learner)
 
+    def default_scale(self):
+        """What a network made by default multiplies observations with.
+
+        Returns:
+            Number: 1 / 255 for bytes, else 1.
+
+        Warns:
+            UserWarning: If the observations are images, which it flattens.
+        """
+        shape = self.environments.observation_shape
+        if len(shape) == 3:
+            warnings.warn(
+                f"Observations of shape {shape} look like images, and the default "
+                f"network flattens them: give {type(self).__name__} one of your own, "
+                "with convolutions",
+                stacklevel=4,
+            )
+        return self.environments.scale
+
     def epoch(self):
         """Play from a reset of all environments on, and learn.
 

@@ -61,6 +61,12 @@ class RolloutAgent(Agent):
 
     logged = ()
 
+    def default_scale(self):
+        """As of ``Agent``; 1 where a normalizer has scaled observations before."""
+        scale = super().default_scale()
+        normalizes = self.normalizer is not None and self.normalizer.observations
+        return 1.0 if normalizes else scale
+
     def attach(self, learner):
         """Learn with ``learner``, whose masks a normalizer leaves as they are."""
         if self.normalizer is not None and self.normalizer.observations:

@@ -123,6 +123,8 @@ class Environments:
         self.observation_shape = tuple(observation.shape)
         bytes_only = observation.dtype == np.uint8  # as of images
         self.observation_dtype = "uint8" if bytes_only else "float32"
+        #: What brings observations to a size that networks like.
+        self.scale = 1 / 255 if bytes_only and observation.high.max() == 255 else 1.0
 
     def _take_actions_of(self, gym, space, spaces):
         kind = type(space).__name__

@@ -4,9 +4,19 @@ import gymnasium as gym
 import keras
 import numpy as np
 import pytest
-from helpers.toy_environments import Choice, Corridor
+from helpers.toy_environments import Choice, Corridor, Pixels, RealPixels
 from helpers.toy_networks import net
 
+from dlcompanion.reinforcement import (
+    A2C,
+    DQN,
+    PPO,
+    REINFORCE,
+    SAC,
+    Normalizer,
+    Rainbow,
+    RecurrentPPO,
+)
 from dlcompanion.reinforcement.agents.agent import ACTIONS, RESETS, Agent, Epoch
 from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
 from dlcompanion.reinforcement.networks.dense_network import dense_network
@@ -151,6 +161,27 @@ def test_actions_follow_the_probabilities():
         np.bincount(drawn, minlength=3) / 4000, [0.5, 0.3, 0.2], atol=0.03
     )
     assert agent.predict(np.zeros((2, 3))).tolist() == [0, 0]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("kind", [A2C, DQN, PPO, Rainbow, RecurrentPPO, REINFORCE, SAC])
+def test_a_network_made_by_default_sees_bytes_as_numbers_up_to_one(kind):
+    environment = RealPixels if kind is SAC else Pixels
+
+    class Numbers(environment):
+        observation_space = gym.spaces.Box(0.0, 1.0, (2, 2, 1))
+
+    with pytest.warns(UserWarning, match="look like images.*flattens them"):
+        agents = kind(environment, seed=0), kind(Numbers, seed=0)
+    x = np.random.default_rng(0).integers(0, 256, (5, 2, 2, 1))
+    pairs = zip(agents, (1, 255), strict=True)
+    seen, same = (agent._outputs(x / scale)[0] for agent, scale in pairs)
+    np.testing.assert_allclose(seen, same, rtol=1e-5, atol=1e-6)
+    assert np.ptp(seen, axis=0).max() > 0
+    if hasattr(agents[0], "normalizer") and kind not in (DQN, Rainbow, SAC):
+        with pytest.warns(UserWarning, match="look like images"):
+            agent = kind(environment, seed=0, normalizer=Normalizer())
+        np.testing.assert_allclose(agent._outputs(x / 255)[0], same, rtol=1e-5)
 
 
 def test_predict_gives_actions_of_the_space():
