@@ -135,8 +135,12 @@ class Agent(BaseAgent):
         Args:
             steps: Positive integer, the steps of all environments together.
             callbacks: List of :class:`keras.callbacks.Callback`. Their ``model`` is the
-                agent's ``learner``: ``CSVLogger``, ``EarlyStopping`` with
-                ``monitor="return_mean", mode="max"``, and ``ModelCheckpoint`` work.
+                agent's ``learner``, an epoch has one batch: ``CSVLogger``,
+                ``EarlyStopping`` with ``monitor="return_mean", mode="max"``,
+                ``ModelCheckpoint``, ``LearningRateScheduler`` and others work. A
+                :class:`~dlcompanion.training.ResumableCheckpoint`, or Keras's
+                ``BackupAndRestore``, brings an agent that is made anew to where a
+                killed one was, and ``fit`` makes the steps that are left.
             verbose: ``"auto"`` or 1 for a progress bar, 2 for a line an epoch, 0 for
                 silence.
 
@@ -144,13 +148,17 @@ class Agent(BaseAgent):
             :class:`keras.callbacks.History` of this call.
 
         Raises:
-            ValueError: If an argument is none of the above; if an observation, reward
+            ValueError: If an argument is none of the above, or a callback one that
+                needs single batches; if an observation, reward
                 or output of the policy is not finite.
         """
         check_count("steps", steps)
         begin, target = self.steps, self.steps - self._overshoot + steps
         shown = ["return_mean", "steps_per_second"]
-        loop = TrainingLoop(self.learner, callbacks, verbose, target - begin, shown)
+        loop = TrainingLoop(
+            self.learner, callbacks, verbose, target - begin, shown, self
+        )
+        resumed = self.steps - begin  # by a callback
         if target <= begin:
             warnings.warn(
                 f"fit({steps}) plays nothing: calls before it made "
@@ -171,7 +179,7 @@ class Agent(BaseAgent):
                 "length_mean": float(epoch.lengths.mean()),
                 **epoch.logs,
                 "steps": self.steps,
-                "steps_per_second": done / loop.seconds,
+                "steps_per_second": (done - resumed) / loop.seconds,
             }
             loop.end(logs, done, f"Epoch {number + 1}, step {done}/{target - begin}")
         if not self.learner.stop_training:

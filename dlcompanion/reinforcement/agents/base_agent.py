@@ -100,15 +100,37 @@ class BaseAgent:
         if self.learner is not None and not self.learner.optimizer.built:
             # before the first fit: it begins from 0
             self.learner.optimizer.build(self.learner.trainable_variables)
-        draws = None if self._draws is None else self._draws.bit_generator.state
-        state = {
+        state = self.get_state()
+        arrays = state.pop("arrays")
+        state |= {"world": self.world_config(), "config": self.config}
+        agent_file.write(path, state, self.learner, arrays)
+
+    def get_state(self):
+        """Where the agent is, without the variables of its learner and optimizer.
+
+        Returns:
+            Dict of numbers, strings, dicts and NumPy arrays.
+        """
+        return {
             "agent": type(self).__name__,
-            "world": self.world_config(),
-            "config": self.config,
+            "seed": self.seed,
             "counters": {name: getattr(self, name) for name in self.counters},
-            "draws": draws,
+            "draws": self._draws and self._draws.bit_generator.state,
+            "arrays": self.arrays(),
         }
-        agent_file.write(path, state, self.learner, self.arrays())
+
+    def set_state(self, state):
+        """Go on from what :meth:`get_state` returned.
+
+        Args:
+            state: Dict.
+        """
+        self.seed = self.config["seed"] = state["seed"]
+        for name, value in state["counters"].items():
+            setattr(self, name, value)
+        if state["draws"] is not None:
+            self._draws.bit_generator.state = state["draws"]
+        self.restore(state["arrays"])
 
     @classmethod
     def load(cls, path, environment=None):
@@ -143,11 +165,7 @@ class BaseAgent:
         agent = cls(environment, **parts, **state["config"])
         if learner is not None:
             agent.take(learner)
-        for name, value in state["counters"].items():
-            setattr(agent, name, value)
-        if state["draws"] is not None:
-            agent._draws.bit_generator.state = state["draws"]
-        agent.restore(arrays)
+        agent.set_state({"seed": agent.seed, **state, "arrays": arrays})
         return agent
 
     def world_config(self):

@@ -207,7 +207,9 @@ class RolloutAgent(Agent):
         arrays = {
             "epoch.actions": np.stack(self._collector.actions),
             "epoch.left": np.array(self._left),
-            "epoch.random": np.array(json.dumps(self._random.bit_generator.state)),
+            "epoch.random": np.frombuffer(
+                json.dumps(self._random.bit_generator.state).encode(), "uint8"
+            ),
         }
         if self.normalizer is not None:
             arrays["epoch.sums"] = self.normalizer.sums
@@ -216,7 +218,8 @@ class RolloutAgent(Agent):
     def take_up(self, arrays):
         """Go on with the epoch that :meth:`under_way` told of."""
         self._left = int(arrays["epoch.left"])
-        self._random.bit_generator.state = json.loads(str(arrays["epoch.random"]))
+        state = json.loads(arrays["epoch.random"].tobytes())
+        self._random.bit_generator.state = state
         if self.normalizer is not None:
             self.normalizer.sums = arrays["epoch.sums"]
 
@@ -224,5 +227,6 @@ class RolloutAgent(Agent):
         """Take back what :meth:`arrays` gave."""
         if self.normalizer is not None:
             self.normalizer.restore(arrays)
+        self.played = self.steps
         self._under_way = {n: x for n, x in arrays.items() if n.startswith("epoch.")}
         self._collector = None
