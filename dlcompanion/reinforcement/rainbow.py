@@ -1,6 +1,8 @@
 """Rainbow: six improvements of deep Q-learning, each of which can be switched off."""
 
 import functools
+import warnings
+from collections import deque
 
 import keras
 import numpy as np
@@ -11,6 +13,7 @@ from dlcompanion.checks import check_count, check_number
 from dlcompanion.reinforcement.agents.prioritized_replay import PrioritizedReplay
 from dlcompanion.reinforcement.agents.replay_buffer import ReplayBuffer
 from dlcompanion.reinforcement.dqn import DQN, DeepQ, DQNParts, values_taken
+from dlcompanion.reinforcement.generalized_advantage import reward_to_go
 from dlcompanion.reinforcement.networks.dense_network import first_layers, scaled_dense
 from dlcompanion.reinforcement.networks.dueling_head import DuelingHead
 from dlcompanion.reinforcement.networks.noisy_dense import NoisyDense
@@ -286,7 +289,7 @@ class Rainbow(DQN):
         atoms: Integer of at least 2, the points of the grid, or None for off.
         noisy: Boolean.
         value_range: Pair of numbers, the ends of the grid, to which returns are
-            clipped.
+            clipped. A warning says so as soon as others are played.
         priority_exponent: Number :math:`\alpha` of at least 0.
         importance_exponent: Number :math:`\beta` in [0, 1], constant.
         **kwargs: The other arguments of :class:`~dlcompanion.reinforcement.DQN`.
@@ -347,6 +350,8 @@ class Rainbow(DQN):
         self.config |= settings
         for name, value in settings.items():
             setattr(self, name, value)
+        # some 500 steps: what comes later is discounted to little
+        self._recent = deque(maxlen=-(-500 // self.rollout_length))
         learner = self.learner
         self._explorer = backend.compile(
             lambda x: learner.values_of(learner.outputs_of(learner.network, x)),
@@ -393,6 +398,29 @@ class Rainbow(DQN):
         return act if deterministic or not self.noisy else apart
 
     # -- learning -------------------------------------------------------------------
+
+    def learn_from_rollout(self, rollout, random):
+        """As DQN; warns, once, of returns that the grid cannot hold."""
+        if self._recent is not None and self.atoms is not None:
+            self._look_at_returns(rollout)
+        return super().learn_from_rollout(rollout, random)
+
+    def _look_at_returns(self, rollout):
+        rewards = np.where(rollout.mask, rollout.rewards, 0.0)
+        self._recent.append((self.epochs, rewards, rollout.dones))
+        now = [x[1:] for x in self._recent if x[0] == self.epochs]  # since the reset
+        rewards, dones = map(np.concatenate, zip(*now, strict=True))
+        returns = reward_to_go(rewards, dones, np.zeros(dones.shape), self.discount)
+        low, high = self.value_range
+        slack = 1e-6 * (high - low)
+        if returns.min() < low - slack or returns.max() > high + slack:
+            self._recent = None
+            warnings.warn(
+                f"Returns from {returns.min():.4g} to {returns.max():.4g} were played, "
+                f"and Rainbow clips them to value_range=({low:g}, {high:g}): choose "
+                "one that holds the discounted sums of rewards",
+                stacklevel=2,
+            )
 
     def learn_from(self, rows, weights=None):
         """Make one gradient step for each minibatch, and update the priorities."""

@@ -4,11 +4,13 @@ import contextlib
 import warnings
 from typing import NamedTuple
 
+import keras
 import numpy as np
 
 from dlcompanion.checks import check_count
 from dlcompanion.reinforcement.agents.base_agent import BaseAgent
-from dlcompanion.reinforcement.agents.training_loop import TrainingLoop
+from dlcompanion.reinforcement.agents.training_loop import LogEvery, TrainingLoop
+from dlcompanion.reinforcement.environments.spaces_only import config_of
 from dlcompanion.reinforcement.networks.actor import Actor
 
 # What random numbers are for: each purpose has its own stream.
@@ -186,17 +188,38 @@ class Agent(BaseAgent):
             self._overshoot = self.steps - target
         return loop.finish()
 
-    def learn(self, total_timesteps, **kwargs):
-        """:meth:`fit` under the name that Stable-Baselines3 has for it.
+    def learn(
+        self,
+        total_timesteps,
+        callback=None,
+        log_interval=None,
+        progress_bar=None,
+        **kwargs,
+    ):
+        """:meth:`fit` in the words of Stable-Baselines3.
 
         Args:
             total_timesteps: Positive integer, ``steps`` of ``fit``.
+            callback: :class:`keras.callbacks.Callback` or list of them: ``callbacks``
+                of ``fit``.
+            log_interval: Positive integer, the epochs between two lines of logs, or
+                None for none.
+            progress_bar: Boolean, or None for that of ``fit`` unless there are lines.
             **kwargs: Passed on to ``fit``.
 
         Returns:
             The agent.
+
+        Raises:
+            ValueError: As ``fit``, or if ``log_interval`` is no such integer.
         """
-        self.fit(total_timesteps, **kwargs)
+        callbacks = keras.tree.flatten([callback or [], kwargs.pop("callbacks", [])])
+        if log_interval is not None:
+            callbacks.append(LogEvery(check_count("log_interval", log_interval)))
+            progress_bar = bool(progress_bar)
+        if progress_bar is not None:
+            kwargs.setdefault("verbose", int(progress_bar))
+        self.fit(total_timesteps, callbacks=callbacks, **kwargs)
         return self
 
     # -- acting ---------------------------------------------------------------------
@@ -329,6 +352,24 @@ class Agent(BaseAgent):
         """The id of the environment, or None if it was made with anything else."""
         source = self.environments.source
         return source if isinstance(source, str) else None
+
+    def spaces_config(self):
+        """The spaces and the number of the environments."""
+        vector = self.environments.vector
+        return {
+            "observations": config_of(vector.single_observation_space),
+            "actions": config_of(vector.single_action_space),
+            "count": self.environments.count,
+        }
+
+    def about(self):
+        """The environment, what is seen of it and done there, for the ``repr``."""
+        source, vector = self.environments.source, self.environments.vector
+        name = getattr(source, "__qualname__", None) or repr(source)
+        if hasattr(source, "spaces_only"):
+            name = "None, loaded to predict"
+        seen = f"observations={self.environments.observation_shape}"
+        return f"environment={name}, {seen}, actions={vector.single_action_space}"
 
     def take(self, learner):
         """Go on with a learner from a file, with its target networks."""

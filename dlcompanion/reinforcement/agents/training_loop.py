@@ -98,8 +98,7 @@ class TrainingLoop:
             shown = [(name, logs[name]) for name in self.shown]
             self.bar.update(min(done, self.total), shown, finalize=ending)
         elif self.verbose == 2:
-            parts = [f"{name}: {value:.4g}" for name, value in logs.items()]
-            print(f"{label}: " + ", ".join(parts))
+            print(_line(label, logs))
 
     def finish(self):
         """There are no more epochs.
@@ -109,6 +108,31 @@ class TrainingLoop:
         """
         self.callbacks.on_train_end(self.logs)
         return self.learner.history
+
+
+class LogEvery(keras.callbacks.Callback):
+    """Prints the logs of every so many epochs.
+
+    Args:
+        interval: Positive integer.
+
+    Example:
+        >>> LogEvery(2).on_epoch_end(1, {"loss": 0.5})
+        Epoch 2: loss: 0.5
+    """
+
+    def __init__(self, interval):
+        super().__init__()
+        self.interval = interval
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (epoch + 1) % self.interval == 0:
+            print(_line(f"Epoch {epoch + 1}", logs))
+
+
+def _line(label, logs):
+    parts = [f"{name}: {value:.4g}" for name, value in logs.items()]
+    return f"{label}: " + ", ".join(parts)
 
 
 class _Backup(ResumableCheckpoint):

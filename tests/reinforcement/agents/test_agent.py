@@ -4,7 +4,15 @@ import gymnasium as gym
 import keras
 import numpy as np
 import pytest
-from helpers.toy_environments import Choice, Corridor, Pixels, RealPixels
+from helpers.toy_environments import (
+    Choice,
+    Corridor,
+    Informed,
+    Pixels,
+    RealPixels,
+    Signs,
+    Steer,
+)
 from helpers.toy_networks import net
 
 from dlcompanion.reinforcement import (
@@ -280,7 +288,92 @@ def test_load_takes_another_environment_that_fits(tmp_path):
     again.fit(100, verbose=0)
     with pytest.raises(ValueError, match="environment.*Received: environment=None"):
         again.save(tmp_path / "again")
-        Idle.load(tmp_path / "again")
+        Idle.load(tmp_path / "again").fit(100)
+
+
+@pytest.mark.once
+def test_loaded_without_an_environment_it_predicts(tmp_path):
+    path = tmp_path / "agent"
+    x = np.random.default_rng(0).normal(size=(9, 2)).astype("float32")
+    settings = {"rollout_length": 4, "horizon": 4, "batch_size": 12, "num_envs": 3}
+    agent = PPO(lambda: Informed(), seed=1, **settings)  # real actions
+    agent.fit(12, verbose=0)
+    agent.save(path)
+    loaded = PPO.load(path)
+    np.testing.assert_array_equal(loaded.predict(x), agent.predict(x))
+    for draw in (False, True):
+        drawn = [a.predict(x[0], deterministic=draw) for a in (agent, loaded)]
+        np.testing.assert_array_equal(*drawn)
+    told = "loaded to predict.*environment=....*Received: environment=None"
+    for call in (lambda: loaded.fit(12), loaded.evaluate):
+        with pytest.raises(ValueError, match=told):
+            call()
+    assert "lambda" in repr(agent) and repr(agent).startswith("PPO(environment=")
+    kept = "PPO(environment=None, loaded to predict, observations=(2,), actions=Box(-1"
+    assert repr(loaded).startswith(kept) and "steps=12, epochs=1, seed=1" in repr(
+        loaded
+    )
+    loaded.save(path)  # and goes on where there is an environment again
+    again = PPO.load(path, env=Informed)
+    again.fit(12, verbose=0)
+    assert again.steps == 24
+    with pytest.raises(ValueError, match="pass one of them. Received: environment="):
+        PPO.load(path, Informed, env=Informed)
+    assert repr(Idle("CartPole-v1", seed=0)) == (
+        "Idle(environment='CartPole-v1', observations=(4,), actions=Discrete(2), "
+        "steps=0, epochs=0, seed=0)"
+    )
+
+
+@pytest.mark.once
+def test_learn_takes_the_words_of_stable_baselines(capsys):
+    agent, seen = Idle(Corridor, seed=0), []
+    watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda n, logs: seen.append(n))
+    assert agent.learn(30, callback=watch, progress_bar=False) is agent
+    assert capsys.readouterr().out == "" and seen == list(range(agent.epochs))
+    agent.learn(40, progress_bar=True)
+    assert "return_mean" in capsys.readouterr().out
+    agent.learn(60, [watch], log_interval=2)
+    lines = capsys.readouterr().out.splitlines()
+    told = [f"Epoch {n}:" for n in range(1, agent.epochs + 1) if n % 2 == 0][
+        -len(lines) :
+    ]
+    assert (
+        len(lines) > 1
+        and [line[: len(n)] for line, n in zip(lines, told, strict=True)] == told
+    )
+    with pytest.raises(ValueError, match="Received: log_interval=0"):
+        agent.learn(10, log_interval=0)
+    with pytest.raises(ValueError, match="Received: <function.*no keras.callbacks"):
+        agent.learn(10, callback=lambda local, other: True)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("kind", [A2C, DQN, PPO, Rainbow, RecurrentPPO, REINFORCE, SAC])
+def test_counts_of_numpy(kind, tmp_path):
+    counts = {"num_envs": 2, "horizon": 8, "seed": 3}
+    counts |= {} if kind is REINFORCE else {"rollout_length": 4}
+    if kind in (PPO, RecurrentPPO):
+        counts |= {"batch_size": 8, "update_epochs": 1}
+    if kind in (DQN, Rainbow, SAC):
+        counts |= {"batch_size": 4, "buffer_size": 50, "learning_starts": 8}
+        counts |= {"gradient_steps": 2}
+    if kind is A2C:
+        counts |= {"critic_steps": 2}
+    if kind is REINFORCE:
+        counts |= {"baseline_steps": 2}
+    environment = Steer if kind is SAC else Signs
+    more = {"value_range": (-9, 9)} if kind is Rainbow else {}
+    numbers = {name: np.int64(n) for name, n in counts.items()}
+    agents = kind(environment, **numbers, **more), kind(environment, **counts, **more)
+    for agent, number in zip(agents, (np.int32, int), strict=True):
+        agent.fit(number(16), verbose=0)
+        agent.save(tmp_path / "agent")
+        kind.load(tmp_path / "agent", environment)
+    assert repr(agents[0]) == repr(agents[1])
+    seen = np.ones((2, *agents[0].environments.observation_shape), "float32")
+    first, second = (agent._outputs(seen)[0] for agent in agents)
+    np.testing.assert_array_equal(first, second)
 
 
 def test_refuses_the_file_of_another_agent(tmp_path):
