@@ -310,9 +310,8 @@ def test_loaded_without_an_environment_it_predicts(tmp_path):
             call()
     assert "lambda" in repr(agent) and repr(agent).startswith("PPO(environment=")
     kept = "PPO(environment=None, loaded to predict, observations=(2,), actions=Box(-1"
-    assert repr(loaded).startswith(kept) and "steps=12, epochs=1, seed=1" in repr(
-        loaded
-    )
+    assert repr(loaded).startswith(kept)
+    assert repr(loaded).endswith("steps=12, epochs=1, seed=1)")
     loaded.save(path)  # and goes on where there is an environment again
     again = PPO.load(path, env=Informed)
     again.fit(12, verbose=0)
@@ -335,13 +334,8 @@ def test_learn_takes_the_words_of_stable_baselines(capsys):
     assert "return_mean" in capsys.readouterr().out
     agent.learn(60, [watch], log_interval=2)
     lines = capsys.readouterr().out.splitlines()
-    told = [f"Epoch {n}:" for n in range(1, agent.epochs + 1) if n % 2 == 0][
-        -len(lines) :
-    ]
-    assert (
-        len(lines) > 1
-        and [line[: len(n)] for line, n in zip(lines, told, strict=True)] == told
-    )
+    told = [int(line.split(":")[0].removeprefix("Epoch ")) for line in lines]
+    assert len(told) > 1 and not np.mod(told, 2).any() and (np.diff(told) == 2).all()
     with pytest.raises(ValueError, match="Received: log_interval=0"):
         agent.learn(10, log_interval=0)
     with pytest.raises(ValueError, match="Received: <function.*no keras.callbacks"):
@@ -365,15 +359,14 @@ def test_counts_of_numpy(kind, tmp_path):
     environment = Steer if kind is SAC else Signs
     more = {"value_range": (-9, 9)} if kind is Rainbow else {}
     numbers = {name: np.int64(n) for name, n in counts.items()}
-    agents = kind(environment, **numbers, **more), kind(environment, **counts, **more)
-    for agent, number in zip(agents, (np.int32, int), strict=True):
-        agent.fit(number(16), verbose=0)
-        agent.save(tmp_path / "agent")
-        kind.load(tmp_path / "agent", environment)
-    assert repr(agents[0]) == repr(agents[1])
-    seen = np.ones((2, *agents[0].environments.observation_shape), "float32")
-    first, second = (agent._outputs(seen)[0] for agent in agents)
-    np.testing.assert_array_equal(first, second)
+    agent = kind(environment, **numbers, **more)
+    agent.save(tmp_path / "agent")
+    loaded = kind.load(tmp_path / "agent", environment)
+    assert loaded.config == kind(environment, **counts, **more).config
+    assert loaded.seed == 3 and loaded.environments.count == 2
+    if kind is DQN:
+        agent.fit(np.int32(16), verbose=0)
+        assert agent.evaluate(np.uint8(2))["episodes"] == 2
 
 
 def test_refuses_the_file_of_another_agent(tmp_path):

@@ -36,7 +36,5 @@ def test_it_cannot_be_played():
     vector = spaces_only({**spaces, "count": 3})
     assert vector.num_envs == 3 and vector.single_action_space == SPACES[3]
     for environments in (vector, vector.another(2)):
-        with pytest.raises(
-            ValueError, match=r"load\(path, environment=...\). Received"
-        ):
+        with pytest.raises(ValueError, match=r"load\(path, .*Received: environment="):
             environments.reset(seed=0)
