@@ -12,6 +12,7 @@ from dlcompanion.reinforcement.agents.agent import WEIGHTS
 from dlcompanion.reinforcement.agents.replay_buffer import (
     ReplayBuffer,
     n_step_transitions,
+    train_from,
 )
 from dlcompanion.reinforcement.agents.rollout_agent import RolloutAgent
 from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
@@ -494,18 +495,9 @@ class DQN(RolloutAgent):
             weights: Array of that shape, or None for ones.
 
         Returns:
-            Dict from name to array, what each step logged; ``loss`` is the mean of
-            each of the parts that the replay memory gives them in.
+            Dict from name to array, as ``train_from`` returns it.
         """
-        more = {} if weights is None else {"weights": weights}
-        names, logs = ("action", "reward", "next_observation", "discount"), []
-        for batch in self.replay.phases(rows, **more):
-            y = tuple(batch[name] for name in names)
-            data = batch["observation"], y, *(batch[name] for name in more)
-            found = self.learner.train_on_batches(data)
-            found["loss"] = found["loss"][-1:]  # a running mean: the last has it whole
-            logs.append(found)
-        return {name: np.concatenate([x[name] for x in logs]) for name in logs[0]}
+        return train_from(self.replay, self.learner, rows, weights=weights)
 
     def arrays(self):
         """The memory, the target network and its age."""

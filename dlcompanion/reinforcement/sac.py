@@ -1,7 +1,6 @@
 """Soft actor-critic: real actions, learned off-policy from a replay memory."""
 
 import keras
-import numpy as np
 from keras import ops
 
 from dlcompanion.checks import check_count, check_number
@@ -9,6 +8,7 @@ from dlcompanion.reinforcement.agents.agent import WEIGHTS
 from dlcompanion.reinforcement.agents.replay_buffer import (
     ReplayBuffer,
     n_step_transitions,
+    train_from,
 )
 from dlcompanion.reinforcement.agents.rollout_agent import RolloutAgent
 from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
@@ -434,20 +434,14 @@ class SAC(RolloutAgent):
         environments.distribution = TanhGaussian(self.size)
         seeds = [self.number(WEIGHTS, n) for n in range(3)]
         if policy is None:
+            scale, outputs = self.default_scale(), 2 * self.size
             policy = dense_network(
-                shape,
-                2 * self.size,
-                0.01,
-                seeds[0],
-                "policy",
-                "relu",
-                scale=self.default_scale(),
+                shape, outputs, 0.01, seeds[0], "policy", "relu", scale=scale
             )
         if critics is None:
+            scale = self.default_scale()
             critics = [
-                dense_critic(
-                    shape, self.size, seed, f"critic_{n}", self.default_scale()
-                )
+                dense_critic(shape, self.size, seed, f"critic_{n}", scale)
                 for n, seed in enumerate(seeds[1:])
             ]
         learner = SoftActorCritic(
@@ -488,13 +482,8 @@ class SAC(RolloutAgent):
         shape = (self.gradient_steps, self.batch_size)
         rows = self.replay.draw(shape, random)
         noise = random.standard_normal((*shape, 2, self.size)).astype("float32")
-        logs = []
-        for batch in self.replay.phases(rows, noise=noise):
-            names = ("action", "reward", "next_observation", "discount", "noise")
-            y = tuple(batch[name] for name in names)
-            logs.append(self.learner.train_on_batches((batch["observation"], y)))
-        means = [{name: x.mean() for name, x in part.items()} for part in logs]
-        return {n: float(np.mean([part[n] for part in means])) for n in means[0]}
+        logs = train_from(self.replay, self.learner, rows, noise)
+        return {name: float(values.mean()) for name, values in logs.items()}
 
     def arrays(self):
         """The replay memory."""

@@ -191,6 +191,34 @@ class ReplayBuffer:
         return lengths.pop()
 
 
+def train_from(replay, learner, rows, noise=None, weights=None):
+    """One step of training for each minibatch of stored steps.
+
+    Args:
+        replay: :class:`ReplayBuffer` of what :func:`n_step_transitions` gives.
+        learner: ``StepModel``, which takes observations and ``y = (actions, rewards,
+            next_observations, discounts)``, with the noise behind them if there is any.
+        rows: Integer array ``(steps, batch)``.
+        noise: Array ``(steps, batch, ...)``, or None.
+        weights: Array ``(steps, batch)``, or None for ones.
+
+    Returns:
+        Dict from name to array, what each step logged; of ``loss``, a running mean,
+        what it was at the end of each part of :meth:`ReplayBuffer.phases`.
+    """
+    more = {"noise": noise, "weights": weights}
+    more = {name: x for name, x in more.items() if x is not None}
+    names, logs = ["action", "reward", "next_observation", "discount"], []
+    names += ["noise"] * ("noise" in more)
+    for batch in replay.phases(rows, **more):
+        y, weighted = tuple(batch[name] for name in names), "weights" in more
+        data = batch["observation"], y, *([batch["weights"]] if weighted else [])
+        logs.append(learner.train_on_batches(data))
+        if "loss" in logs[-1]:
+            logs[-1]["loss"] = logs[-1]["loss"][-1:]
+    return {name: np.concatenate([x[name] for x in logs]) for name in logs[0]}
+
+
 def n_step_transitions(rollout, n, discount, dtype="float32"):
     r"""``n``-step returns, and the observations ``n`` steps later.
 

@@ -298,8 +298,7 @@ class Environments:
             )
         spec = copy.deepcopy(self.source.spec)
         spec.kwargs.pop("num_envs", None)
-        vector = gym.make_vec(spec, num_envs=count)
-        return Environments(vector, count, self.spaces)
+        return Environments(gym.make_vec(spec, num_envs=count), count, self.spaces)
 
     def play(self, act, seed, horizon):
         """Play one episode in each environment, from a reset to its end.
