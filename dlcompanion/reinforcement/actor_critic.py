@@ -251,9 +251,13 @@ class A2C(RolloutAgent):
         shape, actions = environments.observation_shape, environments.actions
         seeds = [self.number(WEIGHTS, n) for n in range(2)]
         if policy is None:
-            policy = dense_network(shape, actions, 0.01, seeds[0], "policy")
+            policy = dense_network(
+                shape, actions, 0.01, seeds[0], "policy", scale=self.default_scale()
+            )
         if critic is None:
-            critic = dense_network(shape, 1, 1.0, seeds[1], "critic", "relu")
+            critic = dense_network(
+                shape, 1, 1.0, seeds[1], "critic", "relu", scale=self.default_scale()
+            )
         seen = {"observations": shape}
         check_network("policy", policy, seen, (actions,))
         check_network("critic", critic, seen, (1,))

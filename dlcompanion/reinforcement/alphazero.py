@@ -304,15 +304,12 @@ class AlphaZero(BaseAgent):
                 is not finite.
         """
         check_count("iterations", iterations)
-        loop = TrainingLoop(
-            self.learner, callbacks, verbose, iterations, ["loss", "draws"]
-        )
-        done = 0
-        while done < iterations and not self.learner.stop_training:
+        begin, shown = self.iterations, ["loss", "draws"]
+        loop = TrainingLoop(self.learner, callbacks, verbose, iterations, shown, self)
+        while self.iterations < begin + iterations and not self.learner.stop_training:
             loop.begin(self.iterations)
             logs = self._iterate()
-            done += 1
-            loop.end(logs, done, f"Iteration {self.iterations}")
+            loop.end(logs, self.iterations - begin, f"Iteration {self.iterations}")
         return loop.finish()
 
     def _iterate(self):

@@ -12,6 +12,7 @@ from dlcompanion.reinforcement.agents.agent import WEIGHTS
 from dlcompanion.reinforcement.agents.replay_buffer import (
     ReplayBuffer,
     n_step_transitions,
+    train_from,
 )
 from dlcompanion.reinforcement.agents.rollout_agent import RolloutAgent
 from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
@@ -275,8 +276,9 @@ class DQNParts(NamedTuple):
     """What DQN makes itself of; Rainbow is DQN with other parts.
 
     Attributes:
-        network: Function of the shape of an observation, the number of actions and a
-            seed: the network that is made if none is given.
+        network: Function of the shape of an observation, the number of actions, a seed
+            and what observations are multiplied with: the network that is made if none
+            is given.
         outputs: Tuple, the shape of what a network gives for each action.
         learner: Function of a network and the arguments of ``DeepQ``.
         replay: Function of ``buffer_size``: the replay memory.
@@ -292,8 +294,8 @@ class DQNParts(NamedTuple):
     replay: Callable
 
 
-def _rectified(shape, actions, seed):
-    return dense_network(shape, actions, 1.0, seed, "network", "relu")
+def _rectified(shape, actions, seed, scale=1.0):
+    return dense_network(shape, actions, 1.0, seed, "network", "relu", scale=scale)
 
 
 DQN_PARTS = DQNParts(_rectified, (), DeepQ, ReplayBuffer)
@@ -330,7 +332,8 @@ class DQN(RolloutAgent):
             environment, or vector environment (``NEXT_STEP`` or ``SAME_STEP``
             autoreset), with a Box of observations and Discrete actions.
         network: :class:`keras.Model` from observations to values, one an action. By
-            default two hidden layers of 64 rectified units.
+            default two hidden layers of 64 rectified units, before which bytes are
+            divided by 255.
         optimizer: Keras optimizer. By default Adam with learning rate 0.0023, and
             gradients whose norm is 10 at most.
         double: Boolean, whether the network chooses the action whose value the target
@@ -438,7 +441,8 @@ class DQN(RolloutAgent):
         super().__init__(environments, seed, horizon, rollout_length, config)
         shape, actions = environments.observation_shape, environments.actions
         if network is None:
-            network = parts.network(shape, actions, self.number(WEIGHTS, 0))
+            seed = self.number(WEIGHTS, 0)
+            network = parts.network(shape, actions, seed, self.default_scale())
         _check_values(network, shape, (actions, *parts.outputs))
         learner = parts.learner(network, **settings, name="learner")
         learner.build((None, *shape))
@@ -479,7 +483,7 @@ class DQN(RolloutAgent):
         found = self.learn_from(rows)
         return {
             **logs,
-            "loss": float(found["loss"][-1]),  # a running mean: the last has it whole
+            "loss": float(found["loss"].mean()),
             "value_mean": float(found["value_mean"].mean()),
         }
 
@@ -491,26 +495,19 @@ class DQN(RolloutAgent):
             weights: Array of that shape, or None for ones.
 
         Returns:
-            Dict from name to array, what each step logged.
+            Dict from name to array, as ``train_from`` returns it.
         """
-        batch = self.replay.take(rows)
-        before, after = (
-            batch[name].astype("float32", copy=False)
-            for name in ("observation", "next_observation")
-        )
-        data = before, (batch["action"], batch["reward"], after, batch["discount"])
-        if weights is not None:
-            data = *data, weights
-        return self.learner.train_on_batches(data)
+        return train_from(self.replay, self.learner, rows, weights=weights)
 
     def arrays(self):
         """The memory, the target network and its age."""
         target = [*self.learner.target_network.variables, self.learner.updates]
         target = {f"target.{n}": ops.convert_to_numpy(w) for n, w in enumerate(target)}
-        return {**self.replay.arrays(), **target}
+        return {**super().arrays(), **self.replay.arrays(), **target}
 
     def restore(self, arrays):
         """Take back what :meth:`arrays` gave."""
+        super().restore(arrays)
         self.replay.restore(arrays)
         target = [*self.learner.target_network.variables, self.learner.updates]
         for n, variable in enumerate(target):

@@ -143,6 +143,10 @@ class Normalizer:
     Attributes:
         seen: ``RunningStatistics`` of the observations.
         returns: ``RunningStatistics`` of the discounted sums :math:`R_t`.
+        raw: Boolean array of the shape of an observation, or False: what stays as it
+            is. An agent sets it to what the mask of an
+            :class:`~dlcompanion.reinforcement.ActionMask` is made of.
+        sums: Float64 array ``(environments,)``, the discounted sums under way.
 
     Raises:
         ValueError: If an argument is none of the above, nothing is to be normalized, or
@@ -181,6 +185,7 @@ class Normalizer:
         self.observations, self.rewards = observations, rewards
         self.clip = check_number("clip", clip, 0, open_ends=True)
         self.seen = self.returns = None
+        self.raw = False
 
     def get_config(self):
         """The arguments, for the file of an agent.
@@ -217,7 +222,7 @@ class Normalizer:
         Args:
             count: Integer, how many there are.
         """
-        self._sums = np.zeros(count)
+        self.sums = np.zeros(count)
 
     @property
     def ready(self):
@@ -236,9 +241,9 @@ class Normalizer:
         for rewards, dones, mask in zip(
             rollout.rewards, rollout.dones, rollout.mask, strict=True
         ):
-            self._sums = np.where(mask, self.discount * self._sums + rewards, 0.0)
-            sums.append(self._sums[mask])
-            self._sums = np.where(dones, 0.0, self._sums)
+            self.sums = np.where(mask, self.discount * self.sums + rewards, 0.0)
+            sums.append(self.sums[mask])
+            self.sums = np.where(dones, 0.0, self.sums)
         self.returns.update(np.concatenate(sums))
 
     def see_observations(self, rollout):
@@ -262,7 +267,10 @@ class Normalizer:
         if not self.observations:
             return observations
         x = (observations - self.seen.mean) / self.seen.scale
-        return np.minimum(np.maximum(x, -self.clip), self.clip).astype("float32")
+        x = np.minimum(np.maximum(x, -self.clip), self.clip)
+        if np.any(self.raw):
+            x = np.where(self.raw, observations, x)
+        return x.astype("float32")
 
     def scaled_rewards(self, rewards):
         """Rewards as the critic sees them.

@@ -267,9 +267,13 @@ class REINFORCE(Agent):
         shape, actions = environments.observation_shape, environments.actions
         seeds = [self.number(WEIGHTS, n) for n in range(2)]
         if policy is None:
-            policy = dense_network(shape, actions, 0.01, seeds[0], "policy")
+            policy = dense_network(
+                shape, actions, 0.01, seeds[0], "policy", scale=self.default_scale()
+            )
         if baseline is None:
-            baseline = dense_network(shape, 1, 1.0, seeds[1], "baseline")
+            baseline = dense_network(
+                shape, 1, 1.0, seeds[1], "baseline", scale=self.default_scale()
+            )
         check_network("policy", policy, {"observations": shape}, (actions,))
         check_network("baseline", baseline, {"observations": shape}, (1,))
         check_separate(policy=policy, baseline=baseline)

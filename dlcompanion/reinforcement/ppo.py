@@ -416,10 +416,14 @@ class PPO(RolloutAgent):
         if policy is None:
             means = outputs // 2 if real else outputs
             seed = self.number(WEIGHTS, 0)
-            policy = parts.network(shape, means, 0.01, seed, "policy", spread=real)
+            scale = self.default_scale()
+            policy = parts.network(
+                shape, means, 0.01, seed, "policy", spread=real, scale=scale
+            )
         if critic is None:
             seed = self.number(WEIGHTS, 1)
-            critic = parts.network(shape, 1, 1.0, seed, "critic")
+            scale = self.default_scale()
+            critic = parts.network(shape, 1, 1.0, seed, "critic", scale=scale)
         parts.check("policy", policy, shape, outputs)
         parts.check("critic", critic, shape, 1)
         check_separate(policy=policy, critic=critic)

@@ -1,6 +1,8 @@
 """Rainbow: six improvements of deep Q-learning, each of which can be switched off."""
 
 import functools
+import warnings
+from collections import deque
 
 import keras
 import numpy as np
@@ -11,7 +13,8 @@ from dlcompanion.checks import check_count, check_number
 from dlcompanion.reinforcement.agents.prioritized_replay import PrioritizedReplay
 from dlcompanion.reinforcement.agents.replay_buffer import ReplayBuffer
 from dlcompanion.reinforcement.dqn import DQN, DeepQ, DQNParts, values_taken
-from dlcompanion.reinforcement.networks.dense_network import scaled_dense
+from dlcompanion.reinforcement.generalized_advantage import reward_to_go
+from dlcompanion.reinforcement.networks.dense_network import first_layers, scaled_dense
 from dlcompanion.reinforcement.networks.dueling_head import DuelingHead
 from dlcompanion.reinforcement.networks.noisy_dense import NoisyDense
 from dlcompanion.uncertainty.stochastic_layers.predictive_samples import seed_states
@@ -205,13 +208,16 @@ def _taken(outputs, actions):
     return ops.sum(outputs * ops.cast(taken, outputs.dtype)[..., None], axis=1)
 
 
-def rainbow_network(shape, actions, seed, dueling=True, atoms=51, noisy=True):
+def rainbow_network(
+    shape, actions, seed, scale=1.0, dueling=True, atoms=51, noisy=True
+):
     """The default network of Rainbow: two hidden layers of 64 rectified units.
 
     Args:
         shape: Tuple, the shape of one observation.
         actions: Integer.
         seed: Integer, decides the initial weights and the noise.
+        scale: Number that observations are multiplied with.
         dueling: Boolean, whether a :class:`~dlcompanion.reinforcement.DuelingHead`
             ends it.
         atoms: Integer, the logits of each action, or None for its value.
@@ -233,7 +239,7 @@ def rainbow_network(shape, actions, seed, dueling=True, atoms=51, noisy=True):
             return NoisyDense(units, activation, seed=seed)
         return scaled_dense(units, activation, 1.0, seed)
 
-    layers = [keras.layers.Flatten()] if len(shape) != 1 else []
+    layers = first_layers(shape, scale)
     layers += [scaled_dense(64, "relu", 1.0, seeds[0]), dense(64, "relu", seeds[1])]
     if dueling:
         layers.append(DuelingHead(actions, atoms, noisy, seeds[2]))
@@ -283,7 +289,7 @@ class Rainbow(DQN):
         atoms: Integer of at least 2, the points of the grid, or None for off.
         noisy: Boolean.
         value_range: Pair of numbers, the ends of the grid, to which returns are
-            clipped.
+            clipped. A warning says so as soon as others are played.
         priority_exponent: Number :math:`\alpha` of at least 0.
         importance_exponent: Number :math:`\beta` in [0, 1], constant.
         **kwargs: The other arguments of :class:`~dlcompanion.reinforcement.DQN`.
@@ -344,6 +350,8 @@ class Rainbow(DQN):
         self.config |= settings
         for name, value in settings.items():
             setattr(self, name, value)
+        # some 500 steps: what comes later is discounted to little
+        self._recent = deque(maxlen=-(-500 // self.rollout_length))
 
     # -- acting ---------------------------------------------------------------------
 
@@ -388,6 +396,29 @@ class Rainbow(DQN):
         return act if deterministic or not self.noisy else apart
 
     # -- learning -------------------------------------------------------------------
+
+    def learn_from_rollout(self, rollout, random):
+        """As DQN; warns, once, of returns that the grid cannot hold."""
+        if self._recent is not None and self.atoms is not None:
+            self._look_at_returns(rollout)
+        return super().learn_from_rollout(rollout, random)
+
+    def _look_at_returns(self, rollout):
+        rewards = np.where(rollout.mask, rollout.rewards, 0.0)
+        self._recent.append((self.epochs, rewards, rollout.dones))
+        now = [x[1:] for x in self._recent if x[0] == self.epochs]  # since the reset
+        rewards, dones = map(np.concatenate, zip(*now, strict=True))
+        returns = reward_to_go(rewards, dones, np.zeros(dones.shape), self.discount)
+        low, high = self.value_range
+        slack = 1e-6 * (high - low)
+        if returns.min() < low - slack or returns.max() > high + slack:
+            self._recent = None
+            warnings.warn(
+                f"Returns from {returns.min():.4g} to {returns.max():.4g} were played, "
+                f"and Rainbow clips them to value_range=({low:g}, {high:g}): choose "
+                "one that holds the discounted sums of rewards",
+                stacklevel=2,
+            )
 
     def learn_from(self, rows, weights=None):
         """Make one gradient step for each minibatch, and update the priorities."""

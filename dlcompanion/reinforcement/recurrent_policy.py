@@ -245,6 +245,19 @@ class RecurrentPPO(PPO):
 
     # -- learning -------------------------------------------------------------------
 
+    def under_way(self):
+        """Where an epoch under way was left, with the states of both memories."""
+        arrays = super().under_way()
+        if self._collector is None:
+            return arrays
+        states = {f"epoch.states.{n}": h for n, h in enumerate(self._states)}
+        return {**arrays, **states}
+
+    def take_up(self, arrays):
+        """Go on with the epoch that :meth:`under_way` told of."""
+        super().take_up(arrays)
+        self._states = [arrays[f"epoch.states.{n}"] for n in range(2)]
+
     def learn_from_rollout(self, rollout, random):
         """``update_epochs`` passes over the rollout."""
         first = self._acted[0]

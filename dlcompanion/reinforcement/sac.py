@@ -8,10 +8,11 @@ from dlcompanion.reinforcement.agents.agent import WEIGHTS
 from dlcompanion.reinforcement.agents.replay_buffer import (
     ReplayBuffer,
     n_step_transitions,
+    train_from,
 )
 from dlcompanion.reinforcement.agents.rollout_agent import RolloutAgent
 from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
-from dlcompanion.reinforcement.networks.dense_network import dense_network
+from dlcompanion.reinforcement.networks.dense_network import dense_network, first_layers
 from dlcompanion.reinforcement.networks.network_checks import (
     check_network,
     check_separate,
@@ -439,12 +440,14 @@ class SAC(RolloutAgent):
         environments.distribution = TanhGaussian(self.size)
         seeds = [self.number(WEIGHTS, n) for n in range(3)]
         if policy is None:
+            scale, outputs = self.default_scale(), 2 * self.size
             policy = dense_network(
-                shape, 2 * self.size, 0.01, seeds[0], "policy", "relu"
+                shape, outputs, 0.01, seeds[0], "policy", "relu", scale=scale
             )
         if critics is None:
+            scale = self.default_scale()
             critics = [
-                dense_critic(shape, self.size, seed, f"critic_{n}")
+                dense_critic(shape, self.size, seed, f"critic_{n}", scale)
                 for n, seed in enumerate(seeds[1:])
             ]
         learner = SoftActorCritic(
@@ -483,22 +486,18 @@ class SAC(RolloutAgent):
         if self.played < self.learning_starts or not len(self.replay):
             return {}
         shape = (self.gradient_steps, self.batch_size)
-        drawn = self.replay.sample(shape, random)
+        rows = self.replay.draw(shape, random)
         noise = random.standard_normal((*shape, 2, self.size)).astype("float32")
-        before, after = (
-            drawn[name].astype("float32", copy=False)
-            for name in ("observation", "next_observation")
-        )
-        y = (drawn["action"], drawn["reward"], after, drawn["discount"], noise)
-        logs = self.learner.train_on_batches((before, y))
+        logs = train_from(self.replay, self.learner, rows, noise)
         return {name: float(values.mean()) for name, values in logs.items()}
 
     def arrays(self):
         """The replay memory."""
-        return self.replay.arrays()
+        return {**super().arrays(), **self.replay.arrays()}
 
     def restore(self, arrays):
         """Take back the replay memory."""
+        super().restore(arrays)
         self.replay.restore(arrays)
 
     @staticmethod
@@ -507,12 +506,12 @@ class SAC(RolloutAgent):
         return {"policy": learner.policy, "critics": learner.critics}
 
 
-def dense_critic(observation_shape, size, seed, name):
+def dense_critic(observation_shape, size, seed, name, scale=1.0):
     """The default critic: two hidden layers of 64 units on observation and action."""
     observations, actions = keras.Input(observation_shape), keras.Input((size,))
     flat = observations
-    if len(observation_shape) != 1:
-        flat = keras.layers.Flatten()(observations)
+    for layer in first_layers(observation_shape, scale):
+        flat = layer(flat)
     joined = keras.layers.Concatenate()([flat, actions])
     dense = dense_network((joined.shape[-1],), 1, 1.0, seed, name, "relu")
     return keras.Model([observations, actions], dense(joined), name=name)

@@ -1,5 +1,7 @@
 """Q-learning, SARSA and expected SARSA: learning a table of action values."""
 
+import math
+
 import numpy as np
 
 from dlcompanion import backend
@@ -30,7 +32,9 @@ class TabularAgent(BaseAgent):
 
     Args:
         environment: Id of a gymnasium environment, function that makes an environment,
-            or environment, with Discrete states and actions, counted from 0. A
+            or environment, with Discrete actions and Discrete states, counted from 0,
+            or states that are a Tuple of such: they are numbered in the order of
+            ``numpy.ravel_multi_index``. A
             :class:`~dlcompanion.reinforcement.GridWorld` is one.
         discount: Number :math:`\gamma` in [0, 1].
         step_size: Number :math:`\alpha` in (0, 1].
@@ -72,10 +76,11 @@ class TabularAgent(BaseAgent):
         super().__init__(seed, {name: getattr(self, name) for name in names})
         self.source = environment
         self.environment = _made(environment)
-        shape = [
-            _size(name, getattr(self.environment, name, None))
+        self._sizes, actions = (
+            _sizes(name, getattr(self.environment, name, None))
             for name in ("observation_space", "action_space")
-        ]
+        )
+        shape = math.prod(self._sizes), *actions
         self.table = np.zeros(shape)
         self.visits = np.zeros(shape, "int64")
         self.steps = 0
@@ -130,13 +135,13 @@ class TabularAgent(BaseAgent):
     def _episode(self, table, visits):
         reset = int(self.random(RESETS, self.episodes).integers(2**31))
         random = self.random(ACTIONS, self.episodes).random
-        state, _ = self.environment.reset(seed=reset)
+        state = self._number(self.environment.reset(seed=reset)[0])
         action = self._explore(table[state], random)
         total, length, power = 0.0, 0, -self.step_decay
         over = False
         while not over and length < self.horizon:
             after, reward, ended, truncated, _ = self.environment.step(action)
-            reward = float(reward)
+            after, reward = self._number(after), float(reward)
             if not np.isfinite(reward):
                 raise ValueError(
                     "A reward must be finite. "
@@ -152,6 +157,15 @@ class TabularAgent(BaseAgent):
             state, action = after, next_action
             total, length, over = total + reward, length + 1, ended or truncated
         return total, length
+
+    def _number(self, state):
+        """The row of a state in the table."""
+        if len(self._sizes) == 1:
+            return state
+        number = 0
+        for part, size in zip(state, self._sizes, strict=True):
+            number = number * size + int(part)
+        return number
 
     def _explore(self, row, random):
         if random() < self.exploration:
@@ -175,7 +189,8 @@ class TabularAgent(BaseAgent):
         """The best action in a state, or actions in an array of them.
 
         Args:
-            state: Integer or array of integers.
+            state: Integer or array of integers; where states are tuples a tuple, or an
+                array of them ``(..., parts)``.
 
         Returns:
             Integer, or array of the shape of ``state``.
@@ -184,6 +199,15 @@ class TabularAgent(BaseAgent):
             ValueError: If there is no such state.
         """
         states = np.asarray(state)
+        if len(self._sizes) > 1:
+            try:
+                parts = np.moveaxis(states.astype(int, casting="safe"), -1, 0)
+                states = np.ravel_multi_index([*parts], self._sizes)
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"A state is a tuple of {len(self._sizes)} integers, counted from "
+                    f"0, below {self._sizes}. Received: state={state}"
+                ) from error
         if not np.isin(states, range(len(self.table))).all():
             raise ValueError(
                 f"A state is an integer from 0 to {len(self.table) - 1}. "
@@ -209,10 +233,12 @@ class TabularAgent(BaseAgent):
         for n in range(check_count("episodes", episodes)):
             random = self.random(EVALUATION, n) if seed is None else None
             random = random or np.random.default_rng([seed, n])
-            state, _ = self.environment.reset(seed=int(random.integers(2**31)))
+            begin, _ = self.environment.reset(seed=int(random.integers(2**31)))
+            state = self._number(begin)
             total, length, over = 0.0, 0, False
             while not over and length < self.horizon:
-                state, reward, ended, truncated, _ = self.environment.step(best[state])
+                after, reward, ended, truncated, _ = self.environment.step(best[state])
+                state = self._number(after)
                 total, length = total + float(reward), length + 1
                 over = ended or truncated
             returns.append(total)
@@ -343,12 +369,17 @@ def _made(environment):
     return environment
 
 
-def _size(name, space):
-    """The number of entries of a Discrete space that counts from 0."""
-    discrete = backend.require("gymnasium", "reinforcement").spaces.Discrete
-    if not isinstance(space, discrete) or space.start != 0:
+def _sizes(name, space):
+    """The numbers of entries of a Discrete space that counts from 0, or of several."""
+    spaces = backend.require("gymnasium", "reinforcement").spaces
+    several = name == "observation_space" and isinstance(space, spaces.Tuple)
+    parts = list(space) if several else [space]
+    if not parts or not all(isinstance(x, spaces.Discrete) for x in parts):
+        parts = [None]
+    if any(x is None or x.start != 0 for x in parts):
         raise ValueError(
             "A table needs an environment with Discrete states and actions, counted "
-            f"from 0. Received: {name}={space}"
+            "from 0; states may be a Tuple of Discrete ones. "
+            f"Received: {name}={space}"
         )
-    return int(space.n)
+    return [int(x.n) for x in parts]

@@ -54,6 +54,10 @@ class ResumableCheckpoint(keras.callbacks.Callback):
     a different one is reported with a warning. The order under
     :func:`~dlcompanion.training.fit_in_memory` is carried on every backend.
 
+    In ``fit`` of an agent of :mod:`dlcompanion.reinforcement` the agent itself is
+    carried, its counters, memory and the epoch under way: an agent made anew, with the
+    same arguments, makes the steps that were left. Its history is that of the call.
+
     Not carried: the position in a dataset, generator or ``PyDataset`` of your own,
     or inside an epoch (``steps_per_epoch`` that splits the arrays); metrics, which
     Keras resets every epoch; callbacks that are not in ``carry``.
@@ -123,12 +127,18 @@ class ResumableCheckpoint(keras.callbacks.Callback):
             model.optimizer.build(model.trainable_variables)
         self._history = {}
         self._resumed = []
+        self._unwritten = None
         if self.path.exists():
             self._restore(_read(self.path))
         else:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self.path.parent):
             pass  # a folder that cannot be written fails now, not after an epoch
+
+    @property
+    def _agent(self):
+        """The agent that is trained, or None where a model is."""
+        return self.params.get("agent")
 
     def on_epoch_begin(self, epoch, logs=None):
         self._hand_over_history()
@@ -137,10 +147,17 @@ class ResumableCheckpoint(keras.callbacks.Callback):
         for name, value in (logs or {}).items():
             self._history.setdefault(name, []).append(value)
         last = epoch + 1 == self.params["epochs"] or self.model.stop_training
+        self._unwritten = epoch + 1
         if last or (epoch + 1) % self.every == 0:
-            _write(self.path, self._state(epoch + 1))
+            self._write()
+
+    def _write(self):
+        _write(self.path, self._state(self._unwritten))
+        self._unwritten = None
 
     def on_train_end(self, logs=None):
+        if self._agent is not None and self._unwritten:  # nobody knew it was the last
+            self._write()
         self._hand_over_history()
 
     def _hand_over_history(self):
@@ -164,6 +181,7 @@ class ResumableCheckpoint(keras.callbacks.Callback):
             "backend": keras.backend.backend(),
             "optimizer": type(self.model.optimizer).__name__,
             "steps": self.params.get("steps"),
+            "agent": None if self._agent is None else self._agent.get_state(),
             "epoch": epoch,
             "stopped": bool(self.model.stop_training),
             "history": self._history,
@@ -179,6 +197,11 @@ class ResumableCheckpoint(keras.callbacks.Callback):
         for callback, saved in zip(self.carry, state["carry"], strict=True):
             _set_state(callback, saved)
         _set_random_state(state["random"])
+        if self._agent is not None:
+            self._agent.set_state(state["agent"])
+            self._resumed = None  # fit tells of its own epochs
+            self.model.stop_training = state["stopped"]
+            return
         if not self.params.get("in_memory"):
             self._warn_of_another_order(state["random"]["tensorflow_seed"])
         self._history = state["history"]
@@ -206,11 +229,13 @@ class ResumableCheckpoint(keras.callbacks.Callback):
             "backend": keras.backend.backend(),
             "optimizer": type(self.model.optimizer).__name__,
             "steps": self.params.get("steps"),
+            "agent": None if self._agent is None else type(self._agent).__name__,
             "number of carried callbacks": len(self.carry),
             "shapes of all variables": shapes,
         }
         there = {
             **state,
+            "agent": (state.get("agent") or {}).get("agent"),
             "number of carried callbacks": len(state["carry"]),
             "shapes of all variables": [v.shape for v in state["variables"]],
         }

@@ -173,6 +173,24 @@ class Careless(Corridor):
         return np.random.default_rng().random(2, "float32"), *others
 
 
+class Pixels(Choice):
+    """Images of bytes; what is best does not depend on them."""
+
+    observation_space = gym.spaces.Box(0, 255, (2, 2, 1), np.uint8)
+
+    def observation(self):
+        return self.np_random.integers(256, size=(2, 2, 1)).astype("uint8")
+
+
+class RealPixels(Pixels):
+    """The larger the action the better."""
+
+    action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def step(self, action):
+        return self.observation(), float(action[0]), True, False, {}
+
+
 class Recall(gym.Env):
     """A sign is shown at the first step, and asked for ``delay`` steps later.
 

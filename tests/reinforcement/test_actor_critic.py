@@ -184,7 +184,7 @@ def test_explained_variance_is_that_of_the_epoch(monkeypatch):
         return one, next(levels) * one
 
     monkeypatch.setattr(agent, "advantages_and_returns", advantages_and_returns)
-    logged = agent.fit(1, verbose=0).history["explained_variance"]
+    logged = agent.fit(32 * 8, verbose=0).history["explained_variance"]
     assert 1 - 1 / 100 < logged[0] < 1 - 1 / 150  # 125 if all rollouts weighed the same
 
 
@@ -205,7 +205,7 @@ def test_learns_cartpole():
 def test_an_epoch_is_the_horizon():
     nets = {"policy": net(2, 2), "critic": net(2, 1), "num_envs": 3}
     agent = small(Corridor, rollout_length=4, horizon=10, **nets)
-    history = agent.fit(1, verbose=0)
+    history = agent.fit(3 * 12, verbose=0)
     assert history.history["steps"] == [3 * 12]  # three updates of four steps
     assert int(agent.learner.optimizer["policy"].iterations) == 3
     agent = small(Corridor, rollout_length=1, horizon=1, **nets)

@@ -248,7 +248,7 @@ def test_what_a_segment_is_learned_with():
         return play(actions)
 
     agent.environments.vector.step = step
-    agent.fit(1, verbose=0)
+    agent.fit(4 * 8 * 4, verbose=0)
     # one rollout to look at, then three: 4 environments, 8 steps each
     assert agent.steps == 4 * 8 * 4 and len(look) == 3
     counts = [int(arrays["normalizer/seen/count"]) for _, arrays in look]
@@ -269,7 +269,7 @@ def test_what_a_segment_is_learned_with():
 
 def test_no_observations_no_first_look():
     agent = small(Corridor, normalizer=Normalizer(observations=False))
-    agent.fit(1, verbose=0)
+    agent.fit(4 * 24, verbose=0)
     assert agent.steps == 4 * 24 and agent.normalizer.seen.count == 0
     assert agent.normalizer.returns.count > 0
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import gymnasium as gym
 import keras
 import numpy as np
 import pytest
@@ -164,6 +165,22 @@ def test_what_surprised_is_remembered():
     p = agent.replay.probabilities()
     assert p.max() > 3 * p.min()
     assert agent.replay.largest >= 1.0
+
+
+@pytest.mark.once
+def test_returns_beyond_the_grid_are_named():
+    # Signs pays up to 1 a step, for 6 steps: within (-6, 6), once with 1 more each step
+    agent = small(Signs, discount=1.0, value_range=(-6.0, 6.0))
+    agent.fit(256, verbose=0)
+
+    def richer():
+        return gym.wrappers.TransformReward(Signs(), lambda reward: reward + 2.0)
+
+    agent = small(richer, discount=1.0, value_range=(-6.0, 6.0), seed=0)
+    with pytest.warns(UserWarning, match=r"to 1.* were played.*value_range=\(-6, 6\)"):
+        agent.fit(256, verbose=0)
+    agent.fit(64, verbose=0)  # it is said once
+    small(richer, discount=1.0, atoms=None).fit(64, verbose=0)  # nothing is clipped
 
 
 @pytest.mark.slow  # the new process imports Keras and its backend

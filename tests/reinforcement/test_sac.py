@@ -124,7 +124,7 @@ def test_only_what_terminates_is_worth_nothing_afterwards(truncated):
         horizon=8,
         learning_starts=99,
     )
-    agent.fit(1, verbose=0)
+    agent.fit(2 * 8, verbose=0)
     columns = agent.replay.take(np.arange(len(agent.replay)))
     # of nine rows one is a reset: it is not remembered
     assert len(agent.replay) == agent.replay.added == 2 * 6

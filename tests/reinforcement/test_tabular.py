@@ -288,3 +288,43 @@ def test_rejects_in_fit():
         SARSA(Bell).fit(0)
     with pytest.raises(ValueError, match="Received: nan for action 0 in state 0"):
         SARSA(Faulty).fit(1)
+
+
+class Blocks(gym.Env):
+    """A place in a room of two by three by two, and a way to its last corner."""
+
+    observation_space = gym.spaces.Tuple([gym.spaces.Discrete(n) for n in (2, 3, 2)])
+    action_space = gym.spaces.Discrete(3)
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place = self.np_random.integers([2, 3, 1])
+        return tuple(self.place), {}
+
+    def step(self, action):
+        self.place[action] = min(self.place[action] + 1, (1, 2, 1)[action])
+        over = self.place.tolist() == [1, 2, 1]
+        return tuple(self.place), -1.0, over, False, {}
+
+
+@pytest.mark.once
+def test_states_that_are_tuples(tmp_path):
+    agent = QLearning(Blocks, exploration=0.5, seed=0)
+    agent.fit(4_000)
+    assert agent.table.shape == (12, 3)
+    places = np.stack(np.unravel_index(np.arange(12), (2, 3, 2)), axis=-1)
+    to_go = (np.array([1, 2, 1]) - places).sum(axis=1)
+    np.testing.assert_allclose(agent.table.max(axis=1), -to_go, atol=1e-6)
+    np.testing.assert_array_equal(agent.predict(places), agent.policy)
+    assert agent.predict((1, 2, 0)) == 2 and agent.predict(np.array([1, 0, 1])) == 1
+    result = agent.evaluate(50)
+    assert -4 <= result["return_mean"] == -result["length_mean"] <= -2
+    agent.save(tmp_path / "agent")
+    loaded = QLearning.load(tmp_path / "agent", env=Blocks)
+    assert loaded.predict((0, 2, 1)) == 0
+    for wrong in (3, (1, 2), (0, 3, 0), (0.5, 0, 0), (-1, 0, 0)):
+        with pytest.raises(ValueError, match="tuple of 3 integers.*Received: state="):
+            agent.predict(wrong)
+    short = SARSA(Blocks, exploration=0.01, seed=0)
+    assert short.fit(500)["returns"][-5:].mean() > -5
+    assert ExpectedSARSA(Blocks, seed=0).fit(500)["returns"][-5:].mean() > -5

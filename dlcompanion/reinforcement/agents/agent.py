@@ -1,6 +1,7 @@
 """Agent: fit, predict, evaluate, save and load, for every agent of this chapter."""
 
 import contextlib
+import warnings
 from typing import NamedTuple
 
 import keras
@@ -8,7 +9,8 @@ import numpy as np
 
 from dlcompanion.checks import check_count
 from dlcompanion.reinforcement.agents.base_agent import BaseAgent
-from dlcompanion.reinforcement.agents.training_loop import TrainingLoop
+from dlcompanion.reinforcement.agents.training_loop import LogEvery, TrainingLoop
+from dlcompanion.reinforcement.environments.spaces_only import config_of
 from dlcompanion.reinforcement.networks.actor import Actor
 from dlcompanion.training.restart import fresh_model, fresh_optimizer_values
 
@@ -62,7 +64,7 @@ class Agent(BaseAgent):
         True
     """
 
-    counters = ("steps", "epochs", "_overshoot")
+    counters = ("steps", "epochs", "_overshoot", "_reports")
 
     def __init__(self, environments, seed, horizon, config):
         if horizon is not None:
@@ -73,12 +75,32 @@ class Agent(BaseAgent):
         self.steps = 0  # of all environments together, resets and waiting included
         self.epochs = 0
         self._overshoot = 0  # steps beyond what the last fit was asked for
+        self._reports = 0  # epochs as callbacks count them: parts of one, too
         self._draws = np.random.default_rng(self.number(ACTIONS, 0))
 
     def attach(self, learner):
         """Learn with ``learner``, and act with its networks."""
         self.learner, self.policy = learner, learner.policy
         self.actor = Actor(learner)
+
+    def default_scale(self):
+        """What a network made by default multiplies observations with.
+
+        Returns:
+            Number: 1 / 255 for bytes, else 1.
+
+        Warns:
+            UserWarning: If the observations are images, which it flattens.
+        """
+        shape = self.environments.observation_shape
+        if len(shape) == 3:
+            warnings.warn(
+                f"Observations of shape {shape} look like images, and the default "
+                f"network flattens them: give {type(self).__name__} one of your own, "
+                "with convolutions",
+                stacklevel=4,
+            )
+        return self.environments.scale
 
     def epoch(self):
         """Play from a reset of all environments on, and learn.
@@ -88,6 +110,17 @@ class Agent(BaseAgent):
         """
         raise NotImplementedError(f"{type(self).__name__} must define epoch() -> Epoch")
 
+    def part(self, steps):
+        """An epoch, or as much of it as ``steps`` steps need.
+
+        Args:
+            steps: Integer of at least 1.
+
+        Returns:
+            ``(Epoch, over)``: whether the next one begins with a reset.
+        """
+        return self.epoch(), True
+
     # -- learning -------------------------------------------------------------------
 
     def fit(self, steps, callbacks=None, verbose="auto"):
@@ -96,15 +129,21 @@ class Agent(BaseAgent):
         An *epoch* begins with a reset of all environments and ends with
         ``on_epoch_end(epoch, logs)``, where ``logs`` has ``return_mean`` and
         ``length_mean`` of its episodes, what the learner logged, ``steps`` (all so far)
-        and ``steps_per_second``. Epochs are never shortened, so a few more steps than
-        asked for are made; the next call makes as many fewer. Epochs are numbered on
-        from call to call.
+        and ``steps_per_second``. What learns from rollouts stops after one, within an
+        epoch too, and the next call goes on from there; what learns from whole
+        episodes plays them out. So a few more steps than asked for are made, and the
+        next call makes as many fewer: ``fit(k)`` and ``fit(n - k)`` are ``fit(n)``.
+        Epochs, and parts of them, are numbered on from call to call.
 
         Args:
             steps: Positive integer, the steps of all environments together.
             callbacks: List of :class:`keras.callbacks.Callback`. Their ``model`` is the
-                agent's ``learner``: ``CSVLogger``, ``EarlyStopping`` with
-                ``monitor="return_mean", mode="max"``, and ``ModelCheckpoint`` work.
+                agent's ``learner``, an epoch has one batch: ``CSVLogger``,
+                ``EarlyStopping`` with ``monitor="return_mean", mode="max"``,
+                ``ModelCheckpoint``, ``LearningRateScheduler`` and others work. A
+                :class:`~dlcompanion.training.ResumableCheckpoint`, or Keras's
+                ``BackupAndRestore``, brings an agent that is made anew to where a
+                killed one was, and ``fit`` makes the steps that are left.
             verbose: ``"auto"`` or 1 for a progress bar, 2 for a line an epoch, 0 for
                 silence.
 
@@ -112,43 +151,76 @@ class Agent(BaseAgent):
             :class:`keras.callbacks.History` of this call.
 
         Raises:
-            ValueError: If an argument is none of the above; if an observation, reward
+            ValueError: If an argument is none of the above, or a callback one that
+                needs single batches; if an observation, reward
                 or output of the policy is not finite.
         """
         check_count("steps", steps)
         begin, target = self.steps, self.steps - self._overshoot + steps
         shown = ["return_mean", "steps_per_second"]
-        loop = TrainingLoop(self.learner, callbacks, verbose, target - begin, shown)
+        loop = TrainingLoop(
+            self.learner, callbacks, verbose, target - begin, shown, self
+        )
+        resumed = self.steps - begin  # by a callback
+        if target <= begin:
+            warnings.warn(
+                f"fit({steps}) plays nothing: calls before it made "
+                f"{self._overshoot} steps more than they were asked for",
+                stacklevel=2,
+            )
         self._overshoot = 0
         while self.steps < target and not self.learner.stop_training:
-            loop.begin(self.epochs)
-            epoch = self.epoch()
+            number = max(self._reports, self.epochs)  # an old file has no reports
+            loop.begin(number)
+            epoch, over = self.part(target - self.steps)
             self.steps += epoch.steps
-            self.epochs += 1
+            self.epochs += over
+            self._reports = number + 1
             done = self.steps - begin
             logs = {
                 "return_mean": float(epoch.returns.mean()),
                 "length_mean": float(epoch.lengths.mean()),
                 **epoch.logs,
                 "steps": self.steps,
-                "steps_per_second": done / loop.seconds,
+                "steps_per_second": (done - resumed) / loop.seconds,
             }
-            loop.end(logs, done, f"Epoch {self.epochs}, step {done}/{target - begin}")
+            loop.end(logs, done, f"Epoch {number + 1}, step {done}/{target - begin}")
         if not self.learner.stop_training:
             self._overshoot = self.steps - target
         return loop.finish()
 
-    def learn(self, total_timesteps, **kwargs):
-        """:meth:`fit` under the name that Stable-Baselines3 has for it.
+    def learn(
+        self,
+        total_timesteps,
+        callback=None,
+        log_interval=None,
+        progress_bar=None,
+        **kwargs,
+    ):
+        """:meth:`fit` in the words of Stable-Baselines3.
 
         Args:
             total_timesteps: Positive integer, ``steps`` of ``fit``.
+            callback: :class:`keras.callbacks.Callback` or list of them: ``callbacks``
+                of ``fit``.
+            log_interval: Positive integer, the epochs between two lines of logs, or
+                None for none.
+            progress_bar: Boolean, or None for that of ``fit`` unless there are lines.
             **kwargs: Passed on to ``fit``.
 
         Returns:
             The agent.
+
+        Raises:
+            ValueError: As ``fit``, or if ``log_interval`` is no such integer.
         """
-        self.fit(total_timesteps, **kwargs)
+        callbacks = keras.tree.flatten([callback or [], kwargs.pop("callbacks", [])])
+        if log_interval is not None:
+            callbacks.append(LogEvery(check_count("log_interval", log_interval)))
+            progress_bar = bool(progress_bar)
+        if progress_bar is not None:
+            kwargs.setdefault("verbose", int(progress_bar))
+        self.fit(total_timesteps, callbacks=callbacks, **kwargs)
         return self
 
     def restart(self, seed):
@@ -190,7 +262,7 @@ class Agent(BaseAgent):
             variable.assign(value)
         learner.reset_metrics()
         kept = {"environments": self.environments, "_given": self._given}
-        self.__dict__.update({**new.__dict__, **kept})
+        self.__dict__ = {**new.__dict__, **kept}  # and nothing of an epoch under way
         self.attach(learner)
         self.restore(new.arrays())
         return self
@@ -325,6 +397,24 @@ class Agent(BaseAgent):
         """The id of the environment, or None if it was made with anything else."""
         source = self.environments.source
         return source if isinstance(source, str) else None
+
+    def spaces_config(self):
+        """The spaces and the number of the environments."""
+        vector = self.environments.vector
+        return {
+            "observations": config_of(vector.single_observation_space),
+            "actions": config_of(vector.single_action_space),
+            "count": self.environments.count,
+        }
+
+    def about(self):
+        """The environment, what is seen of it and done there, for the ``repr``."""
+        source, vector = self.environments.source, self.environments.vector
+        name = getattr(source, "__qualname__", None) or repr(source)
+        if hasattr(source, "spaces_only"):
+            name = "None, loaded to predict"
+        seen = f"observations={self.environments.observation_shape}"
+        return f"environment={name}, {seen}, actions={vector.single_action_space}"
 
     def take(self, learner):
         """Go on with a learner from a file, with its target networks."""

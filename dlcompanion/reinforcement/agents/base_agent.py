@@ -6,6 +6,7 @@ import numpy as np
 
 from dlcompanion.checks import check_count
 from dlcompanion.reinforcement.agents import agent_file
+from dlcompanion.reinforcement.environments.spaces_only import spaces_only
 
 
 class BaseAgent:
@@ -112,25 +113,50 @@ class BaseAgent:
         if self.learner is not None and not self.learner.optimizer.built:
             # before the first fit: it begins from 0
             self.learner.optimizer.build(self.learner.trainable_variables)
-        draws = None if self._draws is None else self._draws.bit_generator.state
-        state = {
+        state = self.get_state()
+        arrays = state.pop("arrays")
+        state |= {"world": self.world_config(), "config": self.config}
+        state |= {"spaces": self.spaces_config(), "given": sorted(self._given)}
+        agent_file.write(path, state, self.learner, arrays)
+
+    def get_state(self):
+        """Where the agent is, without the variables of its learner and optimizer.
+
+        Returns:
+            Dict of numbers, strings, dicts and NumPy arrays.
+        """
+        return {
             "agent": type(self).__name__,
-            "world": self.world_config(),
-            "config": self.config,
+            "seed": self.seed,
             "counters": {name: getattr(self, name) for name in self.counters},
-            "given": sorted(self._given),
-            "draws": draws,
+            "draws": self._draws and self._draws.bit_generator.state,
+            "arrays": self.arrays(),
         }
-        agent_file.write(path, state, self.learner, self.arrays())
+
+    def set_state(self, state):
+        """Go on from what :meth:`get_state` returned.
+
+        Args:
+            state: Dict.
+        """
+        self.seed = self.config["seed"] = state["seed"]
+        for name, value in state["counters"].items():
+            setattr(self, name, value)
+        if state["draws"] is not None:
+            self._draws.bit_generator.state = state["draws"]
+        self.restore(state["arrays"])
 
     @classmethod
-    def load(cls, path, environment=None):
+    def load(cls, path, environment=None, env=None):
         """The agent that was saved, ready to go on.
 
         Args:
             path: String or path of a file that ``save`` wrote.
             environment: As in the constructor. By default the id that the agent was
-                made with; needed if it was made with anything else.
+                made with. If it was made with anything else, an agent of a policy
+                network that is loaded without one predicts, and cannot be trained or
+                evaluated.
+            env: The same, as Stable-Baselines3 calls it.
 
         Returns:
             The agent.
@@ -139,6 +165,13 @@ class BaseAgent:
             ValueError: If the file is truncated, foreign, or of another kind of agent,
                 no environment is known, or it does not fit what was learned.
         """
+        if env is not None:
+            if environment is not None:
+                raise ValueError(
+                    "env is another name of environment: pass one of them. Received: "
+                    f"environment={environment!r}, env={env!r}"
+                )
+            environment = env
         state, learner, arrays = agent_file.read(path)
         if state["agent"] != cls.__name__:
             raise ValueError(
@@ -147,6 +180,8 @@ class BaseAgent:
             )
         if environment is None:
             environment = cls.world_of(state["world"])
+        if environment is None and state.get("spaces"):
+            environment = spaces_only(state["spaces"])
         if environment is None:
             raise ValueError(
                 f"The file of this agent cannot make its {cls.world}: pass "
@@ -158,16 +193,25 @@ class BaseAgent:
         agent._given = {n: x for n, x in agent._given.items() if n in state["given"]}
         if learner is not None:
             agent.take(learner)
-        for name, value in state["counters"].items():
-            setattr(agent, name, value)
-        if state["draws"] is not None:
-            agent._draws.bit_generator.state = state["draws"]
-        agent.restore(arrays)
+        agent.set_state({"seed": agent.seed, **state, "arrays": arrays})
         return agent
 
     def world_config(self):
         """What makes the same world again, as JSON can hold it, or None."""
         raise NotImplementedError("an agent must define world_config() -> JSON or None")
+
+    def spaces_config(self):
+        """The spaces that the agent predicts with, as JSON can hold them, or None."""
+        return None
+
+    def __repr__(self):
+        counters = [name for name in self.counters if name[0] != "_"]
+        parts = [self.about(), *(f"{n}={getattr(self, n)}" for n in counters)]
+        return f"{type(self).__name__}({', '.join(parts)}, seed={self.seed})"
+
+    def about(self):
+        """What it acts in, for its ``repr``."""
+        return f"{self.world}={self.world_config()!r}"
 
     @staticmethod
     def world_of(config):

@@ -104,6 +104,38 @@ class ReplayBuffer:
         """
         return {name: column[rows] for name, column in self.columns.items()}
 
+    def phases(self, rows, most=2**26, **more):
+        """The steps in these rows, for a phase of learning, as much as memory can hold.
+
+        Bytes, as of images, are stored as they are and float32 in what comes out. So
+        that it is not gigabytes at once, it comes in parts of equal size.
+
+        Args:
+            rows: Integer array ``(batches, batch_size)``.
+            most: Integer, the bytes that a part of several batches takes at most.
+            **more: Arrays ``(batches, batch_size, ...)`` that go with the rows.
+
+        Yields:
+            Dict from name to array ``(some batches, batch_size, ...)``.
+
+        Example:
+            >>> replay = ReplayBuffer(buffer_size=9)
+            >>> where = replay.add(image=np.zeros((9, 8, 8), "uint8"))
+            >>> parts = [*replay.phases(np.zeros((6, 4), int), most=2500)]
+            >>> [part["image"].shape for part in parts], parts[0]["image"].dtype
+            ([(2, 4, 8, 8), (2, 4, 8, 8), (2, 4, 8, 8)], dtype('float32'))
+        """
+        step = sum(4 * column[0].size for column in self.columns.values())
+        room, count = max(most // (step * rows.shape[1]), 1), len(rows)
+        size = max(n for n in range(1, min(room, count) + 1) if count % n == 0)
+        for first in range(0, count, size):
+            part = slice(first, first + size)
+            taken = self.take(rows[part])
+            for name, x in taken.items():
+                if x.dtype == np.uint8:
+                    taken[name] = x.astype("float32")
+            yield {**taken, **{name: x[part] for name, x in more.items()}}
+
     def sample(self, shape, random):
         """Steps drawn with replacement.
 
@@ -157,6 +189,34 @@ class ReplayBuffer:
                 f"{ ({name: len(x) for name, x in columns.items()}) }"
             )
         return lengths.pop()
+
+
+def train_from(replay, learner, rows, noise=None, weights=None):
+    """One step of training for each minibatch of stored steps.
+
+    Args:
+        replay: :class:`ReplayBuffer` of what :func:`n_step_transitions` gives.
+        learner: ``StepModel``, which takes observations and ``y = (actions, rewards,
+            next_observations, discounts)``, with the noise behind them if there is any.
+        rows: Integer array ``(steps, batch)``.
+        noise: Array ``(steps, batch, ...)``, or None.
+        weights: Array ``(steps, batch)``, or None for ones.
+
+    Returns:
+        Dict from name to array, what each step logged; of ``loss``, a running mean,
+        what it was at the end of each part of :meth:`ReplayBuffer.phases`.
+    """
+    more = {"noise": noise, "weights": weights}
+    more = {name: x for name, x in more.items() if x is not None}
+    names, logs = ["action", "reward", "next_observation", "discount"], []
+    names += ["noise"] * ("noise" in more)
+    for batch in replay.phases(rows, **more):
+        y, weighted = tuple(batch[name] for name in names), "weights" in more
+        data = batch["observation"], y, *([batch["weights"]] if weighted else [])
+        logs.append(learner.train_on_batches(data))
+        if "loss" in logs[-1]:
+            logs[-1]["loss"] = logs[-1]["loss"][-1:]
+    return {name: np.concatenate([x[name] for x in logs]) for name in logs[0]}
 
 
 def n_step_transitions(rollout, n, discount, dtype="float32"):

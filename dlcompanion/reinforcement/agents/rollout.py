@@ -43,10 +43,15 @@ class RolloutCollector:
     Args:
         environments: ``Environments``.
         seed: Integer, seeds the reset.
+        horizon: Positive integer: where an episode has as many steps it is truncated,
+            and with it all others, since only all environments together can be reset.
+            None for no such number.
 
     Attributes:
-        returns: List of the undiscounted returns of the episodes that have ended.
+        returns: List of the undiscounted returns of the episodes that have ended; those
+            that were truncated only because another one was are none of them.
         lengths: List of their lengths.
+        actions: List of arrays ``(environments, ...)``, the actions of every step.
         begins: Boolean array ``(environments,)``, true where what is seen next does not
             follow from what was seen before: after a reset, and while an environment
             does nothing but reset itself.
@@ -63,15 +68,19 @@ class RolloutCollector:
         (array([1, 1]), [10, 10])
     """
 
-    def __init__(self, environments, seed):
+    def __init__(self, environments, seed, horizon=None):
         self.environments = environments
-        self.observations = environments.reset(seed)
-        self.returns, self.lengths = [], []
-        count = environments.count
+        self.horizon = np.inf if horizon is None else horizon
+        self.returns, self.lengths, self.actions = [], [], []
+        self._step, self._seed = 0, seed
+        self._reset(seed)
+
+    def _reset(self, seed):
+        count = self.environments.count
+        self.observations = self.environments.reset(seed)
         self.begins = np.ones(count, bool)
         self._resetting = np.zeros(count, bool)
         self._total, self._length = np.zeros(count), np.zeros(count, int)
-        self._step = 0
 
     def play(self, act, steps):
         """Play on.
@@ -103,10 +112,18 @@ class RolloutCollector:
             terminated, dones = mask & terminated, mask & (terminated | truncated)
             next_observations = environments._after(self.observations, dones, infos)
             _finite("observation", next_observations, self._step)
-            self._count(np.where(mask, rewards, 0.0), mask, dones)
-            self.begins = dones | ~mask
-            if not environments.same_step:
-                self._resetting = dones
+            self._count(np.where(mask, rewards, 0.0), mask)
+            late = mask & ~dones & (self._length >= self.horizon)
+            self._end(dones | late)
+            if late.any():
+                dones = mask
+                seed = np.random.SeedSequence([self._seed, self._step])
+                self._reset(seed.generate_state(1)[0])
+            else:
+                self.begins = dones | ~mask
+                if not environments.same_step:
+                    self._resetting = dones
+            self.actions.append(actions)
             rows.append(
                 (seen, actions, rewards, next_observations, terminated, dones, mask)
             )
@@ -114,12 +131,24 @@ class RolloutCollector:
         columns[1] = columns[1].astype(environments.action_dtype)
         return Rollout(*columns)
 
-    def _count(self, rewards, mask, dones):
+    def _count(self, rewards, mask):
         self._total += rewards
         self._length += mask
+
+    def _end(self, dones):
         self.returns += self._total[dones].tolist()
         self.lengths += self._length[dones].tolist()
         self._total[dones], self._length[dones] = 0, 0
+
+    def take(self):
+        """Returns and lengths of the episodes that ended since the last call.
+
+        Returns:
+            Two arrays; if none ended, what those under way have so far.
+        """
+        ended = (self.returns, self.lengths) if self.returns else self.unfinished()
+        self.returns, self.lengths = [], []
+        return np.array(ended[0]), np.array(ended[1])
 
     def unfinished(self):
         """Returns and lengths of the episodes that are under way.

@@ -1,10 +1,13 @@
 """RolloutAgent: agents that learn while episodes are under way."""
 
+import json
+
 import numpy as np
 
 from dlcompanion.checks import check_count
 from dlcompanion.reinforcement.agents.agent import ACTIONS, RESETS, Agent, Epoch
 from dlcompanion.reinforcement.agents.rollout import RolloutCollector
+from dlcompanion.reinforcement.networks.action_mask import mask_entries
 from dlcompanion.reinforcement.normalized_environments import Normalizer
 
 
@@ -12,7 +15,8 @@ class RolloutAgent(Agent):
     """Collects rollouts of ``rollout_length`` steps, and learns from each.
 
     An *epoch* of ``fit`` resets all environments and makes ``horizon`` steps in each,
-    episode after episode. A subclass defines
+    rounded up to whole rollouts, episode after episode. Where ``fit`` ends within one,
+    the next call goes on with it. A subclass defines
     ``learn_from_rollout(rollout, random)``, one update from ``rollout_length`` steps.
 
     Args:
@@ -53,8 +57,22 @@ class RolloutAgent(Agent):
             config["normalizer"] = normalizer.get_config()
         super().__init__(environments, seed, horizon, config)
         self.played = 0  # steps, those of the epoch under way included
+        self._collector, self._under_way = None, {}
 
     logged = ()
+
+    def default_scale(self):
+        """As of ``Agent``; 1 where a normalizer has scaled observations before."""
+        scale = super().default_scale()
+        normalizes = self.normalizer is not None and self.normalizer.observations
+        return 1.0 if normalizes else scale
+
+    def attach(self, learner):
+        """Learn with ``learner``, whose masks a normalizer leaves as they are."""
+        if self.normalizer is not None and self.normalizer.observations:
+            shape = self.environments.observation_shape
+            self.normalizer.raw = mask_entries(learner.policy, shape)
+        super().attach(learner)
 
     def explore(self, observations, random):
         """Actions while learning: here drawn from the policy.
@@ -102,29 +120,56 @@ class RolloutAgent(Agent):
 
     def epoch(self):
         """Play and learn in turns, ``horizon`` steps in each environment."""
-        random = np.random.default_rng(self.number(ACTIONS, 1 + self.epochs))
-        self._collector = collector = RolloutCollector(
-            self.environments, self.number(RESETS, self.epochs)
+        return self.part(np.inf)[0]
+
+    def part(self, steps):
+        """An epoch, or as many of its rollouts as it takes for ``steps`` steps."""
+        try:
+            if self._collector is None:
+                self._begin()
+            epoch, over = self._go_on(steps)
+        except BaseException:  # nobody knows where the environments are now
+            self._collector = None
+            raise
+        if over or not self.environments.own:  # between two calls others may play there
+            self._under_way = {} if over else self.under_way()
+            self._collector = None
+        return epoch, over
+
+    def _begin(self):
+        """Reset all environments, or bring them to where they were left."""
+        self._random = np.random.default_rng(self.number(ACTIONS, 1 + self.epochs))
+        self._collector = RolloutCollector(
+            self.environments, self.number(RESETS, self.epochs), self.horizon
         )
-        steps, logs = 0, []
-        self.played = self.steps
-        pieces = -(-self.horizon // self.rollout_length)
+        self._left = -(-self.horizon // self.rollout_length)  # rollouts
         if self.normalizer is not None:
             self.normalizer.begin(self.environments.count)
-            pieces += not self.normalizer.ready  # one for the statistics alone
-        for _ in range(pieces):
+            self._left += not self.normalizer.ready  # one for the statistics alone
+        arrays, self._under_way = self._under_way, {}
+        # a file may have met another number of environments since
+        if arrays and arrays["epoch.actions"].shape[1] == self.environments.count:
+            actions = iter(arrays["epoch.actions"])
+            self._collector.play(lambda _: next(actions), len(arrays["epoch.actions"]))
+            self._collector.take()  # these were logged
+            self.take_up(arrays)
+
+    def _go_on(self, steps):
+        collector, random, played, logs = self._collector, self._random, 0, []
+        self.played, ready = self.steps, False
+        while self._left and (played < steps or not ready):
+            ready = self.normalizer is None or self.normalizer.ready
             with self.actor.held():
                 rollout = collector.play(
                     lambda observations: self.explore(observations, random),
                     self.rollout_length,
                 )
-            steps += rollout.mask.size
-            self.played = self.steps + steps
+            played += rollout.mask.size
+            self.played = self.steps + played
+            self._left -= 1
             logs.append(self._take_in(rollout, random))
-        returns, lengths = collector.returns, collector.lengths
-        if not returns:  # the horizon is shorter than any episode
-            returns, lengths = collector.unfinished()
-        return Epoch(np.array(returns), np.array(lengths), steps, self.summarize(logs))
+        epoch = Epoch(*collector.take(), played, self.summarize(logs))
+        return epoch, not self._left
 
     def _take_in(self, rollout, random):
         """Learn from a rollout, through the normalizer if there is one."""
@@ -147,10 +192,41 @@ class RolloutAgent(Agent):
         return super()._outputs(self._scaled(observations), states, exploring)
 
     def arrays(self):
-        """The statistics of the normalizer."""
-        return {} if self.normalizer is None else self.normalizer.arrays()
+        """The statistics of the normalizer, and where an epoch under way was left."""
+        statistics = {} if self.normalizer is None else self.normalizer.arrays()
+        return {**statistics, **self.under_way()}
+
+    def under_way(self):
+        """Where an epoch under way was left: what was done in it, to be done again.
+
+        Returns:
+            Dict from name to NumPy array, empty between two epochs.
+        """
+        if self._collector is None:
+            return self._under_way
+        arrays = {
+            "epoch.actions": np.stack(self._collector.actions),
+            "epoch.left": np.array(self._left),
+            "epoch.random": np.frombuffer(
+                json.dumps(self._random.bit_generator.state).encode(), "uint8"
+            ),
+        }
+        if self.normalizer is not None:
+            arrays["epoch.sums"] = self.normalizer.sums
+        return arrays
+
+    def take_up(self, arrays):
+        """Go on with the epoch that :meth:`under_way` told of."""
+        self._left = int(arrays["epoch.left"])
+        state = json.loads(arrays["epoch.random"].tobytes())
+        self._random.bit_generator.state = state
+        if self.normalizer is not None:
+            self.normalizer.sums = arrays["epoch.sums"]
 
     def restore(self, arrays):
         """Take back what :meth:`arrays` gave."""
         if self.normalizer is not None:
             self.normalizer.restore(arrays)
+        self.played = self.steps
+        self._under_way = {n: x for n, x in arrays.items() if n.startswith("epoch.")}
+        self._collector = None

@@ -1,5 +1,7 @@
 """Finite Markov decision processes: worlds that fit into a table."""
 
+import copy
+import functools
 from bisect import bisect
 
 import numpy as np
@@ -204,3 +206,48 @@ class FiniteMDP:
 
     def close(self):
         """Nothing to close."""
+
+    def as_gymnasium(self):
+        """The process as a ``gymnasium.Env``, for wrappers and agents that want one.
+
+        Returns:
+            A new ``gymnasium.Env`` with Discrete observations and actions, which goes
+            its own way.
+
+        Example:
+            >>> import gymnasium as gym
+            >>> from dlcompanion.reinforcement import DQN, GridWorld
+            >>> def cliff():  # the state as a vector with a 1 in one place
+            ...     walk = gym.wrappers.TimeLimit(GridWorld.cliff().as_gymnasium(), 99)
+            ...     return gym.wrappers.FlattenObservation(walk)
+            >>> DQN(cliff, seed=0).environments.observation_shape
+            (48,)
+        """
+        process = copy.copy(self)
+        process._state = process._random = None
+        return _environment_class()(process)
+
+
+@functools.cache
+def _environment_class():
+    """The class, made once gymnasium is wanted."""
+    gym = backend.require("gymnasium", "reinforcement")
+
+    class FiniteEnvironment(gym.Env):
+        """A finite Markov decision process; ``process`` has its tables."""
+
+        metadata = {"render_modes": []}
+
+        def __init__(self, process):
+            self.process, self.render_mode = process, None
+            self.observation_space = process.observation_space
+            self.action_space = process.action_space
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return self.process.reset(seed)
+
+        def step(self, action):
+            return self.process.step(action)
+
+    return FiniteEnvironment

@@ -1,12 +1,14 @@
 """Vector environments of gymnasium, played one whole episode each."""
 
 import copy
+import itertools
 import numbers
 from typing import NamedTuple
 
 import numpy as np
 
 from dlcompanion.backend import require
+from dlcompanion.reinforcement.environments.copies import copy_of, to_evaluate
 from dlcompanion.reinforcement.environments.vector_environments import NATIVE
 from dlcompanion.reinforcement.networks.action_distributions import (
     Categorical,
@@ -93,6 +95,8 @@ class Environments:
                 f"Received: {count!r}"
             )
         self.source = environment
+        #: Whether they were made here, and nobody else has them.
+        self.own = isinstance(environment, str) or callable(environment)
         self.vector = _vectorized(gym, environment, count)
         self.count = self.vector.num_envs
         observation = self.vector.single_observation_space
@@ -121,6 +125,8 @@ class Environments:
         self.observation_shape = tuple(observation.shape)
         bytes_only = observation.dtype == np.uint8  # as of images
         self.observation_dtype = "uint8" if bytes_only else "float32"
+        #: What brings observations to a size that networks like.
+        self.scale = 1 / 255 if bytes_only and observation.high.max() == 255 else 1.0
 
     def _take_actions_of(self, gym, space, spaces):
         kind = type(space).__name__
@@ -240,8 +246,10 @@ class Environments:
     def another(self, count):
         """New environments of the same kind, that share nothing with these.
 
-        A vector environment with a method ``another(count)`` is asked; of others the
-        ``spec`` is used.
+        An environment is copied, with its wrappers and what was set by hand; one that
+        a function makes is made again. Either pays its true reward and writes no files
+        (``to_evaluate``). A vector environment with a method ``another(count)`` is
+        asked; of others the ``spec`` is used.
 
         Args:
             count: Positive integer, how many.
@@ -253,8 +261,13 @@ class Environments:
             ValueError: If an environment was given that cannot be made again.
         """
         gym = require("gymnasium", "reinforcement")
-        if isinstance(self.source, str) or callable(self.source):
+        if isinstance(self.source, str):
             return Environments(self.source, count, self.spaces)
+        if callable(self.source):
+            trained = itertools.cycle(getattr(self.vector, "envs", None) or [None])
+            return Environments(
+                lambda: to_evaluate(self.source(), next(trained)), count, self.spaces
+            )
         if isinstance(self.source, gym.vector.VectorWrapper):
             raise ValueError(
                 "This needs second environments, and the wrappers of a vector "
@@ -263,6 +276,20 @@ class Environments:
             )
         if hasattr(self.source, "another"):
             return Environments(self.source.another(count), count, self.spaces)
+        if isinstance(self.source, gym.Env):
+            try:
+                copy_of(self.source)
+            except Exception as error:
+                raise ValueError(
+                    "This needs a second environment, and one that cannot be copied "
+                    "cannot be made again. Give a function that makes one; a trained "
+                    "agent takes it, too: save(path), load(path, environment=function)."
+                    f" Received: "
+                    f"environment={self.source!r}, {type(error).__name__}: {error}"
+                ) from error
+            return Environments(
+                lambda: to_evaluate(copy_of(self.source)), count, self.spaces
+            )
         if getattr(self.source, "spec", None) is None:
             raise ValueError(
                 "This needs a second environment, and one without spec cannot be made "
@@ -270,11 +297,8 @@ class Environments:
                 f"Received: environment={self.source!r}"
             )
         spec = copy.deepcopy(self.source.spec)
-        if isinstance(self.source, gym.vector.VectorEnv):
-            spec.kwargs.pop("num_envs", None)
-            vector = gym.make_vec(spec, num_envs=count)
-            return Environments(vector, count, self.spaces)
-        return Environments(lambda: gym.make(spec), count, self.spaces)
+        spec.kwargs.pop("num_envs", None)
+        return Environments(gym.make_vec(spec, num_envs=count), count, self.spaces)
 
     def play(self, act, seed, horizon):
         """Play one episode in each environment, from a reset to its end.

@@ -1,7 +1,10 @@
 """Actions that are not allowed now."""
 
 import keras
+import numpy as np
 from keras import ops
+
+from dlcompanion.backend import flatten_layers
 
 FORBIDDEN = -1e9  # a float32 softmax makes exactly 0 of it, and its gradient too
 FORBIDDEN_HALF = -6e4  # the same in float16
@@ -26,7 +29,9 @@ class ActionMask(keras.layers.Layer):
         policy = keras.Model(inputs, ActionMask()([logits, inputs[:, features:]]))
         agent = PPO(environment, policy=policy)
 
-    Where nothing is allowed all actions are equally probable.
+    Where nothing is allowed all actions are equally probable. A
+    :class:`~dlcompanion.reinforcement.Normalizer` leaves the entries of the observation
+    that the mask is made of as they are.
 
     Args:
         **kwargs: Passed on to :class:`keras.layers.Layer`.
@@ -79,9 +84,60 @@ def is_forbidden(outputs):
         Boolean array of that shape; of a row that forbids everything, nothing.
 
     Example:
-        >>> import numpy as np
         >>> is_forbidden(np.array([[1.0, -1e9], [-1e9, -1e9]])).tolist()
         [[False, True], [False, False]]
     """
     forbidden = (outputs <= 0.5 * FORBIDDEN) | (outputs == FORBIDDEN_HALF)
     return forbidden & ~forbidden.all(axis=-1, keepdims=True)
+
+
+def mask_entries(policy, shape):
+    """Which entries of an observation decide what :class:`ActionMask` allows.
+
+    Found out by trying: an entry that moves the mask is one of them.
+
+    Args:
+        policy: :class:`keras.Model` of observations, or of ``[observations, states]``.
+        shape: Tuple, the shape of one observation.
+
+    Returns:
+        Boolean array of that shape.
+
+    Raises:
+        ValueError: If there is an ``ActionMask`` within a model or layer of its own,
+            where its mask cannot be followed back to the observation.
+
+    Example:
+        >>> x = keras.Input((3,))
+        >>> policy = keras.Model(x, ActionMask()([keras.layers.Dense(2)(x), x[:, 1:]]))
+        >>> mask_entries(policy, (3,)).tolist()
+        [False, True, True]
+    """
+    found = np.zeros(shape, bool)
+    masks = [x for x in flatten_layers(policy) if isinstance(x, ActionMask)]
+    if not masks:
+        return found
+    outside = [x for x in policy.layers if isinstance(x, ActionMask)]
+    if len(outside) < len(masks) or not getattr(policy, "inputs", None):
+        raise ValueError(
+            "Behind a normalizer the mask of an ActionMask must be seen: let the layer "
+            "stand in the keras.Model(inputs, outputs) that is the policy itself, or "
+            "normalize no observations, Normalizer(observations=False). "
+            f"Received: policy={policy.name!r}, with an ActionMask within another layer"
+        )
+    model = keras.Model(policy.inputs, [layer.input[1] for layer in masks])
+
+    def seen(rows):
+        inputs = [np.zeros((len(rows), *x.shape[1:]), "float32") for x in policy.inputs]
+        inputs[0][:] = rows.reshape(-1, *shape)
+        outputs = keras.tree.flatten(model(inputs, training=False))
+        return [ops.convert_to_numpy(y) for y in outputs]
+
+    random, entries = np.random.default_rng(0), found.reshape(-1)  # the same memory
+    for base in random.normal(size=(4, len(entries))):
+        for some in np.array_split(np.arange(len(entries)), -(-len(entries) // 256)):
+            moved = np.tile(base, (len(some), 1))
+            moved[np.arange(len(some)), some] *= -1
+            for before, after in zip(seen(base[None]), seen(moved), strict=True):
+                entries[some] |= (before != after).reshape(len(some), -1).any(axis=1)
+    return found

@@ -6,7 +6,14 @@ from keras import ops
 
 
 def dense_network(
-    input_shape, outputs, last_scale, seed, name, activation="tanh", spread=False
+    input_shape,
+    outputs,
+    last_scale,
+    seed,
+    name,
+    activation="tanh",
+    spread=False,
+    scale=1.0,
 ):
     """The default network of an agent: two hidden layers of 64 units.
 
@@ -20,6 +27,7 @@ def dense_network(
         activation: String, of the hidden units.
         spread: Boolean, whether :class:`~dlcompanion.reinforcement.AppendLogStd`
             stands behind the outputs.
+        scale: Number that observations are multiplied with.
 
     Returns:
         A :class:`keras.Sequential` model.
@@ -29,11 +37,10 @@ def dense_network(
         (None, 2)
     """
     seeds = np.random.SeedSequence(seed).generate_state(3).tolist()
-    flatten = [keras.layers.Flatten()] if len(input_shape) != 1 else []
     return keras.Sequential(
         [
             keras.Input(input_shape),
-            *flatten,
+            *first_layers(input_shape, scale),
             scaled_dense(64, activation, 1.0, seeds[0]),
             scaled_dense(64, activation, 1.0, seeds[1]),
             scaled_dense(outputs, "linear", last_scale, seeds[2]),
@@ -41,6 +48,24 @@ def dense_network(
         ],
         name=name,
     )
+
+
+def first_layers(input_shape, scale=1.0):
+    """What stands before the dense layers of a default network.
+
+    Args:
+        input_shape: Tuple, the shape of one observation.
+        scale: Number that observations are multiplied with: 1 / 255 if they are bytes.
+
+    Returns:
+        List of layers: Rescaling if need be, and Flatten if it is no vector.
+
+    Example:
+        >>> [type(layer).__name__ for layer in first_layers((8, 8, 1), 1 / 255)]
+        ['Rescaling', 'Flatten']
+    """
+    layers = [] if scale == 1.0 else [keras.layers.Rescaling(scale)]
+    return layers + ([keras.layers.Flatten()] if len(input_shape) != 1 else [])
 
 
 def scaled_dense(units, activation, scale, seed):

@@ -8,11 +8,17 @@ of such a layer.
 import keras
 import numpy as np
 
-from dlcompanion.reinforcement.networks.dense_network import AppendLogStd, scaled_dense
+from dlcompanion.reinforcement.networks.dense_network import (
+    AppendLogStd,
+    first_layers,
+    scaled_dense,
+)
 from dlcompanion.reinforcement.networks.network_checks import check_network
 
 
-def recurrent_network(input_shape, outputs, last_scale, seed, name, spread=False):
+def recurrent_network(
+    input_shape, outputs, last_scale, seed, name, spread=False, scale=1.0
+):
     """The default network of a recurrent agent: 64 tanh units, and a memory of 64.
 
     Args:
@@ -23,6 +29,7 @@ def recurrent_network(input_shape, outputs, last_scale, seed, name, spread=False
         name: String, the name of the model.
         spread: Boolean, whether :class:`~dlcompanion.reinforcement.AppendLogStd`
             stands behind the outputs.
+        scale: Number that observations are multiplied with.
 
     Returns:
         A :class:`keras.Model` from ``[observations, states]`` to
@@ -38,8 +45,8 @@ def recurrent_network(input_shape, outputs, last_scale, seed, name, spread=False
 
     observations, states = keras.Input(input_shape), keras.Input((64,))
     flat = observations
-    if len(input_shape) != 1:
-        flat = keras.layers.Flatten()(observations)
+    for layer in first_layers(input_shape, scale):
+        flat = layer(flat)
     cell = keras.layers.GRUCell(
         64,
         kernel_initializer=keras.initializers.GlorotUniform(seeds[1]),

@@ -6,10 +6,27 @@ import gymnasium as gym
 import keras
 import numpy as np
 import pytest
-from helpers.toy_environments import Choice, Corridor
+from helpers.toy_environments import (
+    Choice,
+    Corridor,
+    Informed,
+    Pixels,
+    RealPixels,
+    Signs,
+    Steer,
+)
 from helpers.toy_networks import net
 
-from dlcompanion.reinforcement import PPO, SAC, Normalizer
+from dlcompanion.reinforcement import (
+    A2C,
+    DQN,
+    PPO,
+    REINFORCE,
+    SAC,
+    Normalizer,
+    Rainbow,
+    RecurrentPPO,
+)
 from dlcompanion.reinforcement.agents.agent import ACTIONS, RESETS, Agent, Epoch
 from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
 from dlcompanion.reinforcement.networks.dense_network import dense_network
@@ -100,6 +117,7 @@ def test_an_epoch_is_told_to_callbacks(tmp_path):
     assert agent.fit(30, verbose=0).epoch[0] == before
 
 
+@pytest.mark.filterwarnings("ignore:fit.* plays nothing")
 def test_steps_asked_for_add_up():
     once, often = Idle(Corridor, seed=0), Idle(Corridor, seed=0)
     once.fit(100, verbose=0)
@@ -109,6 +127,15 @@ def test_steps_asked_for_add_up():
     for a, b in zip(once.played, often.played, strict=True):
         np.testing.assert_array_equal(a.observations, b.observations)
         np.testing.assert_array_equal(a.actions, b.actions)
+
+
+@pytest.mark.once
+def test_a_call_that_plays_nothing_says_so():
+    agent = Idle(Corridor, seed=0)
+    agent.fit(1, verbose=0)
+    more = rf"fit\(1\) plays nothing.* {agent.steps - 1} steps"
+    with pytest.warns(UserWarning, match=more):
+        assert agent.fit(1, verbose=0).history == {}
 
 
 def test_what_was_not_played_is_not_owed():
@@ -144,6 +171,27 @@ def test_actions_follow_the_probabilities():
         np.bincount(drawn, minlength=3) / 4000, [0.5, 0.3, 0.2], atol=0.03
     )
     assert agent.predict(np.zeros((2, 3))).tolist() == [0, 0]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("kind", [A2C, DQN, PPO, Rainbow, RecurrentPPO, REINFORCE, SAC])
+def test_a_network_made_by_default_sees_bytes_as_numbers_up_to_one(kind):
+    environment = RealPixels if kind is SAC else Pixels
+
+    class Numbers(environment):
+        observation_space = gym.spaces.Box(0.0, 1.0, (2, 2, 1))
+
+    with pytest.warns(UserWarning, match="look like images.*flattens them"):
+        agents = kind(environment, seed=0), kind(Numbers, seed=0)
+    x = np.random.default_rng(0).integers(0, 256, (5, 2, 2, 1))
+    pairs = zip(agents, (1, 255), strict=True)
+    seen, same = (agent._outputs(x / scale)[0] for agent, scale in pairs)
+    np.testing.assert_allclose(seen, same, rtol=1e-5, atol=1e-6)
+    assert np.ptp(seen, axis=0).max() > 0
+    if hasattr(agents[0], "normalizer") and kind not in (DQN, Rainbow, SAC):
+        with pytest.warns(UserWarning, match="look like images"):
+            agent = kind(environment, seed=0, normalizer=Normalizer())
+        np.testing.assert_allclose(agent._outputs(x / 255)[0], same, rtol=1e-5)
 
 
 def test_predict_gives_actions_of_the_space():
@@ -239,10 +287,88 @@ def test_load_goes_on(tmp_path):
 def test_load_takes_another_environment_that_fits(tmp_path):
     _, path = saved(tmp_path)
     again = Idle.load(path, lambda: gym.make("CartPole-v1"))
-    again.fit(10, verbose=0)
+    again.fit(100, verbose=0)
     with pytest.raises(ValueError, match="environment.*Received: environment=None"):
         again.save(tmp_path / "again")
-        Idle.load(tmp_path / "again")
+        Idle.load(tmp_path / "again").fit(100)
+
+
+@pytest.mark.once
+def test_loaded_without_an_environment_it_predicts(tmp_path):
+    path = tmp_path / "agent"
+    x = np.random.default_rng(0).normal(size=(9, 2)).astype("float32")
+    settings = {"rollout_length": 4, "horizon": 4, "batch_size": 12, "num_envs": 3}
+    agent = PPO(lambda: Informed(), seed=1, **settings)  # real actions
+    agent.fit(12, verbose=0)
+    agent.save(path)
+    loaded = PPO.load(path)
+    np.testing.assert_array_equal(loaded.predict(x), agent.predict(x))
+    for draw in (False, True):
+        drawn = [a.predict(x[0], deterministic=draw) for a in (agent, loaded)]
+        np.testing.assert_array_equal(*drawn)
+    told = "loaded to predict.*environment=....*Received: environment=None"
+    for call in (lambda: loaded.fit(12), loaded.evaluate):
+        with pytest.raises(ValueError, match=told):
+            call()
+    assert "lambda" in repr(agent) and repr(agent).startswith("PPO(environment=")
+    kept = "PPO(environment=None, loaded to predict, observations=(2,), actions=Box(-1"
+    assert repr(loaded).startswith(kept)
+    assert repr(loaded).endswith("steps=12, epochs=1, seed=1)")
+    loaded.save(path)  # and goes on where there is an environment again
+    again = PPO.load(path, env=Informed)
+    again.fit(12, verbose=0)
+    assert again.steps == 24
+    with pytest.raises(ValueError, match="pass one of them. Received: environment="):
+        PPO.load(path, Informed, env=Informed)
+    assert repr(Idle("CartPole-v1", seed=0)) == (
+        "Idle(environment='CartPole-v1', observations=(4,), actions=Discrete(2), "
+        "steps=0, epochs=0, seed=0)"
+    )
+
+
+@pytest.mark.once
+def test_learn_takes_the_words_of_stable_baselines(capsys):
+    agent, seen = Idle(Corridor, seed=0), []
+    watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda n, logs: seen.append(n))
+    assert agent.learn(30, callback=watch, progress_bar=False) is agent
+    assert capsys.readouterr().out == "" and seen == list(range(agent.epochs))
+    agent.learn(40, progress_bar=True)
+    assert "return_mean" in capsys.readouterr().out
+    agent.learn(60, [watch], log_interval=2)
+    lines = capsys.readouterr().out.splitlines()
+    told = [int(line.split(":")[0].removeprefix("Epoch ")) for line in lines]
+    assert len(told) > 1 and not np.mod(told, 2).any() and (np.diff(told) == 2).all()
+    with pytest.raises(ValueError, match="Received: log_interval=0"):
+        agent.learn(10, log_interval=0)
+    with pytest.raises(ValueError, match="Received: <function.*no keras.callbacks"):
+        agent.learn(10, callback=lambda local, other: True)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("kind", [A2C, DQN, PPO, Rainbow, RecurrentPPO, REINFORCE, SAC])
+def test_counts_of_numpy(kind, tmp_path):
+    counts = {"num_envs": 2, "horizon": 8, "seed": 3}
+    counts |= {} if kind is REINFORCE else {"rollout_length": 4}
+    if kind in (PPO, RecurrentPPO):
+        counts |= {"batch_size": 8, "update_epochs": 1}
+    if kind in (DQN, Rainbow, SAC):
+        counts |= {"batch_size": 4, "buffer_size": 50, "learning_starts": 8}
+        counts |= {"gradient_steps": 2}
+    if kind is A2C:
+        counts |= {"critic_steps": 2}
+    if kind is REINFORCE:
+        counts |= {"baseline_steps": 2}
+    environment = Steer if kind is SAC else Signs
+    more = {"value_range": (-9, 9)} if kind is Rainbow else {}
+    numbers = {name: np.int64(n) for name, n in counts.items()}
+    agent = kind(environment, **numbers, **more)
+    agent.save(tmp_path / "agent")
+    loaded = kind.load(tmp_path / "agent", environment)
+    assert loaded.config == kind(environment, **counts, **more).config
+    assert loaded.seed == 3 and loaded.environments.count == 2
+    if kind is DQN:
+        agent.fit(np.int32(16), verbose=0)
+        assert agent.evaluate(np.uint8(2))["episodes"] == 2
 
 
 def test_refuses_the_file_of_another_agent(tmp_path):
@@ -341,9 +467,7 @@ def test_a_refused_restart_changes_nothing():
 @pytest.mark.parametrize(
     "agent_class, environment", [(PPO, "CartPole-v1"), (SAC, "Pendulum-v1")]
 )
-def test_how_the_learner_is_compiled_is_in_the_file(
-    agent_class, environment, tmp_path
-):
+def test_how_the_learner_is_compiled_is_in_the_file(agent_class, environment, tmp_path):
     agent = agent_class(environment, jit_compile=True, seed=0)
     assert agent.learner.jit_compile
     agent.save(tmp_path / "agent")

@@ -4,9 +4,10 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from helpers.toy_environments import Corridor
+from helpers.toy_environments import Corridor, Pixels, RealPixels
+from keras import ops
 
-from dlcompanion.reinforcement import ReplayBuffer
+from dlcompanion.reinforcement import DQN, SAC, Rainbow, ReplayBuffer
 from dlcompanion.reinforcement.agents.replay_buffer import n_step_transitions
 from dlcompanion.reinforcement.agents.rollout import Rollout, RolloutCollector
 from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
@@ -115,6 +116,56 @@ def test_without_discount_the_return_of_an_episode_is_what_was_paid():
     found = n_step_transitions(rollout, 10, 1.0)
     assert found["reward"].tolist() == [10.0, 9.0, 7.0, 4.0]
     assert found["discount"].tolist() == [0.0] * 4
+
+
+def test_a_phase_of_learning_comes_in_parts():
+    random = np.random.default_rng(0)
+    replay = ReplayBuffer(20)
+    images = random.integers(0, 256, (20, 3, 3)).astype("uint8")
+    replay.add(image=images, action=np.arange(20, dtype="int32"))
+    rows, weights = random.integers(20, size=(6, 5)), random.random((6, 5))
+    whole = replay.take(rows)
+    for most, count in ((1, 6), (2 * 5 * 4 * 10, 3), (5 * 5 * 4 * 10, 2), (10**9, 1)):
+        parts = [*replay.phases(rows, most, weights=weights)]
+        assert len(parts) == count and len({len(x["image"]) for x in parts}) == 1
+        joined = {n: np.concatenate([x[n] for x in parts]) for n in parts[0]}
+        assert joined["image"].dtype == np.float32 and joined["action"].dtype == "int32"
+        for name, column in {**whole, "weights": weights}.items():
+            np.testing.assert_array_equal(joined[name], column)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("kind", [DQN, Rainbow, SAC])
+def test_a_phase_in_parts_is_the_phase(kind, monkeypatch):
+    def run():
+        agent = kind(
+            RealPixels if kind is SAC else Pixels,
+            seed=0,
+            num_envs=4,
+            rollout_length=4,
+            horizon=8,
+            batch_size=8,
+            gradient_steps=4,
+            learning_starts=16,
+            **({"value_range": (0, 2)} if kind is Rainbow else {}),
+        )
+        history = agent.fit(48, verbose=0).history
+        weights = [ops.convert_to_numpy(v) for v in agent.learner.variables]
+        name = "critic_loss" if kind is SAC else "loss"
+        return weights, history[name][-1]
+
+    with pytest.warns(UserWarning, match="look like images.*flattens them"):
+        weights, loss = run()
+        phases = ReplayBuffer.phases
+        monkeypatch.setattr(
+            ReplayBuffer,
+            "phases",
+            lambda self, rows, **more: phases(self, rows, most=1, **more),
+        )
+        others, other = run()
+    assert other == pytest.approx(loss, rel=1e-4)
+    for a, b in zip(weights, others, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
 def test_rejects():

@@ -68,3 +68,25 @@ def test_names_what_is_not_finite(fault):
     collector = collector_of(MODES.SAME_STEP, count=2, fault=fault)
     with pytest.raises(ValueError, match=f"{fault}.*nan.* at step [12] of environment"):
         collector.play(first, steps=5)
+
+
+@pytest.mark.parametrize("mode", [MODES.NEXT_STEP, MODES.SAME_STEP])
+def test_no_episode_is_longer_than_the_horizon(mode):
+    vector = gym.vector.SyncVectorEnv(
+        [lambda: Corridor(limit=99)] * 8, autoreset_mode=mode
+    )
+    collector = RolloutCollector(Environments(vector, count=1), seed=3, horizon=4)
+    rollouts = [collector.play(first, steps=7) for _ in range(3)]
+    joined = [np.concatenate(column) for column in zip(*rollouts, strict=True)]
+    observations, _, _, following, terminated, dones, mask = joined
+    assert observations[mask, 0].max() == 3 and following[mask, 0].max() == 4
+    late = mask & (following[..., 0] == 4) & ~terminated
+    cut = late.any(axis=1)
+    assert 4 <= cut.sum() <= 5 and (dones[cut] == mask[cut]).all()
+    assert not observations[1:][cut[:-1], :, 0].any()  # all begin anew after it
+    lengths = observations[1:][cut[:-1], :, 1]
+    assert len({row.tobytes() for row in lengths}) == len(lengths)  # elsewhere
+    # only what ended, or was as long as that, is an episode
+    ended = (terminated & mask).sum() + late.sum()
+    assert len(collector.lengths) == ended and max(collector.lengths) == 4
+    assert (dones & ~late & ~terminated).any()

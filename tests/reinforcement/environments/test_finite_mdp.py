@@ -3,8 +3,9 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import check_env
 
-from dlcompanion.reinforcement import FiniteMDP
+from dlcompanion.reinforcement import FiniteMDP, GridWorld, QLearning
 
 
 def random_mdp():
@@ -108,3 +109,28 @@ def test_rejects_a_step_out_of_turn():
     assert mdp.step(0) == (1, 1.0, True, False, {})
     with pytest.raises(ValueError, match="in state None"):
         mdp.step(0)
+
+
+def test_as_an_environment_of_gymnasium():
+    world = GridWorld(["S..", ".CG"], slip=0.3)
+    first, second = world.as_gymnasium(), world.as_gymnasium()
+    assert isinstance(first, gym.Env)
+    check_env(first, skip_render_check=True)
+    actions = np.random.default_rng(0).integers(4, size=30).tolist()
+
+    def walk(environment):
+        rows = [environment.reset(seed=3)]
+        for action in actions:
+            rows.append(environment.step(action))
+            if rows[-1][2]:
+                rows.append(environment.reset())
+        return rows
+
+    assert walk(first) == walk(world) == walk(second)
+    first.reset(seed=0)
+    before = world._state, second.process._state
+    first.step(1)
+    assert (world._state, second.process._state) == before  # each goes its own way
+    limited = gym.wrappers.TimeLimit(GridWorld.cliff().as_gymnasium(), 7)
+    agent = QLearning(limited, seed=0)
+    assert agent.fit(70)["lengths"].max() <= 7

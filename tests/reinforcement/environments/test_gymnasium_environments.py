@@ -224,8 +224,16 @@ def test_names_where_values_are_not_finite(fault, step, mode):
 
 
 def test_an_environment_without_spec_is_made_once():
-    with pytest.raises(ValueError, match="cannot be made again.*Received: environment"):
-        Environments(Corridor(), 1).another(2)
+    class Bound(Corridor):
+        def __deepcopy__(self, memo):
+            raise TypeError("a socket")
+
+    vector = gym.vector.SyncVectorEnv([Corridor])
+    for environment in (Bound(), vector):
+        with pytest.raises(ValueError, match="made again.*Received: environment="):
+            Environments(environment, 1).another(2)
+    with pytest.raises(ValueError, match=r"load\(path, environment=.*TypeError: a soc"):
+        Environments(Bound(), 1).another(2)
 
 
 def test_missing_gymnasium_names_the_extra(monkeypatch):

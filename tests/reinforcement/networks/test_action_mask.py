@@ -8,8 +8,17 @@ from helpers.toy_networks import net
 from keras import ops
 
 from dlcompanion import autodiff
-from dlcompanion.reinforcement import DQN, PPO, ActionMask, Rainbow
+from dlcompanion.reinforcement import (
+    A2C,
+    DQN,
+    PPO,
+    ActionMask,
+    Normalizer,
+    Rainbow,
+    RecurrentPPO,
+)
 from dlcompanion.reinforcement.networks.action_distributions import Categorical
+from dlcompanion.reinforcement.networks.action_mask import mask_entries
 from dlcompanion.testing import check_layer
 
 
@@ -109,6 +118,62 @@ def test_what_is_forbidden_is_not_explored(kind):
     drawn = agent.predict(masks, deterministic=False).reshape(500, 4)
     counts = [np.bincount(drawn[:, n], minlength=4) for n in range(4)]
     assert all((counts[n] > 0).tolist() == (masks[n] > 0).tolist() for n in range(4))
+
+
+class Counted(OneLeft):
+    """How often each action may still be played: the last one always."""
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.mask = np.array([*self.np_random.integers(0, 3, 3), 1], "float32")
+        return self.mask, {}
+
+    def step(self, action):
+        assert self.mask[action] > 0, "a forbidden action was played"
+        return super().reset()[0], float(action), True, False, {}
+
+
+def masked(agent_class):
+    inputs = [keras.Input((4,)), keras.Input((3,))][: 1 + (agent_class is RecurrentPPO)]
+    y, new = keras.layers.Dense(4, kernel_initializer="zeros")(inputs[0]), inputs[1:]
+    outputs = [ActionMask()([y, inputs[0]]), *new]
+    return keras.Model(inputs if new else inputs[0], outputs if new else outputs[0])
+
+
+@pytest.mark.parametrize("agent_class", [A2C, PPO, RecurrentPPO])
+def test_a_normalizer_leaves_the_mask_alone(agent_class):
+    more = {"batch_size": 16, "update_epochs": 1} if agent_class is not A2C else {}
+    if agent_class is RecurrentPPO:
+        x, h = keras.Input((4,)), keras.Input((3,))
+        more["critic"] = keras.Model([x, h], [keras.layers.Dense(1)(x), h])
+    agent = agent_class(
+        Counted,
+        policy=masked(agent_class),
+        rollout_length=2,
+        horizon=8,
+        seed=0,
+        normalizer=Normalizer(),
+        **more,
+    )
+    agent.fit(128, verbose=0)  # where a forbidden action is played it fails
+    assert agent.normalizer.raw.all() and agent.normalizer.seen.count
+    counts = np.array([[2, 0, 1, 1], [0, 0, 0, 1], [1, 0, 0, 1]], "float32")
+    outputs, _ = agent._outputs(counts)
+    assert ((outputs > -1e8) == (counts > 0)).all()
+
+
+def test_which_entries_the_mask_is_made_of():
+    x = keras.Input((2, 3))
+    logits = keras.layers.Dense(3)(keras.layers.Flatten()(x))
+    either = keras.ops.cast(x[:, 1] + x[:, 0, :1] > 0, "float32")
+    found = mask_entries(keras.Model(x, ActionMask()([logits, either])), (2, 3))
+    assert found.tolist() == [[True, False, False], [True, True, True]]
+    assert not mask_entries(net(3, 2), (3,)).any()
+    inner = masked(PPO)
+    hidden = keras.Sequential([keras.Input((4,)), inner])
+    with pytest.raises(ValueError, match="must be seen.*Received: policy="):
+        PPO(Counted, policy=hidden, normalizer=Normalizer())
+    PPO(Counted, policy=hidden, normalizer=Normalizer(observations=False))
 
 
 def test_rejects():

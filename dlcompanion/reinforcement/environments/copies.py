@@ -1,0 +1,76 @@
+"""Copies of environments to evaluate in: what was set by hand stays, true rewards."""
+
+import copy
+import itertools
+
+from dlcompanion.backend import require
+
+
+def copy_of(environment):
+    """A second environment like the first: its wrappers, and what was set by hand.
+
+    Args:
+        environment: ``gymnasium.Env``, which stays as it is.
+
+    Returns:
+        Another, for :func:`to_evaluate`.
+
+    Raises:
+        TypeError: Or another error, if something in it cannot be copied.
+    """
+    memo = {}
+    for wrapper in chain_of(environment)[0]:
+        if hasattr(wrapper, "recorded_frames"):  # of a video under way: not needed
+            memo[id(wrapper.recorded_frames)] = []
+    return copy.deepcopy(environment, memo)
+
+
+def chain_of(environment):
+    """The wrappers of an environment, the outermost first, and what is inside.
+
+    Args:
+        environment: ``gymnasium.Env``.
+
+    Returns:
+        ``(wrappers, inside)``.
+    """
+    gym, wrappers = require("gymnasium", "reinforcement"), []
+    while isinstance(environment, gym.Wrapper):
+        wrappers.append(environment)
+        environment = environment.env
+    return wrappers, environment
+
+
+def to_evaluate(environment, trained=None):
+    """An environment that pays the true reward and writes no files.
+
+    Of its wrappers ``RecordVideo`` is taken off, which would write over the videos of
+    the training, and ``NormalizeReward``, with the wrappers of rewards around it, which
+    are meant for its units. ``NormalizeObservation`` stays, since the policy sees
+    through it, with the statistics of the training, which do not change any more.
+
+    Args:
+        environment: ``gymnasium.Env``, whose wrappers are put together anew.
+        trained: Environment of the training, made alike, whose statistics are taken,
+            or None.
+
+    Returns:
+        ``gymnasium.Env``.
+    """
+    gym = require("gymnasium", "reinforcement")
+    scaled, seen = gym.wrappers.NormalizeReward, gym.wrappers.NormalizeObservation
+    wrappers, environment = chain_of(environment)
+    learned = [] if trained is None else chain_of(trained)[0]
+    learned = [x.obs_rms for x in learned if isinstance(x, seen)]
+    own = [x for x in wrappers if isinstance(x, seen)]
+    for wrapper, statistics in itertools.zip_longest(own, learned[: len(own)]):
+        wrapper.obs_rms = statistics or wrapper.obs_rms
+        wrapper.obs_rms = copy.deepcopy(wrapper.obs_rms)
+        wrapper.update_running_mean = False
+    inner = max((n for n, x in enumerate(wrappers) if isinstance(x, scaled)), default=0)
+    for n, wrapper in reversed([*enumerate(wrappers)]):
+        off = isinstance(wrapper, (gym.wrappers.RecordVideo, scaled))
+        if not off and not (n < inner and isinstance(wrapper, gym.RewardWrapper)):
+            wrapper.env = environment
+            environment = wrapper
+    return environment
