@@ -15,6 +15,7 @@ from keras import ops
 from dlcompanion.checks import check_count, check_finite, check_number
 from dlcompanion.generative.variational_autoencoder import kl_to_standard_normal
 from dlcompanion.training import SavesSeeds, UnsupervisedModel
+from dlcompanion.training.masks import masked_mean
 
 
 def discrete_information(x, y):
@@ -346,11 +347,16 @@ class VariationalBottleneck(SavesSeeds, keras.layers.Layer):
         seed: Integer, fixes the draws.
         **kwargs: Passed on to :class:`keras.layers.Layer`.
 
+    Call arguments:
+        inputs: Float tensor.
+        training: Boolean, whether to draw.
+        mask: Boolean tensor ``(batch, time)``: masked steps have no divergence.
+
     Input shape:
-        ``(batch, features)``.
+        ``(batch, ..., features)``.
 
     Output shape:
-        ``(batch, latent)``.
+        ``(batch, ..., latent)``.
 
     Raises:
         ValueError: If ``latent`` is no count or ``beta`` is negative or not finite.
@@ -372,6 +378,7 @@ class VariationalBottleneck(SavesSeeds, keras.layers.Layer):
 
     def __init__(self, latent, beta=1e-3, seed=None, **kwargs):
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.latent = check_count("latent", latent)
         self.beta = check_number("beta", beta)
         self.seed = seed
@@ -381,10 +388,10 @@ class VariationalBottleneck(SavesSeeds, keras.layers.Layer):
     def build(self, input_shape):
         self.dense.build(input_shape)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs, training=False, mask=None):
         mean, log_variance = self._mean_and_log_variance(inputs)
         kl = ops.sum(kl_to_standard_normal(mean, log_variance), axis=-1)
-        self.add_loss(self.beta * ops.mean(kl))
+        self.add_loss(self.beta * masked_mean(kl, mask))
         if training:
             noise = keras.random.normal(
                 ops.shape(mean), dtype="float32", seed=self.seed_generator

@@ -205,6 +205,15 @@ def test_perplexity_of_frequencies():
     assert int(again.dead()) == 8
 
 
+def test_weights_count_a_code_as_often():
+    numbers = np.array([[0, 1], [2, 2], [1, 3]])
+    weighed, twice = CodePerplexity(5), CodePerplexity(5)
+    weighed.update_state(numbers, sample_weight=np.array([2.0, 0.0, 1.0]))
+    twice.update_state(numbers[[0, 0, 2]])
+    np.testing.assert_array_equal(numpy(weighed.counts), numpy(twice.counts))
+    assert int(weighed.dead()) == 2
+
+
 def test_nan_stays_nan():
     x = np.array([[np.nan, 1.0, 2.0], [0.0, 0.0, 0.0]], "float32")
     y = numpy(with_book(VectorQuantizer(5))(x))
