@@ -208,7 +208,7 @@ class DeepEnsemble(StepModel):
             if data["y"] is None:
                 return y_pred, states, mask
             loss = self.compute_loss(
-                y=data["y"], y_pred=y_pred, sample_weight=data["weight"]
+                y=data["y"], y_pred=y_pred, sample_weight=_copy(data["weight"])
             )
             for extra in added:
                 extra = self._aggregate_additional_loss(extra)
@@ -287,7 +287,7 @@ class DeepEnsemble(StepModel):
         x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
         outputs, _, mask, losses = self._pass(x, y, weight)
         pooled = backend.set_mask(pool(outputs, self.outputs), _of_any(mask))
-        loss = self.compute_loss(y=y, y_pred=pooled, sample_weight=weight)
+        loss = self.compute_loss(y=y, y_pred=pooled, sample_weight=_copy(weight))
         size = ops.shape(keras.tree.flatten(x)[0])[0]
         self.member_loss.update_state(ops.mean(losses), sample_weight=size)
         y_pred = backend.set_mask(readable(pooled, self.outputs), _of_any(mask))
@@ -366,6 +366,11 @@ class DeepEnsemble(StepModel):
             )
 
         return cls(**{**config, "build_fn": build_fn})
+
+
+def _copy(weight):
+    """The weights, for one loss: on PyTorch Keras multiplies them by a mask in place."""
+    return None if weight is None else ops.copy(weight)
 
 
 def _of_any(mask):
