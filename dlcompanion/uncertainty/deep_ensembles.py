@@ -369,7 +369,7 @@ class DeepEnsemble(StepModel):
 
 
 def _copy(weight):
-    """The weights, for one loss: on PyTorch Keras multiplies them by a mask in place."""
+    """The weights for one loss: on PyTorch Keras multiplies them in place by a mask."""
     return None if weight is None else ops.copy(weight)
 
 
