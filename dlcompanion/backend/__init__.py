@@ -10,6 +10,7 @@ import importlib
 from dlcompanion.backend.attached import drop_programs, kept_program, replaced
 from dlcompanion.backend.differentiation import differentiate, jacobian
 from dlcompanion.backend.epochs import (
+    dataset,
     epoch_program,
     first_epoch,
     flatten_layers,
@@ -60,6 +61,7 @@ __all__ = [
     "collected_losses",
     "compile",
     "conditionally",
+    "dataset",
     "dense_gradient",
     "differentiate",
     "drop_programs",
