@@ -271,3 +271,79 @@ class ModelForgetsSeeds(Net):
 
     def call(self, inputs, training=False):
         return super().call(self.noise(inputs, training=training))
+
+
+@planted
+class ModelDropsWeights(Net):
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, **kwargs):
+        return super().compute_loss(x, y, y_pred, **kwargs)
+
+
+@planted
+class ModelDividesByWeights(Net):
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, **kwargs):
+        if sample_weight is not None:
+            sample_weight = sample_weight / (ops.mean(sample_weight) + 1e-7)
+        return super().compute_loss(x, y, y_pred, sample_weight, **kwargs)
+
+
+@planted
+class ModelTrainsOnAll(Net):
+    """Weights the loss that it reports, and not the step that it takes."""
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        weight = None if training else sample_weight
+        return super().compute_loss(x, y, y_pred, weight, training)
+
+
+@planted
+class ModelTakesArraysOnly(Net):
+    def evaluate(self, x=None, y=None, **kwargs):
+        return super().evaluate(np.asarray(x, "float32"), y, **kwargs)
+
+
+@planted
+class ModelOfWholeBatches(Net):
+    """Divides by the size of the first batch."""
+
+    size = None
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, **kwargs):
+        loss = super().compute_loss(x, y, y_pred, sample_weight, **kwargs)
+        if self.size is None:
+            self.size = x.shape[0] or 4
+        return loss * ((x.shape[0] or self.size) / self.size)
+
+
+@planted
+class ModelRefusesLate(keras.Model):
+    """Refuses targets when it has taken a step."""
+
+    def __init__(self, units=3, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.hidden = keras.layers.Dense(units)
+        self.hidden.build((None, 6))
+
+    def call(self, inputs):
+        return self.hidden(inputs)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, *args, **kwargs):
+        return ops.mean(ops.square(y_pred))
+
+    def fit(self, x=None, y=None, **kwargs):
+        history = super().fit(x, **kwargs)
+        if y is not None:
+            raise ValueError("No targets. Received: y")
+        return history
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+@planted
+class ModelCannotBeCopied(Net):
+    def get_config(self):
+        return {**super().get_config(), "units": 2}

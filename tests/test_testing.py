@@ -183,6 +183,38 @@ def test_model_fault_is_named(model_class, check):
     assert caught.value.check == check
 
 
+OF_DATA = ["config", "fit", "predict", "batch", "freeze", "reload", "bfloat16"]
+
+
+@pytest.mark.parametrize(
+    "model_class, y, check",
+    [
+        (faults.ModelDropsWeights, X[:, :1], "sample_weight"),
+        (faults.ModelDividesByWeights, X[:, :1], "sample_weight"),
+        (faults.ModelTrainsOnAll, X[:, :1], "sample_weight"),
+        (faults.ModelTakesArraysOnly, X[:, :1], "data"),
+        (faults.ModelOfWholeBatches, X[:, :1], "data"),
+        (faults.ModelRefusesLate, None, "refusal"),
+        (faults.ModelCannotBeCopied, X[:, :1], "clone"),
+    ],
+)
+def test_model_fault_with_data_is_named(model_class, y, check):
+    skip = [*OF_DATA, *(["sample_weight"] if y is None else [])]
+    with pytest.raises(ConformanceError) as caught:
+        check_model(model_class, {"units": 4}, X, y, skip=skip)
+    assert caught.value.check == check
+
+
+def test_what_fit_must_refuse_is_named():
+    bad = [{"x": X, "y": X[:2, :1]}]  # Keras itself counts rows
+    settings = {"skip": [*OF_DATA, "sample_weight", "data", "clone"]}
+    with pytest.raises(ConformanceError, match="says what was received"):
+        check_model(faults.Net, {"units": 4}, X, X[:, :1], refuses=bad, **settings)
+    bad = [{"x": X, "y": np.nan * X[:, :1]}]
+    with pytest.raises(ConformanceError, match="fit refuses these data"):
+        check_model(faults.Net, {"units": 4}, X, X[:, :1], refuses=bad, **settings)
+
+
 # --- no false alarm -------------------------------------------------------------
 
 

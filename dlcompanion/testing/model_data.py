@@ -86,7 +86,7 @@ def check_sample_weight(subject):
         )
 
     plain = _evaluated(subject, x, y, batch_size=n)
-    twice, never = logs(2 * ones), logs(0 * ones)
+    never, twice, thrice = (logs(w * ones) for w in (0, 2, 3))
     without = np.where(np.arange(n) == 0, 0, ones).astype("float32")
     other = [_rows(part, [1, *range(1, n)]) for part in (x, y) if part is not None]
     for name, value in once.items():
@@ -95,8 +95,15 @@ def check_sample_weight(subject):
         if not name.endswith("loss"):
             equal(twice[name], value, f"{name}, a mean: weights of 2 change nothing")
             continue
-        change = 2 * (value - never[name])
-        equal(twice[name] - never[name], change, f"{name}: weights of 2 give it twice")
+        # less what a floor or an added loss gives without any weight
+        change = twice[name] - value
+        if abs(change) < 1e-5 * scale < abs(value - never[name]):
+            subject.fail(
+                f"{name} divided by the size of the batch: twice as much for weights 2",
+                f"{twice[name]:.6g} for weights 2, {value:.6g} for weights 1",
+                remedy,
+            )
+        equal(thrice[name] - twice[name], change, f"{name} is linear in the weights")
         received, wanted = logs(without, *other)[name], logs(without)[name]
         equal(received, wanted, f"{name}: a weight of 0 leaves the example out")
     settings = {"batch_size": n, "sample_weight": without, "shuffle": False}
@@ -144,7 +151,8 @@ def check_data(subject):
     n, remedy = subject.examples, "take the data of Keras's fit, or refuse it by name."
     # the last batch is short: one example
     size = n - 1 if subject.batch_independent else n // 2
-    arrays = (x,) if y is None else (x, y)
+    inputs = tuple(x) if isinstance(x, list) else x  # TensorFlow takes no lists
+    arrays = (inputs,) if y is None else (inputs, y)
     batches = _Batches(arrays, size)
     kinds = {
         "a PyDataset": lambda: batches,
@@ -157,7 +165,7 @@ def check_data(subject):
     wanted = _evaluated(subject, x, y, batch_size=size)
     for kind, make in kinds.items():
         if make is None:
-            logs = _evaluated(subject, tuple(x), y, batch_size=size)
+            logs = _evaluated(subject, inputs, y, batch_size=size)
         else:
             logs = _evaluated(subject, make())
         _same_logs(subject, logs, wanted, f"evaluate of {kind}", remedy)
