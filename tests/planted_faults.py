@@ -347,3 +347,61 @@ class ModelRefusesLate(keras.Model):
 class ModelCannotBeCopied(Net):
     def get_config(self):
         return {**super().get_config(), "units": 2}
+
+
+@planted
+class LossCountsPadding(keras.losses.MeanSquaredError):
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        y_pred = ops.convert_to_tensor(y_pred) * 1.0
+        return super().__call__(y_true, y_pred, sample_weight)
+
+
+@planted
+class LossOfColumns(keras.losses.Loss):
+    """Labels (batch, 1) meet predictions (batch,) and make (batch, batch)."""
+
+    def call(self, y_true, y_pred):
+        gap = ops.cast(y_true, "float32") - ops.cast(ops.argmax(y_pred, -1), "float32")
+        return ops.mean(ops.square(gap) + 0 * ops.sum(y_pred, -1), axis=0)
+
+
+@planted
+class Accuracy(keras.metrics.Mean):
+    """Healthy accuracy of class indices; the fault below broadcasts."""
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        if len(y_true.shape) == 2 and y_true.shape[-1] != 1:
+            raise ValueError(f"Give class indices. Received: shape={y_true.shape}")
+        y_true = ops.reshape(ops.cast(y_true, "int32"), (-1,))
+        right = ops.equal(ops.cast(ops.argmax(y_pred, -1), "int32"), y_true)
+        super().update_state(ops.cast(right, "float32"), sample_weight)
+
+
+@planted
+class BroadcastsOneHot(Accuracy):
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        super().update_state(np.reshape(y_true, (-1,)), y_pred, sample_weight)
+
+
+@planted
+class NanWithoutWeight(Sum):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.count = self.add_variable((), "zeros", name="count")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        super().update_state(y_true, y_pred, sample_weight)
+        weights = ops.ones(len(y_true)) if sample_weight is None else sample_weight
+        self.count.assign_add(ops.sum(ops.cast(weights, "float32")))
+
+    def result(self):
+        return self.total / self.count
+
+
+@planted
+class CountsPaddedSteps(Sum):
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        gaps = ops.mean(ops.square(ops.subtract(y_true, y_pred)), axis=-1)
+        if sample_weight is not None:
+            gaps = gaps * ops.reshape(sample_weight, (-1, 1))
+        self.total.assign_add(ops.sum(gaps))

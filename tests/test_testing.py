@@ -108,6 +108,39 @@ def test_loss_fault_is_named(loss_class, y_true, y_pred, check):
     assert caught.value.check == check
 
 
+LABELS = np.arange(6, dtype="int32") % 3
+STEPS = RNG.normal(size=(6, 4, 3)).astype("float32")
+
+
+@pytest.mark.parametrize(
+    "loss_class, y_true, y_pred, check",
+    [
+        (faults.LossCountsPadding, STEPS, 2 * STEPS, "mask"),
+        (faults.LossCountsPadding, Y, P, "mask"),
+        (faults.LossOfColumns, LABELS, P, "labels"),
+    ],
+)
+def test_loss_fault_with_data_is_named(loss_class, y_true, y_pred, check):
+    skip = ["shape", "reduction", "sample_weight", "gradient", "jit", "reload"]
+    with pytest.raises(ConformanceError) as caught:
+        check_loss(loss_class, {}, y_true, y_pred, skip=skip)
+    assert caught.value.check == check
+
+
+@pytest.mark.parametrize(
+    "metric_class, y_true, y_pred, check",
+    [
+        (faults.NanWithoutWeight, Y, P, "no_weight"),
+        (faults.CountsPaddedSteps, STEPS, 2 * STEPS, "mask"),
+        (faults.BroadcastsOneHot, LABELS, P, "labels"),
+    ],
+)
+def test_metric_fault_with_data_is_named(metric_class, y_true, y_pred, check):
+    with pytest.raises(ConformanceError) as caught:
+        check_metric(metric_class, {}, y_true, y_pred, skip=["jit", "reload"])
+    assert caught.value.check == check
+
+
 @pytest.mark.once
 @pytest.mark.parametrize(
     "optimizer_class, check",
@@ -295,6 +328,8 @@ def test_healthy_schedule_passes():
         (keras.metrics.MeanSquaredError, Y, P),
         (keras.metrics.SparseCategoricalAccuracy, np.arange(6) % 3, P),
         (faults.Healthy, Y, P),
+        (faults.Accuracy, LABELS, P),
+        (keras.metrics.MeanSquaredError, STEPS, 2 * STEPS),
     ],
 )
 def test_healthy_metric_passes(metric_class, y_true, y_pred):

@@ -1,4 +1,4 @@
-"""The check of check_layer that pads: what is masked counts nowhere."""
+"""The checks that pad: what is masked counts nowhere."""
 
 import keras
 import numpy as np
@@ -120,8 +120,7 @@ def _step_by_step(subject):
     if late:  # rows of data as steps
         data = np.stack([np.roll(data, k, axis=0) for k in range(3)], axis=1)
     layer = subject.make() if late else subject.built()
-    mask = np.ones(data.shape[:2], bool)
-    mask[:, data.shape[1] // 2 + 1 :] = False
+    mask = _late_steps(data.shape[:2])
     changed = np.where(mask[..., None], data, np.zeros_like(data))
     outputs = []
     for x in (data, changed):
@@ -154,3 +153,63 @@ def _run(subject, layer, data, mask, mode):
         "losses": losses,
         "state": after,
     }
+
+
+def check_loss_mask(subject):
+    """Steps that Keras's mask of the predictions leaves out add nothing to the loss."""
+    y_true, y_pred = subject.y_true, subject.y_pred
+    if not subject.per_sample:
+        return
+    if y_pred.ndim == 2:  # rows as steps
+        y_true, y_pred = (
+            np.stack([np.roll(a, k, axis=0) for k in range(3)], axis=1)
+            for a in (y_true, y_pred)
+        )
+    try:
+        each = common.to_numpy(
+            subject.make().call(*map(ops.convert_to_tensor, (y_true, y_pred)))
+        )
+    except Exception:  # takes no sequences
+        return
+    if y_pred.ndim < 3 or each.shape != y_pred.shape[:2]:
+        return
+    mask = _late_steps(each.shape)
+    loss = subject.make()
+    wanted = {
+        "sum_over_batch_size": each[mask].mean(),
+        "mean": each[mask].mean(),
+        "mean_with_sample_weight": each[mask].mean(),
+        "sum": each[mask].sum(),
+    }.get(loss.reduction, each * mask)
+    subject.close(
+        [common.to_numpy(loss(y_true, _Padded(mask)(ops.convert_to_tensor(y_pred))))],
+        [wanted],
+        "the loss of the steps that are not masked",
+        "override call, not __call__, and return one value a step: keras.losses.Loss "
+        "applies the mask.",
+    )
+
+
+def check_metric_mask(subject):
+    """Steps that Keras's mask of (batch, time, ...) leaves out do not count."""
+    y_true, y_pred = subject.y_true, subject.y_pred
+    if y_pred.ndim < 3 or y_true.shape[:2] != y_pred.shape[:2]:
+        return
+    mask = _late_steps(y_pred.shape[:2])
+    padded, kept = subject.make(), subject.make()
+    padded.update_state(y_true, _Padded(mask)(ops.convert_to_tensor(y_pred)))
+    kept.update_state(y_true[mask][:, None], y_pred[mask][:, None])
+    subject.close(
+        leaves(padded.result()),
+        leaves(kept.result()),
+        "the result of the steps that are not masked",
+        "inherit from keras.metrics.MeanMetricWrapper, which applies the mask.",
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def _late_steps(shape):
+    """A mask that leaves out late steps, more of them in later rows."""
+    lengths = np.arange(shape[0]) % shape[1] + 1
+    return np.arange(shape[1])[None, :] < lengths[:, None]
