@@ -178,6 +178,31 @@ class LosesState(Elementwise):
 
 
 @planted
+class FindsItsSize(Elementwise):
+    """Grows when it is adapted, which its config forgets and its file keeps."""
+
+    size = 3
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        if "name" not in kwargs:
+            self.size = 5
+
+    def build(self, input_shape):
+        self.knots = self.add_weight(shape=(self.size,), trainable=False)
+
+    def get_build_config(self):
+        return {"size": self.size}
+
+    def build_from_config(self, config):
+        self.size = config["size"]
+        self.build(None)
+
+    def call(self, inputs):
+        return inputs + ops.sum(self.knots)
+
+
+@planted
 class MixesBatch(Elementwise):
     def call(self, inputs):
         return inputs - ops.mean(inputs, axis=0, keepdims=True)

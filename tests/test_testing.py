@@ -53,6 +53,7 @@ LAYERS = [
     (layers.WrongDerivative, {}, X, "gradient"),
     (layers.InfiniteGradient, {}, X, "gradient"),
     (layers.LosesState, {}, X, "reload"),
+    (layers.FindsItsSize, {}, X, "clone"),
     (layers.MixesBatch, {}, X, "batch"),
     (layers.MixesBatchInTraining, {}, X, "batch"),
     (layers.RemembersBatchSize, {}, X, "dynamic"),

@@ -122,6 +122,8 @@ class _CriticEstimator(UnsupervisedModel):
 
     no_targets = "An estimator of information is fitted to pairs, fit([x, y])."
     weighs_examples = False  # its loss is of all pairs of a batch
+    #: Examples that a batch needs for a bound; a smaller one adds nothing.
+    least = 1
 
     def __init__(self, critic, **kwargs):
         super().__init__(**kwargs)
@@ -158,7 +160,8 @@ class _CriticEstimator(UnsupervisedModel):
 
     def batch_loss(self, x, outputs, weights):
         information = self.bound(outputs)
-        self.tracker.update_state(information)
+        enough = ops.shape(outputs)[0] >= self.least
+        self.tracker.update_state(information, ops.cast(enough, "float32"))
         return -information
 
     def estimate(self, x, y, batch_size=128):
@@ -235,14 +238,17 @@ class DonskerVaradhanEstimator(_CriticEstimator):
         Information*, 2019. https://arxiv.org/abs/1905.06922
     """
 
+    least = 2
+
     def bound(self, scores):
-        """The estimate of a matrix of scores, in nats."""
+        """The estimate of a matrix of scores, in nats; 0 of a single pair."""
         n = ops.shape(scores)[0]
         itself = ops.eye(n, dtype=scores.dtype)
         count = ops.cast(n, scores.dtype)
         joint = ops.sum(scores * itself) / count
-        others = ops.logsumexp(scores - 1e30 * itself) - ops.log(count * (count - 1))
-        return joint - others
+        pairs = ops.maximum(count * (count - 1), 1)
+        others = ops.logsumexp(scores - 1e30 * itself) - ops.log(pairs)
+        return ops.where(count > 1, joint - others, 0.0)
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")

@@ -8,6 +8,7 @@ from dlcompanion.testing import common, gradients
 from dlcompanion.testing.common import quiet, restore, snapshot
 from dlcompanion.testing.half_precision import half_precision
 from dlcompanion.testing.layer_training import (
+    check_clone,
     check_freeze,
     check_jit,
     check_reload,
@@ -189,6 +190,7 @@ CHECKS = {
     "gradient": gradients.check_layer_gradient,
     "jit": check_jit,
     "reload": check_reload,
+    "clone": check_clone,
     "dynamic": _dynamic,
     "float16": half_precision("mixed_float16"),
     "bfloat16": half_precision("mixed_bfloat16"),

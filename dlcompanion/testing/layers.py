@@ -30,8 +30,8 @@ def check_layer(
 
     The checks, in this order, with the names that ``skip`` and
     :class:`ConformanceError` use: ``config``, ``build``, ``shape``, ``seed``,
-    ``batch``, ``mask``, ``freeze``, ``gradient``, ``jit``, ``reload``, ``dynamic``,
-    ``float16``, ``bfloat16``. Calls :func:`keras.utils.set_random_seed`.
+    ``batch``, ``mask``, ``freeze``, ``gradient``, ``jit``, ``reload``, ``clone``,
+    ``dynamic``, ``float16``, ``bfloat16``. Calls :func:`keras.utils.set_random_seed`.
 
     Args:
         layer_class: The layer's class.

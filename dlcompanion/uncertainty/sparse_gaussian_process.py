@@ -165,7 +165,8 @@ class SparseGaussianProcess(keras.layers.Layer):
             )
         outputs = _packed(mean, noise * ops.ones_like(mean))
         blur = ops.sum(variance, axis=-1) / (2 * noise**2)  # (batch,)
-        self.add_loss(ops.mean(blur) + self.divergence() / self.training_examples)
+        divergence = self.divergence() / float(self.training_examples)  # int32 on JAX
+        self.add_loss(ops.mean(blur) + divergence)
         backend.attach(outputs, "added_losses", blur)  # weighed by GaussianNLL
         return outputs
 
