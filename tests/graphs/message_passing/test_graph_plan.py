@@ -3,6 +3,7 @@
 import json
 
 import keras
+import networkx
 import numpy as np
 import pytest
 from keras import ops
@@ -120,7 +121,6 @@ def test_refuses_to_join(rule, change):
 
 @pytest.mark.parametrize("kind", ["Graph", "DiGraph", "MultiGraph"])
 def test_a_graph_of_networkx_has_the_same_matrix(kind):
-    networkx = pytest.importorskip("networkx")
     graph = getattr(networkx, kind)()
     graph.add_nodes_from("dcba")
     for n, (u, v) in enumerate(["ab", "cb", "dd", "ab"]):
@@ -137,7 +137,6 @@ def test_a_graph_of_networkx_has_the_same_matrix(kind):
 
 
 def test_a_graph_of_networkx_is_refused_or_empty():
-    networkx = pytest.importorskip("networkx")
     with pytest.raises(ValueError, match="graph of networkx.*Received: graph="):
         GraphPlan.from_networkx(networkx.Graph())
     with pytest.raises(ValueError, match="Received: 2 of 4 edges without it"):
