@@ -271,3 +271,137 @@ class ModelForgetsSeeds(Net):
 
     def call(self, inputs, training=False):
         return super().call(self.noise(inputs, training=training))
+
+
+@planted
+class ModelDropsWeights(Net):
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, **kwargs):
+        return super().compute_loss(x, y, y_pred, **kwargs)
+
+
+@planted
+class ModelDividesByWeights(Net):
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, **kwargs):
+        if sample_weight is not None:
+            sample_weight = sample_weight / (ops.mean(sample_weight) + 1e-7)
+        return super().compute_loss(x, y, y_pred, sample_weight, **kwargs)
+
+
+@planted
+class ModelTrainsOnAll(Net):
+    """Weights the loss that it reports, and not the step that it takes."""
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        weight = None if training else sample_weight
+        return super().compute_loss(x, y, y_pred, weight, training)
+
+
+@planted
+class ModelTakesArraysOnly(Net):
+    def evaluate(self, x=None, y=None, **kwargs):
+        return super().evaluate(np.asarray(x, "float32"), y, **kwargs)
+
+
+@planted
+class ModelOfWholeBatches(Net):
+    """Divides by the size of the first batch."""
+
+    size = None
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, **kwargs):
+        loss = super().compute_loss(x, y, y_pred, sample_weight, **kwargs)
+        if self.size is None:
+            self.size = x.shape[0] or 4
+        return loss * ((x.shape[0] or self.size) / self.size)
+
+
+@planted
+class ModelRefusesLate(keras.Model):
+    """Refuses targets when it has taken a step."""
+
+    def __init__(self, units=3, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.hidden = keras.layers.Dense(units)
+        self.hidden.build((None, 6))
+
+    def call(self, inputs):
+        return self.hidden(inputs)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, *args, **kwargs):
+        return ops.mean(ops.square(y_pred))
+
+    def fit(self, x=None, y=None, **kwargs):
+        history = super().fit(x, **kwargs)
+        if y is not None:
+            raise ValueError("No targets. Received: y")
+        return history
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+@planted
+class ModelCannotBeCopied(Net):
+    def get_config(self):
+        return {**super().get_config(), "units": 2}
+
+
+@planted
+class LossCountsPadding(keras.losses.MeanSquaredError):
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        y_pred = ops.convert_to_tensor(y_pred) * 1.0
+        return super().__call__(y_true, y_pred, sample_weight)
+
+
+@planted
+class LossOfColumns(keras.losses.Loss):
+    """Labels (batch, 1) meet predictions (batch,) and make (batch, batch)."""
+
+    def call(self, y_true, y_pred):
+        gap = ops.cast(y_true, "float32") - ops.cast(ops.argmax(y_pred, -1), "float32")
+        return ops.mean(ops.square(gap) + 0 * ops.sum(y_pred, -1), axis=0)
+
+
+@planted
+class Accuracy(keras.metrics.Mean):
+    """Healthy accuracy of class indices; the fault below broadcasts."""
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        if len(y_true.shape) == 2 and y_true.shape[-1] != 1:
+            raise ValueError(f"Give class indices. Received: shape={y_true.shape}")
+        y_true = ops.reshape(ops.cast(y_true, "int32"), (-1,))
+        right = ops.equal(ops.cast(ops.argmax(y_pred, -1), "int32"), y_true)
+        super().update_state(ops.cast(right, "float32"), sample_weight)
+
+
+@planted
+class BroadcastsOneHot(Accuracy):
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        super().update_state(np.reshape(y_true, (-1,)), y_pred, sample_weight)
+
+
+@planted
+class NanWithoutWeight(Sum):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.count = self.add_variable((), "zeros", name="count")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        super().update_state(y_true, y_pred, sample_weight)
+        weights = ops.ones(len(y_true)) if sample_weight is None else sample_weight
+        self.count.assign_add(ops.sum(ops.cast(weights, "float32")))
+
+    def result(self):
+        return self.total / self.count
+
+
+@planted
+class CountsPaddedSteps(Sum):
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        gaps = ops.mean(ops.square(ops.subtract(y_true, y_pred)), axis=-1)
+        if sample_weight is not None:
+            gaps = gaps * ops.reshape(sample_weight, (-1, 1))
+        self.total.assign_add(ops.sum(gaps))

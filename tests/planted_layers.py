@@ -14,6 +14,10 @@ planted = keras.saving.register_keras_serializable(package="planted")
 
 
 class Elementwise(keras.layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
     def compute_output_shape(self, input_shape):
         return input_shape
 
@@ -61,6 +65,44 @@ class IgnoresMask(keras.layers.Layer):
 
     def call(self, inputs, mask=None):
         return ops.mean(inputs, axis=1)
+
+
+@planted
+class DropsMask(Elementwise):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = False
+
+    def call(self, inputs):
+        return 2.0 * inputs
+
+
+@planted
+class ForgetsMask(Elementwise):
+    def call(self, inputs):
+        return 2.0 * inputs
+
+    def compute_mask(self, inputs, previous_mask):
+        return None
+
+
+@planted
+class AddsPadding(Elementwise):
+    def call(self, inputs):
+        self.add_loss(ops.mean(ops.square(inputs)))
+        return 2.0 * inputs
+
+
+@planted
+class LearnsPadding(Elementwise):
+    def build(self, input_shape):
+        self.mean = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, inputs, training=False):
+        outputs = inputs - self.mean
+        if training:
+            self.mean.assign(0.9 * self.mean + 0.1 * ops.mean(inputs))
+        return outputs
 
 
 @planted
@@ -133,6 +175,31 @@ class LosesState(Elementwise):
 
     def load_own_variables(self, store):
         pass
+
+
+@planted
+class FindsItsSize(Elementwise):
+    """Grows when it is adapted, which its config forgets and its file keeps."""
+
+    size = 3
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        if "name" not in kwargs:
+            self.size = 5
+
+    def build(self, input_shape):
+        self.knots = self.add_weight(shape=(self.size,), trainable=False)
+
+    def get_build_config(self):
+        return {"size": self.size}
+
+    def build_from_config(self, config):
+        self.size = config["size"]
+        self.build(None)
+
+    def call(self, inputs):
+        return inputs + ops.sum(self.knots)
 
 
 @planted

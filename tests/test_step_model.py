@@ -462,6 +462,57 @@ def test_gan_saved_and_loaded_continues_the_same_run(gan, tmp_path):
     equal(weights_of(gan), weights_of(loaded), 1e-6)
 
 
+@keras.saving.register_keras_serializable(package="test_step_model")
+class OfCodes(StepModel):
+    """A critic of data of three numbers, and a call that takes codes of two."""
+
+    def __init__(self, built=True, **kwargs):
+        super().__init__(**kwargs)
+        inputs = [[keras.Input((n,))] if built else [] for n in (2, 3)]
+        self.generator = keras.Sequential([*inputs[0], layers.Dense(3)])
+        self.critic = keras.Sequential([*inputs[1], layers.Dense(1)])
+
+    def call(self, codes):
+        return self.generator(codes)
+
+    def update(self, data):
+        data, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+
+        def loss():
+            return ops.mean(
+                self.critic(data) - self.critic(self.generator(data[:, :2]))
+            )
+
+        return {"gap": self.descend(loss, self.trainable_variables)}
+
+
+def test_a_call_that_takes_codes_is_not_called_on_data(tmp_path):
+    data = np.random.default_rng(0).normal(size=(12, 3)).astype("float32")
+    gan = OfCodes()
+    gan.compile(keras.optimizers.SGD(0.1, momentum=0.9))
+    gan.fit(data, batch_size=4, verbose=0)
+    assert gan.predict(data[:, :2], verbose=0).shape == (12, 3)
+    gan.save(tmp_path / "gan.keras")
+    loaded = keras.saving.load_model(tmp_path / "gan.keras")
+    for one in (gan, loaded):
+        one.train_on_batch(data)
+    equal(weights_of(gan), weights_of(loaded), 1e-6)
+    assert int(loaded.optimizer.iterations) == 4
+
+
+def test_parts_are_built_before_fit():
+    data = np.ones((4, 3), "float32")
+    gan = OfCodes(built=False)
+    gan.compile("sgd")
+    with pytest.raises(RuntimeError, match="build it yourself before"):
+        gan.fit(data, verbose=0)  # Keras does not know the input of the critic
+    gan = OfCodes(built=False)
+    gan.generator.build((None, 2))
+    gan.critic.build((None, 3))
+    gan.compile("sgd")
+    assert np.isfinite(gan.fit(data, verbose=0).history["gap"][0])
+
+
 class Two(StepModel):
     """Two layers, one optimizer each, one loss."""
 

@@ -40,6 +40,11 @@ LAYERS = [
     (layers.ChangesArgument, {"factor": 2.0}, X, "config"),
     (layers.WeightInCall, {}, X, "build"),
     (layers.IgnoresMask, {}, SEQUENCE, "mask"),
+    (layers.DropsMask, {}, SEQUENCE, "mask"),
+    (layers.DropsMask, {}, X, "mask"),
+    (layers.ForgetsMask, {}, X, "mask"),
+    (layers.AddsPadding, {}, X, "mask"),
+    (layers.LearnsPadding, {}, SEQUENCE, "mask"),
     (layers.Overflows, {}, WIDE, "float16"),
     (layers.UnseededNoise, {}, X, "seed"),
     (layers.FrozenNoise, {}, X, "seed"),
@@ -48,6 +53,7 @@ LAYERS = [
     (layers.WrongDerivative, {}, X, "gradient"),
     (layers.InfiniteGradient, {}, X, "gradient"),
     (layers.LosesState, {}, X, "reload"),
+    (layers.FindsItsSize, {}, X, "clone"),
     (layers.MixesBatch, {}, X, "batch"),
     (layers.MixesBatchInTraining, {}, X, "batch"),
     (layers.RemembersBatchSize, {}, X, "dynamic"),
@@ -100,6 +106,39 @@ LOSSES = [
 def test_loss_fault_is_named(loss_class, y_true, y_pred, check):
     with pytest.raises(ConformanceError) as caught:
         check_loss(loss_class, {}, y_true, y_pred)
+    assert caught.value.check == check
+
+
+LABELS = np.arange(6, dtype="int32") % 3
+STEPS = RNG.normal(size=(6, 4, 3)).astype("float32")
+
+
+@pytest.mark.parametrize(
+    "loss_class, y_true, y_pred, check",
+    [
+        (faults.LossCountsPadding, STEPS, 2 * STEPS, "mask"),
+        (faults.LossCountsPadding, Y, P, "mask"),
+        (faults.LossOfColumns, LABELS, P, "labels"),
+    ],
+)
+def test_loss_fault_with_data_is_named(loss_class, y_true, y_pred, check):
+    skip = ["shape", "reduction", "sample_weight", "gradient", "jit", "reload"]
+    with pytest.raises(ConformanceError) as caught:
+        check_loss(loss_class, {}, y_true, y_pred, skip=skip)
+    assert caught.value.check == check
+
+
+@pytest.mark.parametrize(
+    "metric_class, y_true, y_pred, check",
+    [
+        (faults.NanWithoutWeight, Y, P, "no_weight"),
+        (faults.CountsPaddedSteps, STEPS, 2 * STEPS, "mask"),
+        (faults.BroadcastsOneHot, LABELS, P, "labels"),
+    ],
+)
+def test_metric_fault_with_data_is_named(metric_class, y_true, y_pred, check):
+    with pytest.raises(ConformanceError) as caught:
+        check_metric(metric_class, {}, y_true, y_pred, skip=["jit", "reload"])
     assert caught.value.check == check
 
 
@@ -176,6 +215,38 @@ def test_model_fault_is_named(model_class, check):
     with pytest.raises(ConformanceError) as caught:
         check_model(model_class, {"units": 4}, X, X[:, :1])
     assert caught.value.check == check
+
+
+OF_DATA = ["config", "fit", "predict", "batch", "freeze", "reload", "bfloat16"]
+
+
+@pytest.mark.parametrize(
+    "model_class, y, check",
+    [
+        (faults.ModelDropsWeights, X[:, :1], "sample_weight"),
+        (faults.ModelDividesByWeights, X[:, :1], "sample_weight"),
+        (faults.ModelTrainsOnAll, X[:, :1], "sample_weight"),
+        (faults.ModelTakesArraysOnly, X[:, :1], "data"),
+        (faults.ModelOfWholeBatches, X[:, :1], "data"),
+        (faults.ModelRefusesLate, None, "refusal"),
+        (faults.ModelCannotBeCopied, X[:, :1], "clone"),
+    ],
+)
+def test_model_fault_with_data_is_named(model_class, y, check):
+    skip = [*OF_DATA, *(["sample_weight"] if y is None else [])]
+    with pytest.raises(ConformanceError) as caught:
+        check_model(model_class, {"units": 4}, X, y, skip=skip)
+    assert caught.value.check == check
+
+
+def test_what_fit_must_refuse_is_named():
+    bad = [{"x": X, "y": X[:2, :1]}]  # Keras itself counts rows
+    settings = {"skip": [*OF_DATA, "sample_weight", "data", "clone"]}
+    with pytest.raises(ConformanceError, match="says what was received"):
+        check_model(faults.Net, {"units": 4}, X, X[:, :1], refuses=bad, **settings)
+    bad = [{"x": X, "y": np.nan * X[:, :1]}]
+    with pytest.raises(ConformanceError, match="fit refuses these data"):
+        check_model(faults.Net, {"units": 4}, X, X[:, :1], refuses=bad, **settings)
 
 
 # --- no false alarm -------------------------------------------------------------
@@ -258,6 +329,8 @@ def test_healthy_schedule_passes():
         (keras.metrics.MeanSquaredError, Y, P),
         (keras.metrics.SparseCategoricalAccuracy, np.arange(6) % 3, P),
         (faults.Healthy, Y, P),
+        (faults.Accuracy, LABELS, P),
+        (keras.metrics.MeanSquaredError, STEPS, 2 * STEPS),
     ],
 )
 def test_healthy_metric_passes(metric_class, y_true, y_pred):

@@ -10,6 +10,7 @@ import importlib
 from dlcompanion.backend.attached import drop_programs, kept_program, replaced
 from dlcompanion.backend.differentiation import differentiate, jacobian
 from dlcompanion.backend.epochs import (
+    dataset,
     epoch_program,
     first_epoch,
     flatten_layers,
@@ -24,13 +25,19 @@ from dlcompanion.backend.phases import phase_program
 from dlcompanion.backend.recorder import StepRecorder, sync
 from dlcompanion.backend.sparse import SparseMatrix, segment_sum
 from dlcompanion.backend.steps import (
+    attach,
+    attached,
     check_optimized,
     collected_losses,
     dense_gradient,
+    made_of_built_layers,
+    mask_of,
+    measures_outputs,
     model_step,
     optimized_variables,
     placement,
     replicas,
+    set_mask,
     variable_number,
 )
 from dlcompanion.backend.variables import (
@@ -48,10 +55,13 @@ __all__ = [
     "RecordingScope",
     "SparseMatrix",
     "StepRecorder",
+    "attach",
+    "attached",
     "check_optimized",
     "collected_losses",
     "compile",
     "conditionally",
+    "dataset",
     "dense_gradient",
     "differentiate",
     "drop_programs",
@@ -60,6 +70,9 @@ __all__ = [
     "flatten_layers",
     "jacobian",
     "kept_program",
+    "made_of_built_layers",
+    "mask_of",
+    "measures_outputs",
     "model_step",
     "optimized_variables",
     "pack_arrays",
@@ -73,6 +86,7 @@ __all__ = [
     "require",
     "scan",
     "segment_sum",
+    "set_mask",
     "set_random_state",
     "shuffled",
     "start_at_epoch",
@@ -85,9 +99,13 @@ __all__ = [
 #: Private names of Keras that this package relies on, as (module, path in it);
 #: ``Name()`` stands for an instance.
 PRIVATE = (
+    ("keras.src.backend.common.masking", "get_keras_mask"),
+    ("keras.src.backend.common.masking", "set_keras_mask"),
     ("keras.src.backend.common.stateless_scope", "get_stateless_scope"),
     ("keras.src.backend.common.stateless_scope", "StatelessScope.add_update"),
     ("keras.src.backend.common.stateless_scope", "StatelessScope.get_current_value"),
+    ("keras.src.backend.common.tensor_attributes", "get_tensor_attr"),
+    ("keras.src.backend.common.tensor_attributes", "set_tensor_attr"),
     ("keras.src.backend.common.variables", "Variable()._value"),
     ("keras.src.layers.layer", "Layer._flatten_layers"),
     (
@@ -103,6 +121,7 @@ PRIVATE = (
     ("keras.src.trainers.data_adapters.array_slicing", "train_validation_split"),
     ("keras.src.trainers.trainer", "Trainer()._compile_config"),
     ("keras.src.trainers.trainer", "Trainer()._compile_loss"),
+    ("keras.src.trainers.trainer", "Trainer()._compile_metrics"),
     ("keras.src.trainers.trainer", "Trainer()._initial_epoch"),
     ("keras.src.trainers.trainer", "Trainer()._loss_tracker"),
     ("keras.src.trainers.trainer", "Trainer._aggregate_additional_loss"),

@@ -69,6 +69,21 @@ def pack_arrays(x, y, sample_weight, class_weight, split):
     return keras.tree.map_structure(_to_device, adapter._inputs), held_out
 
 
+def dataset(arrays, size):
+    """A ``tf.data.Dataset`` of batches of arrays, the last one short."""
+    import tensorflow as tf
+
+    arrays = keras.tree.map_structure(tf.convert_to_tensor, arrays)
+    rows = len(keras.tree.flatten(arrays)[0])
+    return (
+        tf.data.Dataset.range(rows)
+        .batch(size)
+        .map(
+            lambda rows: keras.tree.map_structure(lambda a: tf.gather(a, rows), arrays)
+        )
+    )
+
+
 def _to_device(array):
     array = keras.ops.convert_to_numpy(array)
     if array.dtype.kind not in "biufV":

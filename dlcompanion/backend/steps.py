@@ -63,6 +63,47 @@ def collected_losses(model):
         yield losses
 
 
+def made_of_built_layers(model):
+    """Whether calling a model would create no variable: all its layers are built."""
+    layers = list(model._flatten_layers(include_self=False, recursive=True))
+    own = type(model).build is not keras.Model.build
+    return bool(layers) and not own and all(layer.built for layer in layers)
+
+
+def measures_outputs(model):
+    """Whether ``compile`` was given a loss or metrics, which see the outputs."""
+    return model._compile_loss is not None or model._compile_metrics is not None
+
+
+def attach(tensor, name, value):
+    """Keep something with a tensor, as Keras keeps a mask: see :func:`attached`."""
+    from keras.src.backend.common.tensor_attributes import set_tensor_attr
+
+    set_tensor_attr(tensor, f"_dlcompanion_{name}", value)
+
+
+def attached(tensor, name):
+    """What was kept with a tensor, or None."""
+    from keras.src.backend.common.tensor_attributes import get_tensor_attr
+
+    return get_tensor_attr(tensor, f"_dlcompanion_{name}")
+
+
+def mask_of(tensor):
+    """The mask that Keras keeps with an output, or None."""
+    from keras.src.backend.common.masking import get_keras_mask
+
+    return get_keras_mask(tensor)
+
+
+def set_mask(tensor, mask):
+    """Let Keras's losses, metrics and layers see this mask, which may be None."""
+    from keras.src.backend.common.masking import set_keras_mask
+
+    set_keras_mask(tensor, mask)
+    return tensor
+
+
 def replicas():
     """Copies of the model that ``tf.distribute`` trains at the same time, else 1."""
     if keras.backend.backend() != "tensorflow":

@@ -15,6 +15,7 @@ from keras import ops
 from dlcompanion.checks import check_count, check_finite, check_number
 from dlcompanion.generative.variational_autoencoder import kl_to_standard_normal
 from dlcompanion.training import SavesSeeds, UnsupervisedModel
+from dlcompanion.training.masks import masked_mean
 
 
 def discrete_information(x, y):
@@ -121,6 +122,8 @@ class _CriticEstimator(UnsupervisedModel):
 
     no_targets = "An estimator of information is fitted to pairs, fit([x, y])."
     weighs_examples = False  # its loss is of all pairs of a batch
+    #: Examples that a batch needs for a bound; a smaller one adds nothing.
+    least = 1
 
     def __init__(self, critic, **kwargs):
         super().__init__(**kwargs)
@@ -157,7 +160,8 @@ class _CriticEstimator(UnsupervisedModel):
 
     def batch_loss(self, x, outputs, weights):
         information = self.bound(outputs)
-        self.tracker.update_state(information)
+        enough = ops.shape(outputs)[0] >= self.least
+        self.tracker.update_state(information, ops.cast(enough, "float32"))
         return -information
 
     def estimate(self, x, y, batch_size=128):
@@ -234,14 +238,17 @@ class DonskerVaradhanEstimator(_CriticEstimator):
         Information*, 2019. https://arxiv.org/abs/1905.06922
     """
 
+    least = 2
+
     def bound(self, scores):
-        """The estimate of a matrix of scores, in nats."""
+        """The estimate of a matrix of scores, in nats; 0 of a single pair."""
         n = ops.shape(scores)[0]
         itself = ops.eye(n, dtype=scores.dtype)
         count = ops.cast(n, scores.dtype)
         joint = ops.sum(scores * itself) / count
-        others = ops.logsumexp(scores - 1e30 * itself) - ops.log(count * (count - 1))
-        return joint - others
+        pairs = ops.maximum(count * (count - 1), 1)
+        others = ops.logsumexp(scores - 1e30 * itself) - ops.log(pairs)
+        return ops.where(count > 1, joint - others, 0.0)
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
@@ -346,11 +353,16 @@ class VariationalBottleneck(SavesSeeds, keras.layers.Layer):
         seed: Integer, fixes the draws.
         **kwargs: Passed on to :class:`keras.layers.Layer`.
 
+    Call arguments:
+        inputs: Float tensor.
+        training: Boolean, whether to draw.
+        mask: Boolean tensor ``(batch, time)``: masked steps have no divergence.
+
     Input shape:
-        ``(batch, features)``.
+        ``(batch, ..., features)``.
 
     Output shape:
-        ``(batch, latent)``.
+        ``(batch, ..., latent)``.
 
     Raises:
         ValueError: If ``latent`` is no count or ``beta`` is negative or not finite.
@@ -372,6 +384,7 @@ class VariationalBottleneck(SavesSeeds, keras.layers.Layer):
 
     def __init__(self, latent, beta=1e-3, seed=None, **kwargs):
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.latent = check_count("latent", latent)
         self.beta = check_number("beta", beta)
         self.seed = seed
@@ -381,10 +394,10 @@ class VariationalBottleneck(SavesSeeds, keras.layers.Layer):
     def build(self, input_shape):
         self.dense.build(input_shape)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs, training=False, mask=None):
         mean, log_variance = self._mean_and_log_variance(inputs)
         kl = ops.sum(kl_to_standard_normal(mean, log_variance), axis=-1)
-        self.add_loss(self.beta * ops.mean(kl))
+        self.add_loss(self.beta * masked_mean(kl, mask))
         if training:
             noise = keras.random.normal(
                 ops.shape(mean), dtype="float32", seed=self.seed_generator

@@ -12,6 +12,7 @@ differences of it:
 =================================  =================================================
 """
 
+import functools
 import math
 
 import keras
@@ -103,6 +104,7 @@ class StraightThrough(keras.layers.Layer):
 
     def __init__(self, quantizer, **kwargs):
         super().__init__(**kwargs)
+        self.supports_masking = True
         if isinstance(quantizer, dict):
             quantizer = keras.saving.deserialize_keras_object(quantizer)
         if quantizer is None:
@@ -171,6 +173,7 @@ class StraightThroughBernoulli(SavesSeeds, keras.layers.Layer):
 
     def __init__(self, seed=None, **kwargs):
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
@@ -397,6 +400,10 @@ class GaussianSampler(SavesSeeds, keras.layers.Layer):
         )
         return mean + ops.exp(0.5 * log_variance) * noise
 
+    def compute_mask(self, inputs, previous_mask):
+        masks = [m for m in keras.tree.flatten(previous_mask) if m is not None]
+        return functools.reduce(ops.logical_and, masks) if masks else None
+
     def compute_output_shape(self, input_shape):
         return tuple(input_shape[0])
 
@@ -454,6 +461,7 @@ class GumbelSoftmax(SavesSeeds, keras.layers.Layer):
 
     def __init__(self, temperature=1.0, hard=False, seed=None, **kwargs):
         super().__init__(**kwargs)
+        self.supports_masking = True
         check_number("temperature", temperature, low=0.0)
         if temperature == 0:
             raise ValueError(

@@ -6,6 +6,7 @@ from keras import ops
 from dlcompanion.checks import check_count, check_number
 from dlcompanion.generative.reparameterization import straight_through
 from dlcompanion.training import UnsupervisedModel
+from dlcompanion.training.masks import masked_mean, spread_mask
 
 
 class _Quantizer(keras.layers.Layer):
@@ -15,6 +16,7 @@ class _Quantizer(keras.layers.Layer):
 
     def __init__(self, codes, commitment=0.25, initializer="random_normal", **kwargs):
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.codes = check_count("codes", codes, least=2)
         self.commitment = check_number("commitment", commitment)
         self.initializer = keras.initializers.get(initializer)
@@ -34,18 +36,18 @@ class _Quantizer(keras.layers.Layer):
             autocast=False,
         )
 
-    def call(self, inputs, training=False):
+    def call(self, inputs, training=False, mask=None):
         z = ops.cast(inputs, "float32")
         numbers = self.encode(z)
         codes = self.decode(numbers)
-        gap = ops.mean(ops.square(z - ops.stop_gradient(codes)))
+        gap = masked_mean(ops.square(z - ops.stop_gradient(codes)), mask)
         self.add_loss(self.commitment * gap)
-        self.learn(z, codes, numbers, training)
+        self.learn(z, codes, numbers, training, mask)
         # a NaN has no nearest code: it goes on as NaN
         codes = ops.where(ops.isnan(z), z, codes)
         return ops.cast(straight_through(codes, z), inputs.dtype)
 
-    def learn(self, z, codes, numbers, training):
+    def learn(self, z, codes, numbers, training, mask):
         raise NotImplementedError("a quantizer says how its codes are learned")
 
     def encode(self, inputs):
@@ -103,6 +105,7 @@ class VectorQuantizer(_Quantizer):
     Call arguments:
         inputs: Float tensor.
         training: Boolean, without effect.
+        mask: Boolean tensor ``(batch, time)``: masked steps add nothing to the losses.
 
     Input shape:
         ``(batch, ..., features)``: every vector of the last axis is quantized.
@@ -127,8 +130,8 @@ class VectorQuantizer(_Quantizer):
 
     codes_are_trained = True
 
-    def learn(self, z, codes, numbers, training):
-        self.add_loss(ops.mean(ops.square(ops.stop_gradient(z) - codes)))
+    def learn(self, z, codes, numbers, training, mask):
+        self.add_loss(masked_mean(ops.square(ops.stop_gradient(z) - codes), mask))
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
@@ -162,6 +165,7 @@ class EMAVectorQuantizer(_Quantizer):
     Call arguments:
         inputs: Float tensor.
         training: Boolean, whether the codes learn.
+        mask: Boolean tensor ``(batch, time)``: from masked steps nothing is learned.
 
     Input shape:
         ``(batch, ..., features)``: every vector of the last axis is quantized.
@@ -213,11 +217,14 @@ class EMAVectorQuantizer(_Quantizer):
             name="sums", shape=self.codebook.shape, autocast=False, **settings
         )
 
-    def learn(self, z, codes, numbers, training):
+    def learn(self, z, codes, numbers, training, mask):
         if not (training and self.trainable):
             return
         z = ops.reshape(ops.stop_gradient(z), (-1, z.shape[-1]))
         chosen = ops.one_hot(ops.reshape(numbers, (-1,)), self.codes, dtype="float32")
+        if mask is not None:
+            kept = ops.reshape(spread_mask(mask, numbers), (-1, 1))
+            chosen, z = ops.where(kept, chosen, 0), ops.where(kept, z, 0)
         found = ops.sum(chosen, axis=0)
         counts = self.decay * self.counts + (1 - self.decay) * found
         sums = self.decay * self.sums + (1 - self.decay) * ops.matmul(
@@ -266,9 +273,13 @@ class CodePerplexity(keras.metrics.Metric):
         self.counts = self.add_variable((self.codes,), "zeros", name="counts")
 
     def update_state(self, numbers, y_pred=None, sample_weight=None):
-        """Count a tensor of numbers of codes; the other arguments are Keras's."""
-        chosen = ops.one_hot(ops.reshape(numbers, (-1,)), self.codes, dtype=self.dtype)
-        self.counts.assign_add(ops.sum(chosen, axis=0))
+        """Count a tensor of numbers of codes, ``(batch, ...)``, weighed by example."""
+        chosen = ops.one_hot(numbers, self.codes, dtype=self.dtype)
+        chosen = ops.reshape(chosen, (ops.shape(numbers)[0], -1, self.codes))
+        if sample_weight is not None:
+            weights = ops.cast(sample_weight, self.dtype)
+            chosen = ops.reshape(weights, (-1, 1, 1)) * chosen
+        self.counts.assign_add(ops.sum(chosen, axis=(0, 1)))
 
     def result(self):
         counts = ops.convert_to_tensor(self.counts)

@@ -21,6 +21,7 @@ from dlcompanion.checks import check_count, check_number
 from dlcompanion.probability import Spec, tfd, tfp_seed
 from dlcompanion.probability.values import check_params
 from dlcompanion.training import SavesSeeds
+from dlcompanion.training.masks import masked_mean
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
@@ -73,6 +74,7 @@ class DistributionHead(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.spec = _check_spec("spec", spec)
         self.dense = keras.layers.Dense(
             spec.params_size,
@@ -205,6 +207,7 @@ class _OfParameters(SavesSeeds, keras.layers.Layer):
 
     def __init__(self, spec, seed=None, **kwargs):
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.autocast = False  # parameters stay in the precision they come in
         self.spec = _check_spec("spec", spec)
         self.seed = seed
@@ -299,6 +302,10 @@ class KLDivergencePenalty(_OfParameters):
         seed: Integer or ``None``, for the samples.
         **kwargs: Passed on to :class:`keras.layers.Layer`.
 
+    Call arguments:
+        inputs: Tensor of parameters.
+        mask: Boolean tensor ``(batch, time)``: masked steps have no divergence.
+
     Input shape:
         ``(batch, ..., spec.params_size)``.
 
@@ -344,15 +351,15 @@ class KLDivergencePenalty(_OfParameters):
         self.weight = check_number("weight", weight)
         self.samples = None if samples is None else check_count("samples", samples)
 
-    def call(self, inputs):
+    def call(self, inputs, mask=None):
         q = self.spec(inputs)
         p = self.prior_spec(ops.convert_to_tensor(self.prior_params, "float32"))
         if self.samples is None:
             divergence = self._closed_form(q, p)
         else:
             z = q.sample(self.samples, seed=tfp_seed(self.seed_generator))
-            divergence = q.log_prob(z) - p.log_prob(z)
-        self.add_loss(self.weight * ops.mean(divergence))
+            divergence = ops.mean(q.log_prob(z) - p.log_prob(z), axis=0)
+        self.add_loss(self.weight * masked_mean(divergence, mask))
         return inputs
 
     def _closed_form(self, q, p):
@@ -367,7 +374,7 @@ class KLDivergencePenalty(_OfParameters):
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs, mask=None):
         return keras.KerasTensor(inputs.shape, inputs.dtype)
 
     def get_config(self):

@@ -12,6 +12,7 @@ import math
 import keras
 from keras import ops
 
+from dlcompanion import backend
 from dlcompanion.checks import check_count, check_number
 from dlcompanion.probability.values import positive
 
@@ -81,6 +82,17 @@ class GaussianNLL(_NLL):
         Nix & Weigend, *Estimating the mean and variance of the target probability
         distribution*, 1994. https://doi.org/10.1109/ICNN.1994.374138
     """
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        loss = super().__call__(y_true, y_pred, sample_weight)
+        added = backend.attached(y_pred, "added_losses")
+        if sample_weight is None or added is None or self.reduction in (None, "none"):
+            return loss
+        # the variances of a sparse Gaussian process, whose plain mean the layer added
+        weights = ops.reshape(ops.cast(sample_weight, added.dtype), (-1,))
+        if self.reduction == "mean_with_sample_weight":
+            weights = ops.divide_no_nan(weights, ops.mean(weights))
+        return loss + ops.mean((weights - 1) * added) / backend.replicas()
 
     def nll(self, y, params):
         mean, scale = _location_and_scale(params)

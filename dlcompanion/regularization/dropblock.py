@@ -82,6 +82,7 @@ class DropBlock2D(SavesSeeds, keras.layers.Layer):
 
     def __init__(self, rate, block_size=7, data_format=None, seed=None, **kwargs):
         super().__init__(**kwargs)
+        self.supports_masking = True
         if data_format is None:
             data_format = keras.config.image_data_format()
         self.rate = check_share("rate", rate, one=False)

@@ -3,17 +3,18 @@
 import inspect
 
 import keras
-import numpy as np
 
 from dlcompanion.testing import common, gradients
 from dlcompanion.testing.common import quiet, restore, snapshot
 from dlcompanion.testing.half_precision import half_precision
 from dlcompanion.testing.layer_training import (
+    check_clone,
     check_freeze,
     check_jit,
     check_reload,
     equal,
 )
+from dlcompanion.testing.masks import check_mask
 
 
 def _build(subject):
@@ -154,40 +155,6 @@ def change_other_rows(array):
     return changed
 
 
-def _mask(subject):
-    """What is masked has no influence on what is not."""
-    data = subject.inputs
-    one = isinstance(data, np.ndarray) and data.ndim >= 3 and data.dtype.kind == "f"
-    if subject.mask is False or (
-        subject.mask == "auto" and not (subject.has_mask and one)
-    ):
-        return
-    layer, time = subject.built(), data.shape[1]
-    if not layer.supports_masking:
-        subject.fail(
-            "a layer with a mask argument has supports_masking = True",
-            "False",
-            "set self.supports_masking = True in __init__.",
-        )
-    mask = np.arange(time)[None, :] < np.full((len(data), 1), max(1, time // 2))
-    changed = np.where(mask.reshape(*mask.shape, *[1] * (data.ndim - 2)), data, 7.0)
-    kwargs = {"mask": mask} if subject.has_mask else {}
-    for mode in subject.modes:
-        before = subject.repeatable(layer, data, training=mode, **kwargs)
-        after = subject.repeatable(
-            layer, changed.astype(data.dtype), training=mode, **kwargs
-        )
-        for b, a in zip(before, after, strict=True):
-            if b.ndim >= 2 and b.shape[:2] == mask.shape:
-                b, a = b[mask], a[mask]  # only what is not masked
-            subject.close(
-                a,
-                b,
-                "outputs do not depend on masked inputs",
-                "use the mask: weigh or skip masked steps.",
-            )
-
-
 def _dynamic(subject):
     """The batch size may change from call to call."""
     if subject.shapes is not None or subject.batch_independent is False:
@@ -218,11 +185,12 @@ CHECKS = {
     "shape": _shape,
     "seed": _seed,
     "batch": _batch,
-    "mask": _mask,
+    "mask": check_mask,
     "freeze": check_freeze,
     "gradient": gradients.check_layer_gradient,
     "jit": check_jit,
     "reload": check_reload,
+    "clone": check_clone,
     "dynamic": _dynamic,
     "float16": half_precision("mixed_float16"),
     "bfloat16": half_precision("mixed_bfloat16"),

@@ -79,6 +79,25 @@ def check_reload(subject):
     check_same_model(subject, model, loaded, x, y, train=subject.modes != (False,))
 
 
+def check_clone(subject):
+    """A copy from the config, as clone_model makes it, takes the layer's weights."""
+    layer = subject.built()
+    copy = type(layer).from_config(layer.get_config())
+    mode = subject.modes[-1]
+    subject.outputs(copy, subject.inputs, training=mode)
+    remedy = "let get_config hold all that the shapes of the weights depend on."
+    shapes = [[tuple(v.shape) for v in one.variables] for one in (layer, copy)]
+    if shapes[0] != shapes[1]:
+        subject.fail(f"a copy with weights {shapes[0]}", f"{shapes[1]}", remedy)
+    restore(copy.variables, snapshot(layer.variables))
+    subject.close(
+        subject.outputs(copy, subject.inputs, training=mode),
+        subject.repeatable(layer, subject.inputs, training=mode),
+        "the output of a copy with the same weights",
+        remedy,
+    )
+
+
 def check_same_model(subject, model, loaded, x, y, train=True):
     """Variables, output and next training step of two models are equal."""
     remedy = (

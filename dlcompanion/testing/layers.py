@@ -30,8 +30,8 @@ def check_layer(
 
     The checks, in this order, with the names that ``skip`` and
     :class:`ConformanceError` use: ``config``, ``build``, ``shape``, ``seed``,
-    ``batch``, ``mask``, ``freeze``, ``gradient``, ``jit``, ``reload``, ``dynamic``,
-    ``float16``, ``bfloat16``. Calls :func:`keras.utils.set_random_seed`.
+    ``batch``, ``mask``, ``freeze``, ``gradient``, ``jit``, ``reload``, ``clone``,
+    ``dynamic``, ``float16``, ``bfloat16``. Calls :func:`keras.utils.set_random_seed`.
 
     Args:
         layer_class: The layer's class.
@@ -45,8 +45,12 @@ def check_layer(
         batch_independent: ``True`` if row i of the output depends on row i of the
             inputs alone, ``"inference"`` if so in inference only
             (BatchNormalization), ``False`` if rows are not examples (graphs).
-        mask: ``True`` or ``False``; ``"auto"`` checks masking where ``call`` has an
-            argument ``mask`` and the inputs are one array of rank 3 or more.
+        mask: ``False`` leaves masking out. ``"auto"`` checks it where ``call`` has an
+            argument ``mask`` and the inputs are one array of rank 3 or more, ``True``
+            there without this argument, too; and either of them where the layer treats
+            each step of ``(batch, time, features)`` by itself: it must hand the mask
+            on, and masked steps change neither losses nor state. Inputs of rank 2 are
+            made into sequences for it.
         symbolic_shapes: Shapes like ``inputs``, with ``None`` where a size may
             change. By default the first axis of each.
         large: Largest absolute value of the inputs of the float16 check.

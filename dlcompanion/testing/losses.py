@@ -6,6 +6,8 @@ import numpy as np
 from dlcompanion.testing import common, gradients
 from dlcompanion.testing.common import Subject, leaves, quiet
 from dlcompanion.testing.errors import run_checks
+from dlcompanion.testing.labels import check_labels
+from dlcompanion.testing.masks import check_loss_mask
 
 
 def check_loss(
@@ -16,7 +18,11 @@ def check_loss(
     The checks, in this order, with the names that ``skip`` and
     :class:`ConformanceError` use: ``config``, ``shape``, ``reduction``,
     ``sample_weight``, ``dtype``, ``symbolic``, ``gradient``, ``finite``, ``jit``,
-    ``reload``. Calls :func:`keras.utils.set_random_seed`.
+    ``reload``, ``mask``, ``labels``. Calls :func:`keras.utils.set_random_seed`.
+
+    ``mask``: steps that Keras's mask of the predictions leaves out add nothing, where
+    the loss takes a time axis. ``labels``: integers of shape ``(batch,)`` and
+    ``(batch, 1)`` are one, and one-hot ones are too or are refused by a ValueError.
 
     Args:
         loss_class: The loss's class.
@@ -281,4 +287,6 @@ CHECKS = {
     "finite": _finite,
     "jit": _jit,
     "reload": _reload,
+    "mask": check_loss_mask,
+    "labels": check_labels,
 }

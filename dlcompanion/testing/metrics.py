@@ -6,6 +6,8 @@ import numpy as np
 from dlcompanion.testing import common
 from dlcompanion.testing.common import Subject, leaves, quiet
 from dlcompanion.testing.errors import run_checks
+from dlcompanion.testing.labels import check_labels
+from dlcompanion.testing.masks import check_metric_mask
 
 
 def check_metric(metric_class, init_kwargs, y_true, y_pred, *, weighted=True, skip=()):
@@ -13,7 +15,11 @@ def check_metric(metric_class, init_kwargs, y_true, y_pred, *, weighted=True, sk
 
     The checks, in this order, with the names that ``skip`` and
     :class:`ConformanceError` use: ``config``, ``reset``, ``pieces``, ``merge``,
-    ``sample_weight``, ``jit``, ``reload``.
+    ``sample_weight``, ``jit``, ``reload``, ``no_weight``, ``mask``, ``labels``.
+
+    ``no_weight``: a metric that has seen nothing, or weights of 0 only, is finite, as
+    Keras's own. ``mask``: steps that Keras's mask of predictions ``(batch, time, ...)``
+    leaves out do not count. ``labels``: as of :func:`check_loss`.
 
     Args:
         metric_class: The metric's class.
@@ -167,6 +173,21 @@ def _reload(subject):
     )
 
 
+def _no_weight(subject):
+    """Without any weight the result is finite: Keras's own metrics give 0."""
+    results = {"no data": leaves(subject.make().result())}
+    if subject.weighted:
+        none = np.zeros(len(subject.y_true), "float32")
+        results["weights of 0"] = _result(subject, weights=none)
+    for what, values in results.items():
+        if not all(np.isfinite(value).all() for value in values):
+            subject.fail(
+                f"a finite result of {what}",
+                f"{values}",
+                "divide by keras.ops.divide_no_nan.",
+            )
+
+
 CHECKS = {
     "config": common.check_config,
     "reset": _reset,
@@ -175,4 +196,7 @@ CHECKS = {
     "sample_weight": _sample_weight,
     "jit": _jit,
     "reload": _reload,
+    "no_weight": _no_weight,
+    "mask": check_metric_mask,
+    "labels": check_labels,
 }

@@ -11,6 +11,12 @@ from dlcompanion.testing.common import Subject, leaves, quiet, restore, snapshot
 from dlcompanion.testing.errors import run_checks
 from dlcompanion.testing.layer_checks import change_other_rows
 from dlcompanion.testing.layer_training import check_same_model
+from dlcompanion.testing.model_data import (
+    check_clone,
+    check_data,
+    check_refusal,
+    check_sample_weight,
+)
 
 
 def check_model(
@@ -24,14 +30,22 @@ def check_model(
     batch_independent=True,
     export=False,
     rtol=1e-4,
+    refuses=(),
     skip=(),
 ):
     """Check that a model trains, saves, resumes and predicts as Keras's own do.
 
     The checks, in this order, with the names that ``skip`` and
     :class:`ConformanceError` use: ``config``, ``fit``, ``predict``, ``batch``,
-    ``freeze``, ``reload``, ``bfloat16``, ``export``. Calls
-    :func:`keras.utils.set_random_seed`.
+    ``freeze``, ``reload``, ``bfloat16``, ``export``, ``sample_weight``, ``data``,
+    ``refusal``, ``clone``. Calls :func:`keras.utils.set_random_seed`.
+
+    ``sample_weight``: in ``fit``, ``evaluate`` and ``fit_in_memory`` a weight of 0
+    leaves an example out, and weights of 2 give twice the loss, which is divided by the
+    size of the batch; or weights are refused by name. ``data``: a ``PyDataset``, a
+    generator and, on TensorFlow, a ``tf.data.Dataset`` give what arrays give, also with
+    a last batch of one. ``refusal``: what ``fit`` refuses leaves the model as it was.
+    ``clone``: :func:`keras.models.clone_model` works, or is refused by a ValueError.
 
     Args:
         model_class: The model's class.
@@ -45,6 +59,7 @@ def check_model(
         batch_independent: ``False`` if rows of ``x`` are not examples.
         export: ``True`` to export a SavedModel (TensorFlow only; slow).
         rtol: Relative tolerance of outputs.
+        refuses: List of dictionaries of arguments that ``fit`` must refuse.
         skip: Names of checks that do not apply.
 
     Raises:
@@ -56,9 +71,10 @@ def check_model(
         >>> x = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
         >>> check_model(keras.Sequential, arguments, x, x[:, :2], skip=["config"])
     """
-    subject = Subject("model", model_class, init_kwargs)
+    subject = _Model("model", model_class, init_kwargs)
     subject.x = keras.tree.map_structure(np.asarray, x)
-    subject.y = y
+    subject.y, subject.refuses = y, refuses
+    subject.examples = len(leaves(subject.x)[0])
     subject.compile_kwargs = compile_kwargs
     subject.output_shape = output_shape
     subject.batch_independent = batch_independent
@@ -67,22 +83,25 @@ def check_model(
     run_checks(subject, CHECKS, skip)
 
 
-def _compiled(subject):
-    model = subject.make()
-    kwargs = subject.compile_kwargs
-    if kwargs is None:
-        kwargs = {"optimizer": common.momentum()}
-        kwargs["loss"] = None if subject.y is None else "mse"
-    kwargs = dict(kwargs() if callable(kwargs) else kwargs)
-    kwargs = {key: common.renew(value) for key, value in kwargs.items()}
-    model.compile(**{"jit_compile": common.JIT, **kwargs})
-    return model
+class _Model(Subject):
+    """A model class with its data, and how to compile it."""
+
+    def compiled(self, **overrides):
+        model = self.make()
+        kwargs = self.compile_kwargs
+        if kwargs is None:
+            kwargs = {"optimizer": common.momentum()}
+            kwargs["loss"] = None if self.y is None else "mse"
+        kwargs = dict(kwargs() if callable(kwargs) else kwargs)
+        kwargs = {key: common.renew(value) for key, value in kwargs.items()}
+        model.compile(**{"jit_compile": common.JIT, **kwargs, **overrides})
+        return model
 
 
 def _fitted(subject):
     """The model after three steps of fit, made at the first call, and its story."""
     if not hasattr(subject, "fitted"):
-        model = _compiled(subject)
+        model = subject.compiled()
         with quiet():
             model.predict_on_batch(subject.x)
             before = snapshot(model.trainable_variables)
@@ -187,7 +206,7 @@ def _bfloat16(subject):
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        model = _compiled(subject)
+        model = subject.compiled()
         with quiet():
             predicted = leaves(model.predict_on_batch(subject.x))
             size = len(leaves(subject.x)[0])
@@ -243,4 +262,8 @@ CHECKS = {
     "reload": _reload,
     "bfloat16": _bfloat16,
     "export": _export,
+    "sample_weight": check_sample_weight,
+    "data": check_data,
+    "refusal": check_refusal,
+    "clone": check_clone,
 }

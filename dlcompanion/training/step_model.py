@@ -43,6 +43,11 @@ class StepModel(keras.Model):
     Several optimizers go into one
     :class:`~dlcompanion.training.CompositeOptimizer`.
 
+    ``call`` need not take the data of ``fit``: that of a GAN may take codes. Then each
+    part must be built before ``fit``, by a :class:`keras.Input` in ``__init__`` or by
+    ``part.build(shape)``; where one is not, Keras builds all by calling the model on
+    the data.
+
     Three rules keep a step right on all backends: every variable that ``update``
     changes is an attribute of the model (a layer, metric or seed generator is tracked
     by Keras; anything else is refused on JAX, where it would be lost); random numbers
@@ -269,6 +274,11 @@ class StepModel(keras.Model):
 
         return backend.model_step(self, step, args)
 
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        if backend.made_of_built_layers(self) and not backend.measures_outputs(self):
+            self.built = True  # without a call on data that it may not take
+        super()._symbolic_build(iterator=iterator, data_batch=data_batch)
+
     def test_step(self, *args):
         if type(self).measure is StepModel.measure:
             return super().test_step(*args)
@@ -317,5 +327,5 @@ class StepModel(keras.Model):
             super().compile_from_config(config)  # warns that compile is custom
             return
         self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.built:
+        if self.built or backend.made_of_built_layers(self):
             self.optimizer.build(self.trainable_variables)

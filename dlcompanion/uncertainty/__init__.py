@@ -58,6 +58,7 @@ from dlcompanion.uncertainty.scores.smooth_calibration_error import (
     SmoothCalibrationError,
 )
 from dlcompanion.uncertainty.sparse_gaussian_process import SparseGaussianProcess
+from dlcompanion.uncertainty.stochastic_layers.predictive_mean import PredictiveMean
 from dlcompanion.uncertainty.stochastic_layers.predictive_samples import (
     mutual_information,
     predictive_entropy,
@@ -110,6 +111,7 @@ __all__ = [
     "NormalPosterior",
     "NormalPrior",
     "PlattScaling",
+    "PredictiveMean",
     "RegularizedPredictionSets",
     "SWAG",
     "SmoothCalibrationError",

@@ -69,6 +69,7 @@ class BayesianDense(StochasticWeights):
 
     def __init__(self, units, activation=None, use_bias=True, **kwargs):
         super().__init__(activation=activation, use_bias=use_bias, **kwargs)
+        self.supports_masking = True
         self.units = check_count("units", units)
 
     def build(self, input_shape):

@@ -188,7 +188,10 @@ class DeepEnsemble(StepModel):
         )
 
     def _pass(self, x, y=None, weight=None, training=False):
-        """Outputs, new states and losses of all members, each (members, ...)."""
+        """Outputs, new states, masks and losses of all members, (members, ...).
+
+        A mask is an empty tuple where there is none; without targets there is no loss.
+        """
         shared = {"x": x, "y": y, "weight": weight}
         own = {}
         if self._is_stacked(x):
@@ -200,15 +203,17 @@ class DeepEnsemble(StepModel):
             y_pred, states, added = self._template.stateless_call(
                 weights, states, data["x"], training=training, return_losses=True
             )
+            mask = backend.mask_of(y_pred)
+            mask = () if mask is None else ops.cast(mask, "bool")
             if data["y"] is None:
-                return y_pred, states
+                return y_pred, states, mask
             loss = self.compute_loss(
-                y=data["y"], y_pred=y_pred, sample_weight=data["weight"]
+                y=data["y"], y_pred=y_pred, sample_weight=_copy(data["weight"])
             )
             for extra in added:
                 extra = self._aggregate_additional_loss(extra)
                 loss = loss + ops.cast(extra, loss.dtype)
-            return y_pred, states, loss
+            return y_pred, states, mask, loss
 
         arguments = [[ops.convert_to_tensor(v) for v in self._stacks]]
         arguments.append([ops.convert_to_tensor(v) for v in self._states])
@@ -216,12 +221,13 @@ class DeepEnsemble(StepModel):
         return backend.vectorize(one, unroll)(*arguments, own)
 
     def call(self, inputs, training=False):
-        outputs, states = self._pass(inputs, training=training)[:2]
+        outputs, states, mask = self._pass(inputs, training=training)
         if training:
             self._keep(states)
         if self._is_stacked(inputs):
             return ops.swapaxes(readable(outputs, self.outputs), 0, 1)
-        return readable(pool(outputs, self.outputs), self.outputs)
+        pooled = readable(pool(outputs, self.outputs), self.outputs)
+        return backend.set_mask(pooled, _of_any(mask))
 
     def compute_output_spec(self, inputs, training=False):
         spec = keras.tree.map_structure(lambda a: a.shape, inputs)
@@ -250,10 +256,10 @@ class DeepEnsemble(StepModel):
             )
 
         def total():
-            outputs, states, losses = self._pass(x, y, weight, training=True)
-            return ops.sum(losses), (outputs, states, ops.mean(losses))
+            outputs, states, mask, losses = self._pass(x, y, weight, training=True)
+            return ops.sum(losses), (outputs, states, mask, ops.mean(losses))
 
-        (_, (outputs, states, loss)), gradients = self.value_and_grad(
+        (_, (outputs, states, mask, loss)), gradients = self.value_and_grad(
             total, self.trainable_variables, has_aux=True
         )
         self._keep(states)
@@ -263,6 +269,8 @@ class DeepEnsemble(StepModel):
         y, weight = (self._for_each(a, stacked) for a in (y, weight))
         y_pred = readable(outputs, self.outputs)
         y_pred = ops.reshape(y_pred, (-1, *y_pred.shape[2:]))
+        if not isinstance(mask, tuple):
+            backend.set_mask(y_pred, ops.reshape(mask, (-1, *mask.shape[2:])))
         logs = self.compute_metrics(x, y, y_pred, weight)
         logs.pop("member_loss")
         return {**logs, "loss": loss}
@@ -277,12 +285,12 @@ class DeepEnsemble(StepModel):
 
     def measure(self, data):
         x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
-        outputs, _, losses = self._pass(x, y, weight)
-        pooled = pool(outputs, self.outputs)
-        loss = self.compute_loss(y=y, y_pred=pooled, sample_weight=weight)
+        outputs, _, mask, losses = self._pass(x, y, weight)
+        pooled = backend.set_mask(pool(outputs, self.outputs), _of_any(mask))
+        loss = self.compute_loss(y=y, y_pred=pooled, sample_weight=_copy(weight))
         size = ops.shape(keras.tree.flatten(x)[0])[0]
         self.member_loss.update_state(ops.mean(losses), sample_weight=size)
-        y_pred = readable(pooled, self.outputs)
+        y_pred = backend.set_mask(readable(pooled, self.outputs), _of_any(mask))
         return {**self.compute_metrics(x, y, y_pred, weight), "loss": loss}
 
     def predict_members(self, x, batch_size=256):
@@ -358,3 +366,13 @@ class DeepEnsemble(StepModel):
             )
 
         return cls(**{**config, "build_fn": build_fn})
+
+
+def _copy(weight):
+    """The weights for one loss: on PyTorch Keras multiplies them in place by a mask."""
+    return None if weight is None else ops.copy(weight)
+
+
+def _of_any(mask):
+    """The steps that one member at least does not mask; None without masks."""
+    return None if isinstance(mask, tuple) else ops.any(mask, axis=0)

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from dlcompanion import backend
 from dlcompanion.checks import check_count, check_number, generator
 from dlcompanion.probability.values import SCALE_FLOOR, unconstrained
 
@@ -33,7 +34,8 @@ class SparseGaussianProcess(keras.layers.Layer):
     The layer returns what :class:`~dlcompanion.losses.GaussianNLL` and
     :class:`~dlcompanion.probability.NormalSpec` read. **In training** that is
     :math:`(\mu, \sigma)`, and the two other terms are added to the loss, so that
-    ``fit`` maximizes the bound, on minibatches too. **In inference** it is the
+    ``fit`` maximizes the bound, on minibatches too; ``sample_weight`` weighs the first
+    two terms, if the layer is the last of the model. **In inference** it is the
     prediction of a new target, :math:`(\mu, \sqrt{s^2 + \sigma^2})`, and nothing is
     added: ``evaluate`` is the predictive likelihood.
 
@@ -161,9 +163,12 @@ class SparseGaussianProcess(keras.layers.Layer):
                 "The bound needs the size of the training set. "
                 "Received: training_examples=None"
             )
-        blur = ops.mean(ops.sum(variance, axis=-1)) / (2 * noise**2)
-        self.add_loss(blur + self.divergence() / self.training_examples)
-        return _packed(mean, noise * ops.ones_like(mean))
+        outputs = _packed(mean, noise * ops.ones_like(mean))
+        blur = ops.sum(variance, axis=-1) / (2 * noise**2)  # (batch,)
+        divergence = self.divergence() / float(self.training_examples)  # int32 on JAX
+        self.add_loss(ops.mean(blur) + divergence)
+        backend.attach(outputs, "added_losses", blur)  # weighed by GaussianNLL
+        return outputs
 
     def posterior(self, inputs):
         """Mean and variance of the function, without noise, each ``(batch, units)``."""

@@ -197,6 +197,22 @@ def test_information_estimators_contract(make):
     )
 
 
+def test_a_single_pair_says_nothing():
+    """A last batch of one leaves the critic and the mean of the bounds as they are."""
+    x, y = (RNG.normal(size=(5, n)).astype("float32") for n in (1, 2))
+    found = []
+    for rows in (5, 4):
+        model = DonskerVaradhanEstimator(small_critic())
+        model.compile(keras.optimizers.SGD(0.1))
+        data = [x[:rows], y[:rows]]
+        logs = model.fit(data, batch_size=4, shuffle=False, verbose=0).history
+        found.append((logs["information"][0], model.get_weights()))
+    assert np.isfinite(found[0][0])
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-6)
+    for a, b in zip(*(weights for _, weights in found), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
 @pytest.mark.once
 @pytest.mark.parametrize("error", [0.01, 0.1, 0.4])
 def test_a_binary_symmetric_channel_has_its_capacity(error):

@@ -272,6 +272,16 @@ def test_two_devices_count_the_divergence_once(backend):
 # -- errors -------------------------------------------------------------------------
 
 
+def test_more_training_examples_than_an_int32_holds():
+    layer = DenseFlipout(2, training_examples=10**10, seed=1)
+    layer(points())
+    prior = NormalPrior()
+    divergence = layer.kernel_posterior.divergence(prior, layer.seed_generator)
+    np.testing.assert_allclose(
+        1e10 * float(numpy(layer.losses[0])), float(numpy(divergence)), rtol=1e-5
+    )
+
+
 def test_only_reparameterization_takes_any_posterior():
     for layer_class in (DenseFlipout, DenseLocalReparameterization):
         with pytest.raises(ValueError, match="needs a NormalPosterior"):

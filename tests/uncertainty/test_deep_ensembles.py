@@ -290,3 +290,64 @@ def test_rejects_more_members_than_memory(monkeypatch):
 def test_rejects_optimizers_that_mix_members(optimizer):
     with pytest.raises(ValueError, match="treat every number by itself"):
         DeepEnsemble(linear, 2).compile(optimizer, "mse")
+
+
+# -- masks --------------------------------------------------------------------------
+
+
+def padded(rows=12, steps=5):
+    """Sequences of zeros after their end, with targets there that must not count."""
+    x = RNG.normal(size=(rows, steps, 2)).astype("float32")
+    y = RNG.normal(size=(rows, steps, 1)).astype("float32")
+    for n in range(rows):
+        length = 1 + n % steps
+        x[n, length:], y[n, length:] = 0, 50
+    return x, y
+
+
+def of_sequences():
+    return keras.Sequential([keras.Input((5, 2)), L.Masking(), L.Dense(1)])
+
+
+def masked(model):
+    model.compile("sgd", "mse", metrics=["mae"], weighted_metrics=["mse"])
+    return model
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_padded_steps_count_as_they_do_for_a_member(stacked):
+    x, y = padded()
+    weight = RNG.uniform(size=(12, 5)).astype("float32")
+    ensemble = masked(DeepEnsemble(of_sequences, 2, seed=3, outputs="values"))
+    alone = masked(ensemble.member(0))
+    for member in (ensemble, alone):  # one member twice: the ensemble is the member
+        state = member.trainable_variables
+        for v in state:
+            value = keras.ops.convert_to_numpy(v)
+            v.assign(
+                np.broadcast_to(value[:1], value.shape) if member is ensemble else v
+            )
+    found = ensemble.evaluate(x, y, sample_weight=weight, verbose=0, return_dict=True)
+    expected = alone.evaluate(x, y, sample_weight=weight, verbose=0, return_dict=True)
+    assert found.pop("member_loss") == pytest.approx(expected["loss"], rel=1e-4)
+    assert found == pytest.approx(expected, rel=1e-4)
+    data = [np.stack([a, a], 1) if stacked else a for a in (x, y, weight)]
+    settings = {"batch_size": 12, "verbose": 0}
+    settings["validation_data"] = (x, y)
+    train = ensemble.fit(*data[:2], sample_weight=data[2], **settings).history
+    train.pop("val_member_loss")
+    wanted = alone.fit(x, y, sample_weight=weight, **settings).history
+    if keras.backend.backend() == "jax":  # where Keras's own metrics in fit see no mask
+        wanted = {k: v for k, v in wanted.items() if k == "loss" or "val_" in k}
+        train = {k: train[k] for k in wanted}
+    assert {k: v[0] for k, v in train.items()} == pytest.approx(
+        {k: v[0] for k, v in wanted.items()}, rel=1e-4
+    )
+
+
+def test_an_ensemble_hands_the_mask_on():
+    x, y = padded()
+    ensemble = DeepEnsemble(of_sequences, 2, outputs="values")
+    behind = keras.Sequential([keras.Input((5, 2)), ensemble, L.Rescaling(2.0)])
+    behind.compile("sgd", "mse")
+    assert behind.evaluate(x, y, verbose=0) < 50 < np.mean(y**2)

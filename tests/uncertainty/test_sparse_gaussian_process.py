@@ -173,6 +173,44 @@ def test_fit_maximizes_the_bound_and_a_saved_model_goes_on(tmp_path):
     assert evaluated == pytest.approx(nll.mean(), rel=1e-4)
 
 
+@pytest.mark.parametrize("fit", [keras.Model.fit, fit_in_memory])
+def test_weights_weigh_the_variance_too(fit):
+    """Weights 0 and 2 are the examples left out and twice, in loss and step."""
+    x, y = data(8), data(8, 1, seed=1)
+    z, weight = x[:3] + 0.1, np.array([0, 2, 1, 1, 0, 2, 1, 1], "float32")
+    rows = [1, 1, 2, 3, 5, 5, 6, 7]
+
+    def trained(x, y, **arguments):
+        layer = SparseGaussianProcess(inducing_points=3, training_examples=8)
+        model = keras.Sequential([keras.Input((2,)), layer])
+        layer.inducing.assign(z)
+        model.compile(keras.optimizers.SGD(0.01), GaussianNLL())
+        history = fit(model, x, y, batch_size=8, verbose=0, **arguments).history
+        return history["loss"], model.get_weights()
+
+    weighed, twice = trained(x, y, sample_weight=weight), trained(x[rows], y[rows])
+    np.testing.assert_allclose(weighed[0], twice[0], rtol=1e-5)
+    for a, b in zip(weighed[1], twice[1], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.once
+def test_weights_under_other_reductions():
+    x, y = data(4), data(4, 1, seed=1)
+    layer = SparseGaussianProcess(inducing_points=3, training_examples=10**9)
+    weight = np.array([0.0, 3.0, 0.0, 1.0], "float32")
+    params = layer(x, training=True)
+    plain = GaussianNLL(reduction="none")(y, params)
+    _, variance = layer.posterior(x)
+    added = ops.convert_to_numpy(variance)[:, 0] / (2 * 0.1**2)
+    expected = np.average(ops.convert_to_numpy(plain) + added, weights=weight)
+    loss = GaussianNLL(reduction="mean_with_sample_weight")(y, params, weight)
+    loss = loss + layer.losses[0]
+    np.testing.assert_allclose(float(loss), expected, rtol=1e-5)
+    each = GaussianNLL(reduction=None)(y, params, weight)
+    np.testing.assert_allclose(each, weight * ops.convert_to_numpy(plain), rtol=1e-5)
+
+
 # -- bad input ----------------------------------------------------------------------
 
 

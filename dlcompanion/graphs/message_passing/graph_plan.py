@@ -51,6 +51,51 @@ class GraphPlan:
         self.edges = edges.astype("int32")
         self.weights = None if weights is None else weights.astype("float32")
 
+    @classmethod
+    def from_networkx(cls, graph, weight=None):
+        """The plan of a graph of networkx, its nodes numbered in their order there.
+
+        Rows of features follow the same order, ``list(graph.nodes)``. An edge of an
+        undirected graph becomes two, one in each direction; a self loop stays one.
+
+        Args:
+            graph: ``networkx.Graph`` or ``DiGraph``, also a multigraph.
+            weight: String, the attribute of the edges that holds their weights, or
+                ``None`` for a plan without weights.
+
+        Returns:
+            A :class:`GraphPlan`.
+
+        Raises:
+            ValueError: If ``graph`` is no graph of networkx or has no node, or an edge
+                has no such attribute.
+
+        Example:
+            >>> import networkx
+            >>> plan = GraphPlan.from_networkx(networkx.path_graph(["a", "b", "c"]))
+            >>> plan.edges.tolist()
+            [[0, 1, 1, 2], [1, 2, 0, 1]]
+        """
+        if not hasattr(graph, "is_directed") or len(graph) == 0:
+            raise ValueError(
+                "graph must be a graph of networkx with at least one node. "
+                f"Received: graph={graph!r}"
+            )
+        number = {node: n for n, node in enumerate(graph.nodes)}
+        found = [(number[u], number[v], data) for u, v, data in graph.edges(data=True)]
+        if not graph.is_directed():
+            found += [(v, u, data) for u, v, data in found if u != v]
+        edges = np.array([[u, v] for u, v, _ in found], "int32").reshape(-1, 2).T
+        if weight is None:
+            return cls(edges, len(graph))
+        missing = sum(weight not in data for _, _, data in found)
+        if missing:
+            raise ValueError(
+                f"Every edge needs the attribute {weight!r}. "
+                f"Received: {missing} of {len(found)} edges without it"
+            )
+        return cls(edges, len(graph), [data[weight] for _, _, data in found])
+
     @functools.cached_property
     def degrees(self):
         """Weighted in-degree of each node in the graph with self loops, ``float32``."""

@@ -16,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from dlcompanion import backend
+from dlcompanion.checks import check_count
 from dlcompanion.uncertainty.calibrators.calibrator import Calibrator, newton
 
 
@@ -195,6 +196,7 @@ class IsotonicCalibration(_OneVersusRest):
 
     Args:
         from_logits: As ``Calibrator``.
+        count: Integer of at least 2, how many knots there are; ``fit`` finds it.
         **kwargs: Passed on to :class:`keras.layers.Layer`.
 
     Input shape:
@@ -204,8 +206,8 @@ class IsotonicCalibration(_OneVersusRest):
         The same.
 
     Raises:
-        ValueError: In ``fit``, for bad data, if a class has no example or no other, or
-            if the layer was built or fitted before.
+        ValueError: If ``count`` is below 2; in ``fit``, for bad data, if a class has
+            no example or no other, or if the layer was built or fitted before.
         ImportError: In ``fit``, if scikit-learn is missing.
 
     Example:
@@ -219,7 +221,9 @@ class IsotonicCalibration(_OneVersusRest):
         Probability Estimates*, 2002. https://doi.org/10.1145/775047.775151
     """
 
-    _count = 2  # the number of knots
+    def __init__(self, from_logits=True, count=2, **kwargs):
+        super().__init__(from_logits, **kwargs)
+        self.count = check_count("count", count, least=2)
 
     def fit(self, scores, labels):
         """Fit to held-out examples, once, and return the calibrator itself."""
@@ -232,22 +236,22 @@ class IsotonicCalibration(_OneVersusRest):
 
     def build(self, input_shape):
         super().build(input_shape)
-        shape = (2, self.built_for, self._count)
+        shape = (2, self.built_for, self.count)
         self.knots = self.add_parameter("knots", shape, "zeros")
-        line = np.linspace([-4.0, 0.0], [4.0, 1.0], self._count).T[:, None]
+        line = np.linspace([-4.0, 0.0], [4.0, 1.0], self.count).T[:, None]
         self.knots.assign(np.broadcast_to(line, shape))
 
     def get_build_config(self):
         if not self.built:
             return None
-        return {"input_shape": (None, self.built_for), "count": self._count}
+        return {"input_shape": (None, self.built_for), "count": self.count}
 
     def build_from_config(self, config):
-        self._count = config["count"]
+        self.count = config["count"]
         self.build(config["input_shape"])
 
     def mapped(self, s):
-        count = self._count
+        count = self.count
         x, y = ops.unstack(ops.convert_to_tensor(self.knots), axis=0)
         below = ops.cast(s[..., None] >= x, "int32")  # (batch, classes, count)
         left = ops.clip(ops.sum(below, axis=-1) - 1, 0, count - 2)
@@ -264,13 +268,16 @@ class IsotonicCalibration(_OneVersusRest):
         for s, positive in zip(scores.T, truth.T, strict=True):
             fitted = isotonic.IsotonicRegression(y_min=0, y_max=1).fit(s, positive)
             knots.append((fitted.X_thresholds_, fitted.y_thresholds_))
-        count = self._count = max(2, *(len(x) for x, _ in knots))
+        count = self.count = max(2, *(len(x) for x, _ in knots))
         # shorter ones repeat their last knot
         padded = [
             [np.pad(a, (0, count - len(a)), mode="edge") for a in pair]
             for pair in knots
         ]
         return {"knots": np.swapaxes(padded, 0, 1)}
+
+    def get_config(self):
+        return {**super().get_config(), "count": self.count}
 
 
 def log_odds(logits):

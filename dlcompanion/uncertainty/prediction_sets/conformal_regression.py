@@ -35,8 +35,28 @@ class _Interval(ConformalPredictor):
 
     def call(self, inputs):
         outputs = ops.cast(self.model(inputs, training=False), "float32")
-        ends = [outputs[:, :1] - self.threshold, outputs[:, -1:] + self.threshold]
-        return ops.cast(ops.concatenate(ends, axis=-1), self.compute_dtype)
+        # rounded outwards: to the nearest, half of the ends would lie inside
+        low = -_rounded_up(self.threshold - outputs[:, :1], self.compute_dtype)
+        high = _rounded_up(outputs[:, -1:] + self.threshold, self.compute_dtype)
+        return ops.concatenate([low, high], axis=-1)
+
+    def set_threshold(self, x, value):
+        rounded = np.float32(value)
+        if float(rounded) < value:
+            rounded = np.nextafter(rounded, np.float32(np.inf))
+        super().set_threshold(x, rounded)
+
+
+def _rounded_up(ends, dtype):
+    """Sums that float32 has rounded to the nearest, at least as large in a dtype."""
+    size = ops.stop_gradient(ops.abs(ends))
+    ends = ends + size * 2.0**-23
+    small = ops.cast(ends, dtype)
+    if small.dtype == ends.dtype:
+        return small
+    step = 2.0 ** -(10 if "float16" == keras.backend.standardize_dtype(dtype) else 7)
+    larger = ops.cast(ends + size * step, dtype)
+    return ops.where(ops.cast(small, "float32") < ends, larger, small)
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")

@@ -97,11 +97,11 @@ class BrierScore(keras.metrics.Metric):
         self.total.assign(self.total + ops.sum(weight[:, 0]) + mark)
 
     def result(self):
-        return self.squares / self.total
+        return ops.divide_no_nan(self.squares, self.total)
 
     def decomposition(self):
         """Dictionary of the four terms; resolution counts negatively."""
-        total = float(ops.convert_to_numpy(self.total))
+        total = float(ops.convert_to_numpy(self.total)) or 1.0
         sums = ops.convert_to_numpy(self.sums).astype("float64") / total
         share, off, y, squares, product = np.moveaxis(
             sums.reshape(self.classes, self.bins, 5), -1, 0

@@ -114,7 +114,7 @@ class BinnedCalibration(keras.metrics.Metric):
             ops.reshape(sums, (self.columns, self.bins, 3)), axis=-1
         )
         filled = ops.where(weight > 0, weight, 1.0)
-        return weight / self.total, ops.abs(p - hit) / filled
+        return ops.divide_no_nan(weight, self.total), ops.abs(p - hit) / filled
 
     def get_config(self):
         config = {"bins": self.bins, "from_logits": self.from_logits}
@@ -322,6 +322,12 @@ def measured(y_true, y_pred, sample_weight, columns, from_logits):
         raise ValueError(
             "Predictions must have shape (batch, classes), with the classes of the "
             f"metric. Received: shape={tuple(y_pred.shape)}, columns={columns}"
+        )
+    labels = tuple(np.shape(y_true))
+    if len(labels) != 1 and labels[1:] != (1,):
+        raise ValueError(
+            "Labels are one class index for each example, (batch,) or (batch, 1); of "
+            f"one-hot labels take the argmax. Received: y_true.shape={labels}"
         )
     if isinstance(y_true, np.ndarray) and isinstance(y_pred, np.ndarray):
         if not from_logits:

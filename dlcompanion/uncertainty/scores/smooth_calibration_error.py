@@ -77,7 +77,7 @@ class SmoothCalibrationError(keras.metrics.Metric):
         grid = np.cos(np.pi * k[:, None] * points) * np.where(k > 0, 2, 1)[:, None]
         grid = ops.convert_to_tensor(grid.astype("float32"))
         decay = ops.convert_to_tensor((-0.5 * (np.pi * k) ** 2).astype("float32"))
-        series = self.series / self.total
+        series = ops.divide_no_nan(self.series, self.total)
 
         def smoothed(sigma):
             return ops.mean(

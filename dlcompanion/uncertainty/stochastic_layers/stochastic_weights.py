@@ -128,7 +128,7 @@ class StochasticWeights(SavesSeeds, keras.layers.Layer):
     def _penalty(self, posterior, _):
         self._require_training_examples()
         divergence = posterior.divergence(self.prior, self.seed_generator)
-        return divergence / self.training_examples
+        return divergence / float(self.training_examples)  # int32 on JAX
 
     def _require_training_examples(self):
         if self.training_examples is None:

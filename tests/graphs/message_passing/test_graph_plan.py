@@ -3,6 +3,7 @@
 import json
 
 import keras
+import networkx
 import numpy as np
 import pytest
 from keras import ops
@@ -116,3 +117,31 @@ def test_padding_is_a_graph_of_its_own():
 def test_refuses_to_join(rule, change):
     with pytest.raises(ValueError, match=f"{rule}.*Received: "):
         join_graphs(*change(*graphs()))
+
+
+@pytest.mark.parametrize("kind", ["Graph", "DiGraph", "MultiGraph"])
+def test_a_graph_of_networkx_has_the_same_matrix(kind):
+    graph = getattr(networkx, kind)()
+    graph.add_nodes_from("dcba")
+    for n, (u, v) in enumerate(["ab", "cb", "dd", "ab"]):
+        graph.add_edge(u, v, strength=n + 1.0)
+    for name, plan in (
+        (None, GraphPlan.from_networkx(graph)),
+        ("strength", GraphPlan.from_networkx(graph, weight="strength")),
+    ):
+        found = np.zeros((4, 4))
+        weights = np.ones(plan.edges.shape[1]) if name is None else plan.weights
+        np.add.at(found, tuple(plan.edges), weights)
+        expected = networkx.to_numpy_array(graph, weight=name)
+        np.testing.assert_allclose(found, expected)
+
+
+def test_a_graph_of_networkx_is_refused_or_empty():
+    with pytest.raises(ValueError, match="graph of networkx.*Received: graph="):
+        GraphPlan.from_networkx(networkx.Graph())
+    with pytest.raises(ValueError, match="Received: 2 of 4 edges without it"):
+        graph = networkx.Graph([(0, 1, {"w": 2.0}), (1, 2)])
+        GraphPlan.from_networkx(graph, weight="w")
+    graph = networkx.Graph()
+    graph.add_nodes_from("ab")
+    assert GraphPlan.from_networkx(graph).edges.shape == (2, 0)

@@ -112,3 +112,16 @@ def test_refuses_a_missing_class_and_a_second_fit():
     isotonic = IsotonicCalibration().fit(z, [0, 1, 2, 0, 1, 2])
     with pytest.raises(ValueError, match="number of knots is fixed.*Received: "):
         isotonic.fit(z, [0, 1, 2, 0, 1, 2])
+
+
+def test_a_clone_has_as_many_knots():
+    s = np.random.default_rng(0).normal(size=(60, 3))
+    inputs = keras.Input((3,))
+    isotonic = IsotonicCalibration().fit(s, (s.argmax(axis=1) + (s[:, 0] > 1)) % 3)
+    model = keras.Model(inputs, isotonic(inputs))
+    clone = keras.models.clone_model(model)
+    assert isotonic.count > 2
+    clone.set_weights(model.get_weights())
+    np.testing.assert_array_equal(clone.predict(s), model.predict(s))
+    with pytest.raises(ValueError, match="count must be .* Received: count=1"):
+        IsotonicCalibration(count=1)

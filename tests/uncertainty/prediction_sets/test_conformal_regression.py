@@ -109,3 +109,25 @@ def test_refuses(make, columns):
         make(echo(columns)).calibrate(right + np.inf, y)
     with pytest.raises(ValueError, match="at least 9.*Received: 8"):
         make(echo(columns)).calibrate(right[:8], y[:8])
+
+
+@each
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_ends_are_rounded_outwards(make, columns, policy):
+    """In the dtype of the intervals none is narrower than the exact one."""
+    rng = np.random.default_rng(3)
+    outputs = np.sort(rng.integers(-120, 120, size=(500, columns)), axis=1)
+    outputs = outputs.astype("float32")
+    y = outputs.mean(axis=1).astype("float64") + rng.normal(size=500)
+    inside = echo(columns)
+    predictor = make(inside, alpha=0.3, dtype=policy).calibrate(outputs, y)
+    scores = predictor.conformity(outputs, y)
+    exact = np.sort(scores)[int(np.ceil(501 * 0.7)) - 1]
+    assert float(predictor.threshold) >= exact
+    ends = keras.ops.convert_to_numpy(
+        keras.ops.cast(predictor(outputs), "float32")
+    ).astype("float64")
+    gaps = [outputs[:, 0] - exact - ends[:, 0], ends[:, 1] - outputs[:, -1] - exact]
+    assert np.min(gaps) >= 0
+    step = {"float32": 2.0**-22, "mixed_float16": 2.0**-9, "mixed_bfloat16": 2.0**-6}
+    assert np.max(gaps / (np.abs(ends.T) + abs(exact))) <= step[policy]
