@@ -17,6 +17,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from dlcompanion import backend
 from dlcompanion.checks import check_count, check_number
 from dlcompanion.probability import Spec, tfd, tfp_seed
 from dlcompanion.probability.values import check_params
@@ -80,7 +81,7 @@ class DistributionHead(keras.layers.Layer):
             bias_initializer=bias_initializer,
             kernel_regularizer=kernel_regularizer,
             bias_regularizer=bias_regularizer,
-            dtype="float32",
+            dtype=backend.at_least_float32(self.variable_dtype),
             name="dense",
         )
 
@@ -98,7 +99,9 @@ class DistributionHead(keras.layers.Layer):
         return (*input_shape[:-1], self.spec.params_size)
 
     def compute_output_spec(self, inputs):
-        return keras.KerasTensor(self.compute_output_shape(inputs.shape), "float32")
+        return keras.KerasTensor(
+            self.compute_output_shape(inputs.shape), self.dense.compute_dtype
+        )
 
     def get_config(self):
         dense = self.dense.get_config()
@@ -346,7 +349,8 @@ class KLDivergencePenalty(_OfParameters):
 
     def call(self, inputs):
         q = self.spec(inputs)
-        p = self.prior_spec(ops.convert_to_tensor(self.prior_params, "float32"))
+        dtype = backend.at_least_float32(inputs.dtype)
+        p = self.prior_spec(ops.convert_to_tensor(self.prior_params, dtype))
         if self.samples is None:
             divergence = self._closed_form(q, p)
         else:

@@ -12,6 +12,7 @@ import math
 import keras
 from keras import ops
 
+from dlcompanion import backend
 from dlcompanion.checks import check_count, check_number
 from dlcompanion.probability.values import positive
 
@@ -29,7 +30,7 @@ class _NLL(keras.losses.Loss):
         return 2 * variables
 
     def call(self, y_true, y_pred):
-        y_true, y_pred = _float32(y_true), _float32(y_pred)
+        y_true, y_pred = backend.widen(y_true), backend.widen(y_pred)
         shapes = tuple(y_true.shape), tuple(y_pred.shape)
         d = shapes[0][-1] if shapes[0] else None
         same = len(shapes[0]) == len(shapes[1]) and all(
@@ -298,7 +299,7 @@ class QuantileLoss(_NLL):
         return len(self.quantiles) if variables == 1 else None
 
     def nll(self, y, quantiles):
-        levels = ops.convert_to_tensor(self.quantiles, "float32")
+        levels = ops.convert_to_tensor(self.quantiles, quantiles.dtype)
         error = y - quantiles
         return ops.mean(ops.maximum(levels * error, (levels - 1) * error), axis=-1)
 
@@ -314,8 +315,3 @@ def _gaussian(y, mean, scale):
 def _location_and_scale(params):
     mean, rho = ops.split(params, 2, axis=-1)
     return mean, positive(rho)
-
-
-def _float32(x):
-    """Likelihoods are sums of squares: float32 at least."""
-    return ops.cast(x, keras.backend.result_type(x.dtype, "float32"))

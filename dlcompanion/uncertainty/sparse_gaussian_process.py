@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from dlcompanion import backend
 from dlcompanion.checks import check_count, check_number, generator
 from dlcompanion.probability.values import SCALE_FLOOR, unconstrained
 
@@ -115,8 +116,8 @@ class SparseGaussianProcess(keras.layers.Layer):
 
         def weight(name, shape, start):
             return self.add_weight(
-                name=name, shape=shape, initializer=start, dtype="float32",
-                autocast=False,
+                name=name, shape=shape, initializer=start, autocast=False,
+                dtype=backend.at_least_float32(self.variable_dtype),
             )  # fmt: skip
 
         constant = keras.initializers.Constant
@@ -139,7 +140,7 @@ class SparseGaussianProcess(keras.layers.Layer):
                 network before the layer, its output.
             seed: Integer of at least 0.
         """
-        x = np.asarray(x, "float32")
+        x = np.asarray(x, keras.config.floatx())
         if x.ndim != 2 or len(x) < self.inducing_points or not np.isfinite(x).all():
             raise ValueError(
                 f"x must hold at least {self.inducing_points} finite rows. "
@@ -167,9 +168,9 @@ class SparseGaussianProcess(keras.layers.Layer):
 
     def posterior(self, inputs):
         """Mean and variance of the function, without noise, each ``(batch, units)``."""
-        x = ops.cast(inputs, "float32")
         z = ops.convert_to_tensor(self.inducing)
-        eye = ops.eye(self.inducing_points)
+        x = ops.cast(inputs, z.dtype)
+        eye = ops.eye(self.inducing_points, dtype=z.dtype)
         lower = ops.cholesky(self._correlation(z, z) + self.jitter * eye)
         a = ops.solve_triangular(lower, self._correlation(z, x), lower=True)  # (M, b)
         spread = ops.einsum("umk,mb->ukb", self._factor(), a)  # (units, M, batch)
@@ -194,8 +195,8 @@ class SparseGaussianProcess(keras.layers.Layer):
 
     def _factor(self):
         raw = ops.convert_to_tensor(self.factor)
-        eye = ops.eye(self.inducing_points)
-        below = ops.tril(ops.ones((self.inducing_points,) * 2), -1)
+        eye = ops.eye(self.inducing_points, dtype=raw.dtype)
+        below = ops.tril(ops.ones_like(eye), -1)
         return raw * below + ops.exp(raw * eye) * eye
 
     def _correlation(self, x, y):
@@ -207,7 +208,8 @@ class SparseGaussianProcess(keras.layers.Layer):
         return (input_shape[0], 2 * self.units)
 
     def compute_output_spec(self, inputs, training=False):
-        return keras.KerasTensor(self.compute_output_shape(inputs.shape), "float32")
+        dtype = backend.at_least_float32(self.variable_dtype)
+        return keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype)
 
     def get_config(self):
         return {

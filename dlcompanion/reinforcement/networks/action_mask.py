@@ -63,7 +63,7 @@ class ActionMask(keras.layers.Layer):
         logits, mask = inputs
         low = FORBIDDEN_HALF if logits.dtype == "float16" else FORBIDDEN
         low = ops.cast(low, logits.dtype)
-        return ops.where(mask > 0, logits, low)
+        return ops.where(ops.cast(mask, "float32") > 0, logits, low)
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape[0])

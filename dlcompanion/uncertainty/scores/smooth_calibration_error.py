@@ -75,9 +75,9 @@ class SmoothCalibrationError(keras.metrics.Metric):
         points = (np.arange(_POINTS) + 0.5) / _POINTS
         # cos(pi k t) on the grid, twice it where k > 0
         grid = np.cos(np.pi * k[:, None] * points) * np.where(k > 0, 2, 1)[:, None]
-        grid = ops.convert_to_tensor(grid.astype("float32"))
-        decay = ops.convert_to_tensor((-0.5 * (np.pi * k) ** 2).astype("float32"))
         series = self.series / self.total
+        grid = ops.convert_to_tensor(grid, series.dtype)
+        decay = ops.convert_to_tensor(-0.5 * (np.pi * k) ** 2, series.dtype)
 
         def smoothed(sigma):
             return ops.mean(
@@ -91,7 +91,7 @@ class SmoothCalibrationError(keras.metrics.Metric):
             above = smoothed(middle) > middle
             return ops.where(above, middle, low), ops.where(above, high, middle)
 
-        low, high = ops.fori_loop(0, _HALVINGS, halve, (ops.zeros(()), ops.ones(())))
+        low, high = ops.fori_loop(0, _HALVINGS, halve, (0 * self.total, 0 * self.total + 1))
         return (low + high) / 2 + 0 * self.total
 
     def get_config(self):
