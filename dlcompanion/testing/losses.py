@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from dlcompanion.testing import common, gradients
+from dlcompanion.testing import common, dtypes, gradients
 from dlcompanion.testing.common import Subject, leaves, quiet
 from dlcompanion.testing.errors import run_checks
 
@@ -281,4 +281,6 @@ CHECKS = {
     "finite": _finite,
     "jit": _jit,
     "reload": _reload,
+    "float64": dtypes.loss_float64,
+    "data": dtypes.loss_data,
 }

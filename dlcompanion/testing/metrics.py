@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from dlcompanion.testing import common
+from dlcompanion.testing import common, dtypes
 from dlcompanion.testing.common import Subject, leaves, quiet
 from dlcompanion.testing.errors import run_checks
 
@@ -175,4 +175,7 @@ CHECKS = {
     "sample_weight": _sample_weight,
     "jit": _jit,
     "reload": _reload,
+    "half": dtypes.metric_half,
+    "float64": dtypes.metric_float64,
+    "data": dtypes.metric_data,
 }

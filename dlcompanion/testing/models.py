@@ -1,12 +1,13 @@
 """check_model: what a model promises to its user."""
 
+import functools
 import tempfile
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from dlcompanion.testing import common
+from dlcompanion.testing import common, dtypes
 from dlcompanion.testing.common import Subject, leaves, quiet, restore, snapshot
 from dlcompanion.testing.errors import run_checks
 from dlcompanion.testing.layer_checks import change_other_rows
@@ -63,11 +64,12 @@ def check_model(
     subject.output_shape = output_shape
     subject.batch_independent = batch_independent
     subject.export, subject.rtol = export, rtol
+    subject.compiled = functools.partial(_compiled, subject)
     keras.utils.set_random_seed(0)
     run_checks(subject, CHECKS, skip)
 
 
-def _compiled(subject):
+def _compiled(subject, **overrides):
     model = subject.make()
     kwargs = subject.compile_kwargs
     if kwargs is None:
@@ -75,7 +77,7 @@ def _compiled(subject):
         kwargs["loss"] = None if subject.y is None else "mse"
     kwargs = dict(kwargs() if callable(kwargs) else kwargs)
     kwargs = {key: common.renew(value) for key, value in kwargs.items()}
-    model.compile(**{"jit_compile": common.JIT, **kwargs})
+    model.compile(**{"jit_compile": common.JIT, **kwargs, **overrides})
     return model
 
 
@@ -242,5 +244,9 @@ CHECKS = {
     "freeze": _freeze,
     "reload": _reload,
     "bfloat16": _bfloat16,
+    "float16": dtypes.model_under("mixed_float16"),
+    "pure_half": dtypes.model_pure_half,
+    "float64": dtypes.model_under("float64"),
+    "data": dtypes.model_data,
     "export": _export,
 }

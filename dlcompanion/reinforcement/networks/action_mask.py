@@ -61,7 +61,8 @@ class ActionMask(keras.layers.Layer):
 
     def call(self, inputs):
         logits, mask = inputs
-        low = FORBIDDEN_HALF if logits.dtype == "float16" else FORBIDDEN
+        half = keras.backend.standardize_dtype(logits.dtype) == "float16"
+        low = FORBIDDEN_HALF if half else FORBIDDEN
         low = ops.cast(low, logits.dtype)
         return ops.where(ops.cast(mask, "float32") > 0, logits, low)
 
