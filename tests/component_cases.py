@@ -284,7 +284,9 @@ def _generative():
     yield Case(g.StraightThroughBernoulli, {"seed": 0}, ROWS)
     yield Case(g.VariationalBottleneck, {"latent": 2, "seed": 0}, ROWS)
     yield Case(
-        g.LearnedBaseline, lambda: {"network": network()}, {"inputs": ROWS, "costs": SUMS[:, 0]}
+        g.LearnedBaseline,
+        lambda: {"network": network()},
+        {"inputs": ROWS, "costs": SUMS[:, 0]},
     )
 
 
@@ -317,4 +319,6 @@ def _posteriors():
 
 
 GROUPS = (_losses, _heads, _metrics, _uncertainty, _generative, _posteriors, _others)
-CASES = {(case.name or case.component.__name__): case for group in GROUPS for case in group()}
+CASES = {
+    (case.name or case.component.__name__): case for group in GROUPS for case in group()
+}

@@ -158,7 +158,8 @@ class _CriticEstimator(UnsupervisedModel):
 
     def batch_loss(self, x, outputs, weights):
         information = self.bound(outputs)
-        self.tracker.update_state(information)
+        several = ops.cast(ops.shape(outputs)[0] > 1, information.dtype)
+        self.tracker.update_state(information, several)  # one pair says nothing
         return -information
 
     def estimate(self, x, y, batch_size=128):
@@ -241,8 +242,10 @@ class DonskerVaradhanEstimator(_CriticEstimator):
         itself = ops.eye(n, dtype=scores.dtype)
         count = ops.cast(n, scores.dtype)
         joint = ops.sum(scores * itself) / count
-        others = ops.logsumexp(scores - 1e30 * itself) - ops.log(count * (count - 1))
-        return joint - others
+        pairs = ops.maximum(count * (count - 1), 1)
+        others = ops.logsumexp(scores - 1e30 * itself) - ops.log(pairs)
+        # of a single pair, a last batch of one, nothing is known
+        return ops.where(count > 1, joint - others, ops.zeros_like(joint))
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")

@@ -85,9 +85,15 @@ class Planar(_OneUnit):
     def call(self, inputs, inverse=False, context=None):
         w, b, u = (backend.widen(v) for v in (self.w, self.b, self.u))
         y = ops.cast(inputs, w.dtype)
+        size = ops.stop_gradient(ops.max(ops.abs(w)))
+        flat = size == 0  # no plane: all points move by the same
+        size = ops.where(flat, ops.ones_like(size), size)
+        direction = w / size  # whose square stays in the range of float32
+        square = ops.where(flat, ops.ones_like(size), ops.sum(direction * direction))
         inner = ops.sum(w * u)
-        s = ops.softplus(inner)  # above 0; w^T u_hat is s - 1
-        u_hat = u + (s - 1.0 - inner) * w / ops.sum(w * w)
+        # above 0; w^T u_hat is s - 1
+        s = ops.where(flat, ops.ones_like(size), ops.softplus(inner))
+        u_hat = u + (s - 1.0 - inner) * (direction / square) / size
         along = ops.sum(y * w, axis=-1)  # w^T x, or w^T y on the way back
         if inverse:
             along = _solve(along, s, b)

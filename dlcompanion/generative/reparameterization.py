@@ -517,7 +517,9 @@ class GumbelSoftmax(SavesSeeds, keras.layers.Layer):
         u = keras.random.uniform(
             ops.shape(inputs), _TINY, 1.0, dtype="float32", seed=self.seed_generator
         )
-        y = ops.softmax((logits - ops.log(-ops.log(u))) / self.temperature, axis=-1)
+        x = logits - ops.log(-ops.log(u))
+        x = x - ops.stop_gradient(ops.max(x, axis=-1, keepdims=True))  # or it overflows
+        y = ops.softmax(x / self.temperature, axis=-1)
         if self.hard:
             one_hot = ops.one_hot(ops.argmax(y, axis=-1), y.shape[-1], dtype=y.dtype)
             # 0 * y keeps a NaN

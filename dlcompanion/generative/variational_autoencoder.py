@@ -212,6 +212,7 @@ class VAE(SavesSeeds, UnsupervisedModel):
         return codes[:, : self.latent], codes[:, self.latent :]
 
     def _decoded(self, z, training=None):
+        z = keras.tree.map_structure(ops.convert_to_tensor, z)  # or Keras may refuse
         return backend.widen(self.decoder(z, training=training))
 
     def _log_likelihood(self, x, decoded):

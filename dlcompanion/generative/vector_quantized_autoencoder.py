@@ -53,6 +53,12 @@ class _Quantizer(keras.layers.Layer):
         """Number of the nearest code of each vector, int32, without the last axis."""
         e = ops.convert_to_tensor(self.codebook)
         z = ops.stop_gradient(ops.cast(inputs, e.dtype))
+        # around the mean of the codes and in units of their spread: nothing cancels far
+        # from the origin, and no square leaves the range of float32
+        centre = e[:1] + ops.mean(e - e[:1], axis=0, keepdims=True)
+        spread = ops.max(ops.abs(e - centre))
+        spread = ops.where(spread > 0, spread, ops.ones_like(spread))
+        z, e = (z - centre[0]) / spread, (e - centre) / spread
         # less the square of z itself, which all codes share
         distance = ops.sum(e * e, axis=-1) - 2 * ops.matmul(z, ops.transpose(e))
         return ops.cast(ops.argmin(distance, axis=-1), "int32")

@@ -23,9 +23,9 @@ class Spec:
     """Parameters in, distribution out: what all specs share.
 
     A spec is called on a tensor of shape ``(..., params_size)`` of any floating
-    dtype, computes in float32 at least, and returns a ``tfd`` distribution of batch shape
-    ``(...)`` and event shape ``event_shape``. It holds nothing but what it was made
-    from, and is saved with the layer, loss or model whose config it is in
+    dtype, computes in float32 at least, and returns a ``tfd`` distribution of batch
+    shape ``(...)`` and event shape ``event_shape``. It holds nothing but what it was
+    made from, and is saved with the layer, loss or model whose config it is in
     (``keras.saving.serialize_keras_object``).
 
     Subclasses set ``event_shape``, ``params_size``, ``distribution(params)``, and

@@ -276,10 +276,7 @@ class MatrixScaling(Calibrator):
         start = start * np.eye(classes, classes + 1).reshape(-1)
         theta = newton(derivatives, start, separable=not self.penalty)
         theta = theta.reshape(classes, -1)
-        kernel = theta[:, :-1] / size
-        if not self.penalty:  # a softmax does not feel what all rows have in common
-            kernel = kernel + (1 - kernel.sum(axis=0)) / classes
-        return {"kernel": kernel, "offset": theta[:, -1]}
+        return {"kernel": theta[:, :-1] / size, "offset": theta[:, -1]}
 
     def get_config(self):
         return {**super().get_config(), "penalty": self.penalty}

@@ -129,7 +129,9 @@ class StochasticWeights(SavesSeeds, keras.layers.Layer):
         self._require_training_examples()
         divergence = posterior.divergence(self.prior, self.seed_generator)
         # of the dtype of Keras's own losses, to which it is added
-        divergence = ops.cast(divergence, backend.at_least_float32(keras.config.floatx()))
+        divergence = ops.cast(
+            divergence, backend.at_least_float32(keras.config.floatx())
+        )
         return divergence / self.training_examples
 
     def _require_training_examples(self):
