@@ -8,6 +8,7 @@ from keras import ops
 
 from dlcompanion import backend
 from dlcompanion.checks import check_finite
+from dlcompanion.training.portable import portable
 
 
 class UnsupervisedModel(keras.Model):
@@ -208,6 +209,9 @@ class UnsupervisedModel(keras.Model):
             _check_weights(sample_weight, keras.tree.flatten(x)[0])
             y = np.zeros((len(sample_weight), 0), "float32")
         return x, y, sample_weight
+
+    def get_compile_config(self):
+        return portable(super().get_compile_config())
 
     def _refuse(self, y):
         received = "targets" if self.weighs_examples else "targets or weights"
