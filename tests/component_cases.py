@@ -69,6 +69,7 @@ class Case:
     loss: object = None
     tfp: bool = False
     name: str = None
+    skip: tuple = ()
 
 
 def network(inputs=4, outputs=1, activation=None):

@@ -270,7 +270,9 @@ class DistributionSample(_OfParameters):
     """
 
     def call(self, inputs):
-        draw = self.spec(inputs).sample(seed=tfp_seed(self.seed_generator))
+        dtype = backend.at_least_float32(self.variable_dtype)
+        distribution = self.spec(ops.cast(inputs, dtype))
+        draw = distribution.sample(seed=tfp_seed(self.seed_generator))
         return ops.cast(draw, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):

@@ -189,7 +189,7 @@ def _bfloat16(subject):
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        model = _compiled(subject)
+        model = _compiled(subject, **common.EAGER)
         with quiet():
             predicted = leaves(model.predict_on_batch(subject.x))
             size = len(leaves(subject.x)[0])
