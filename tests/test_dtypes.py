@@ -12,6 +12,7 @@ from dlcompanion.generative import (
     relax_gradient,
     score_function_gradient,
 )
+from dlcompanion.reinforcement import SAC
 from dlcompanion.testing import (
     check_layer,
     check_loss,
@@ -137,6 +138,17 @@ def optimizer(case, backend):
             model.compile(case.component(**case.arguments()), "mse")
             model.run_eagerly = backend != "jax"
             assert np.isfinite(model.train_on_batch(ROWS[:8], SUMS[:8])), policy
+
+
+@pytest.mark.once
+def test_soft_actor_critic_under_float64():
+    with dtypes.policy("float64"):
+        agent = SAC("Pendulum-v1", seed=0, learning_starts=8, batch_size=8)
+        history = agent.fit(12, verbose=0).history
+        assert agent.learner.log_temperature.dtype == "float64"
+    for name, values in history.items():
+        found = [v for v in values if v is not None]
+        assert not name.endswith("loss") or np.isfinite(found[-1]), name
 
 
 # -- functions ----------------------------------------------------------------------

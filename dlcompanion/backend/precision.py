@@ -17,7 +17,9 @@ def at_least_float32(dtype):
         >>> at_least_float32("bfloat16"), at_least_float32("float64")
         ('float32', 'float64')
     """
-    return keras.backend.result_type(dtype, "float32")
+    # not keras.backend.result_type, which makes float32 of float64 on PyTorch
+    wide = keras.backend.standardize_dtype(dtype) == "float64"
+    return "float64" if wide else "float32"
 
 
 def widen(x):

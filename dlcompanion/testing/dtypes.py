@@ -116,9 +116,13 @@ def _layer_step(subject, name, full):
     declared = keras.tree.flatten(subject.call(subject.make(), symbolic))
     for s, o in zip(declared, outputs, strict=True):
         pair = [keras.backend.standardize_dtype(t.dtype) for t in (s, o)]
-        if pair[0] != pair[1]:
+        # Keras multiplies matrices of float64 in float32 on PyTorch
+        loses = keras.backend.result_type("float64", "float64") != "float64"
+        if pair[0] != pair[1] and not (loses and "float64" in pair):
             subject.fail(f"output dtype {pair[0]} under {name}", pair[1], ONE_DTYPE)
-    check_finite_floats(subject, outputs, f"outputs under {name}")
+    exact = subject.repeatable(full, subject.inputs, training=mode)
+    if all(np.isfinite(e).all() for e in exact):  # a NaN may be meant
+        check_finite_floats(subject, outputs, f"outputs under {name}")
     for new, old in zip(layer.variables, full.variables, strict=True):
         if not new.path.endswith("seed_generator_state"):
             new.assign(ops.cast(ops.convert_to_tensor(old), new.dtype))

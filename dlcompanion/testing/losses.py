@@ -16,7 +16,9 @@ def check_loss(
     The checks, in this order, with the names that ``skip`` and
     :class:`ConformanceError` use: ``config``, ``shape``, ``reduction``,
     ``sample_weight``, ``dtype``, ``symbolic``, ``gradient``, ``finite``, ``jit``,
-    ``reload``. Calls :func:`keras.utils.set_random_seed`.
+    ``reload``, ``float64`` (under that ``floatx``; not on JAX, which has none),
+    ``data`` (NumPy arrays of every dtype that holds the targets). Calls
+    :func:`keras.utils.set_random_seed`.
 
     Args:
         loss_class: The loss's class.

@@ -13,7 +13,9 @@ def check_metric(metric_class, init_kwargs, y_true, y_pred, *, weighted=True, sk
 
     The checks, in this order, with the names that ``skip`` and
     :class:`ConformanceError` use: ``config``, ``reset``, ``pieces``, ``merge``,
-    ``sample_weight``, ``jit``, ``reload``.
+    ``sample_weight``, ``jit``, ``reload``, ``half`` (predictions in half precision),
+    ``float64`` (under that ``floatx``; not on JAX, which has none), ``data`` (NumPy
+    arrays of every dtype that holds the data).
 
     Args:
         metric_class: The metric's class.

@@ -31,7 +31,11 @@ def check_model(
 
     The checks, in this order, with the names that ``skip`` and
     :class:`ConformanceError` use: ``config``, ``fit``, ``predict``, ``batch``,
-    ``freeze``, ``reload``, ``bfloat16``, ``export``. Calls
+    ``freeze``, ``reload``, ``bfloat16`` and ``float16`` (the mixed policies),
+    ``pure_half`` (the policies float16 and bfloat16), ``float64`` (under that
+    ``floatx``), ``data`` (NumPy arrays of every dtype that holds ``x``), ``export``.
+    On JAX, which adds tensors of any two dtypes and would compile a step for each,
+    ``bfloat16`` stands for the other policies. Calls
     :func:`keras.utils.set_random_seed`.
 
     Args:
