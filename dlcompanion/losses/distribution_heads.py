@@ -31,7 +31,7 @@ class DistributionHead(keras.layers.Layer):
     .. math:: p(y \mid x) = p\bigl(y;\, \eta = W h(x) + b\bigr)
 
     It returns :math:`\eta`, the unconstrained parameters that the spec asks for, in
-    float32 whatever the policy is: a mean in bfloat16 has three digits. Everything
+    float32 (float64 under that policy): a mean in bfloat16 has three digits. Everything
     that a ``Dense`` can do, the one inside can (``head.dense``), such as LoRA.
 
     Args:
@@ -135,7 +135,7 @@ class NegativeLogLikelihood(keras.losses.Loss):
     Call arguments:
         y_true: Targets, ``(batch, ..., *spec.event_shape)``.
         y_pred: Parameters, ``(batch, ..., spec.params_size)``, of any floating dtype;
-            the density is computed in float32.
+            the density is computed in float32 at least.
         sample_weight: Optional, ``(batch, ...)``.
 
     Raises:
