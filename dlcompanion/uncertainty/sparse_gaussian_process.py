@@ -41,8 +41,8 @@ class SparseGaussianProcess(keras.layers.Layer):
     The kernel is :math:`k(x, x') = \alpha^2 \exp\bigl(-\tfrac12 \sum_j
     (x_j - x'_j)^2 / \ell_j^2\bigr)` with a length for every feature; kernel, noise and
     inducing points are trained. Put a network before the layer for a deep kernel. All
-    is float32, or float64 under that policy. A step costs :math:`M^2` numbers an example and
-    :math:`M^3` a batch, where the exact process costs :math:`N^3`.
+    is float32, or float64 under that policy. A step costs :math:`M^2` numbers an
+    example and :math:`M^3` a batch, where the exact process costs :math:`N^3`.
 
     Args:
         units: Positive integer, the outputs. They share kernel and inducing points.
