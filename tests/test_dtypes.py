@@ -95,6 +95,7 @@ def test_component_under_every_dtype(case, backend):
             case.arguments,
             x,
             symbolic_shapes=[(8, 4), (2, 2), (2,)] if nodes else None,
+            large=10.0,
             skip=[*only_dtypes(name), *case.skip],
         )
     elif name == "loss":

@@ -207,7 +207,9 @@ def in_dtype_of(params, values):
         True
     """
     first = keras.tree.flatten(params)[0]
-    dtype = getattr(first, "dtype", keras.config.floatx())
+    dtype = keras.config.floatx()
+    if not isinstance(first, float):
+        dtype = ops.convert_to_tensor(first).dtype  # float32 on JAX, whatever it was
 
     def like(value):
         value = ops.convert_to_tensor(value)
