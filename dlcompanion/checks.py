@@ -206,20 +206,35 @@ def check_probabilities(name, p):
 
     Raises:
         ValueError: If there is no row, an entry is NaN or outside [0, 1], or the sum
-            over several classes is not 1, to a thousandth.
+            over several classes is not 1: to a thousandth, of numbers that all are
+            numbers of float16 or bfloat16 to twice the precision of that dtype.
 
     Example:
         >>> check_probabilities("p", np.array([[0.25, 0.75]]))
     """
     bad = np.isnan(p).any() or p.size == 0 or p.min() < 0 or p.max() > 1
     if p.shape[-1] > 1 and not bad:
-        bad = np.abs(p.sum(axis=-1, dtype="float64") - 1).max() > 1e-3
+        bad = np.abs(p.sum(axis=-1, dtype="float64") - 1).max() > _rounding(p)
     if bad:
         raise ValueError(
             f"{name} must be probabilities: at least one row, no NaN, between 0 and 1, "
             "and of sum 1 where there are several classes. Received: "
             f"shape={p.shape}" + (f", range={p.min()} to {p.max()}" if p.size else "")
         )
+
+
+def _rounding(p):
+    """How far the sum of probabilities may be from 1, by what they were rounded to.
+
+    The numbers tell, not the dtype: NumPy users cast what a model in half precision
+    returns.
+    """
+    single = p.astype("float32")
+    if np.any(single != p):
+        return 1e-3
+    if not (single.view("uint32") & 0xFFFF).any():
+        return 2 * 2.0**-7  # bfloat16
+    return 2 * 2.0**-10 if np.array_equal(single.astype("float16"), single) else 1e-3
 
 
 def check_labels(name, labels, classes, count):

@@ -147,3 +147,17 @@ def test_a_scale_is_positive_and_comes_back():
     assert np.isfinite(keras.ops.convert_to_numpy(unconstrained(scale))).all()
     distance = (np.float32(1e14) / found[0]) ** 2
     assert np.isfinite(distance) and np.isfinite(np.log(found)).all()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_probabilities_sum_to_one_in_the_precision_of_their_dtype(dtype):
+    z = 3 * np.random.default_rng(0).normal(size=(400, 7))
+    p = keras.ops.softmax(keras.ops.convert_to_tensor(z, dtype))
+    p = keras.ops.convert_to_numpy(p)
+    single = p.astype("float32")
+    assert np.abs(single.sum(axis=1) - 1).max() > 3e-4
+    for given in (p, single, p.astype("float64")):
+        checks.check_probabilities("p", given)
+    for bad in ((0.95 * p).astype(p.dtype), single + np.float32(0.001)):
+        with pytest.raises(ValueError, match="of sum 1 where there are several"):
+            checks.check_probabilities("p", bad)

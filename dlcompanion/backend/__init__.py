@@ -22,6 +22,7 @@ from dlcompanion.backend.epochs import (
     start_at_epoch,
 )
 from dlcompanion.backend.phases import phase_program
+from dlcompanion.backend.precision import at_least_float32, widen
 from dlcompanion.backend.recorder import StepRecorder, sync
 from dlcompanion.backend.sparse import SparseMatrix, segment_sum
 from dlcompanion.backend.steps import (
@@ -55,6 +56,7 @@ __all__ = [
     "RecordingScope",
     "SparseMatrix",
     "StepRecorder",
+    "at_least_float32",
     "attach",
     "attached",
     "check_optimized",
@@ -93,6 +95,7 @@ __all__ = [
     "sync",
     "variable_number",
     "vectorize",
+    "widen",
     "write_back",
 ]
 

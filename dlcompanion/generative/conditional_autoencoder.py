@@ -105,7 +105,9 @@ class ConditionalVAE(VAE):
 
     def decode(self, z, context):
         """Mean of the data for codes ``z`` in a context."""
-        z, context = (ops.convert_to_tensor(t, "float32") for t in (z, context))
+        z, context = (
+            ops.convert_to_tensor(t, keras.config.floatx()) for t in (z, context)
+        )
         decoded = self._decoded(self.decoder_inputs(z, context), training=False)
         return ops.sigmoid(decoded) if self.likelihood == "bernoulli" else decoded
 

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from dlcompanion import autodiff
+from dlcompanion.generative.reparameterization import in_dtype_of
 
 
 def relaxed_samples(logits, noise):
@@ -54,7 +55,8 @@ def relaxed_samples(logits, noise):
             "noise must lie between 0 and 1, both excluded. Received: values from "
             f"{noise.min()} to {noise.max()}"
         )
-    logits, noise = ops.convert_to_tensor(logits), ops.convert_to_tensor(noise)
+    logits = ops.convert_to_tensor(logits)
+    noise = in_dtype_of(logits, noise)
     shape, given = tuple(logits.shape), tuple(noise.shape)
     if not shape or len(given) < 2 or given[0] != 2 or given[2:] != shape:
         raise ValueError(

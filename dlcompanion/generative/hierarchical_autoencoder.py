@@ -3,10 +3,10 @@
 import keras
 from keras import ops
 
+from dlcompanion import backend
 from dlcompanion.checks import check_count
 from dlcompanion.generative.variational_autoencoder import (
     VAE,
-    _widen,
     copies,
     kl_to_standard_normal,
 )
@@ -228,7 +228,7 @@ class HierarchicalVAE(VAE):
         return keras.random.normal(shape, dtype=dtype, seed=self.seed_generator)
 
     def _halves(self, codes):
-        return ops.split(_widen(codes), 2, axis=-1)
+        return ops.split(backend.widen(codes), 2, axis=-1)
 
     # -- what it is for -------------------------------------------------------------
 
@@ -247,7 +247,7 @@ class HierarchicalVAE(VAE):
                 "A HierarchicalVAE knows its sizes after fit, a call or "
                 "build(input_shape). Received: a model that is not built"
             )
-        return self.sample_given(self._noise((n, self.upper), "float32"))
+        return self.sample_given(self._noise((n, self.upper), keras.config.floatx()))
 
     def sample_given(self, z2):
         """Means of the data for draws of the lower code, the upper one being given.
@@ -258,7 +258,7 @@ class HierarchicalVAE(VAE):
         Returns:
             Tensor of shape ``(n, ...)``.
         """
-        z2 = ops.convert_to_tensor(z2, "float32")
+        z2 = ops.convert_to_tensor(z2, keras.config.floatx())
         mean, log_variance = self._halves(self.prior(z2, training=False))
         noise = self._noise(ops.shape(mean), mean.dtype)
         return self.decode(mean + ops.exp(0.5 * log_variance) * noise)

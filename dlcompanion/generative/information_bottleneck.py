@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from dlcompanion import backend
 from dlcompanion.checks import check_count, check_finite, check_number
 from dlcompanion.generative.variational_autoencoder import kl_to_standard_normal
 from dlcompanion.training import SavesSeeds, UnsupervisedModel
@@ -156,17 +157,17 @@ class _CriticEstimator(UnsupervisedModel):
         x = ops.broadcast_to(x[:, None], (n, n, d))
         y = ops.broadcast_to(ops.cast(y, x.dtype)[None], (n, n, e))
         pairs = ops.reshape(ops.concatenate([x, y], axis=-1), (-1, d + e))
-        return ops.cast(ops.reshape(self.critic(pairs), (n, n)), "float32")
+        return backend.widen(ops.reshape(self.critic(pairs), (n, n)))
 
     def batch_loss(self, x, outputs, weights):
         information = self.bound(outputs)
-        enough = ops.shape(outputs)[0] >= self.least
-        self.tracker.update_state(information, ops.cast(enough, "float32"))
+        enough = ops.cast(ops.shape(outputs)[0] >= self.least, information.dtype)
+        self.tracker.update_state(information, enough)
         return -information
 
     def estimate(self, x, y, batch_size=128):
         """Mean of the bound over whole batches of the pairs, in nats, as a float."""
-        x, y = np.asarray(x, "float32"), np.asarray(y, "float32")
+        x, y = (np.asarray(a, keras.config.floatx()) for a in (x, y))
         if len(x) != len(y) or len(x) < batch_size or batch_size < 2:
             raise ValueError(
                 "An estimate needs as many x as y, and at least one whole batch of two "
@@ -248,7 +249,8 @@ class DonskerVaradhanEstimator(_CriticEstimator):
         joint = ops.sum(scores * itself) / count
         pairs = ops.maximum(count * (count - 1), 1)
         others = ops.logsumexp(scores - 1e30 * itself) - ops.log(pairs)
-        return ops.where(count > 1, joint - others, 0.0)
+        # of a single pair, a last batch of one, nothing is known
+        return ops.where(count > 1, joint - others, ops.zeros_like(joint))
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
@@ -400,7 +402,7 @@ class VariationalBottleneck(SavesSeeds, keras.layers.Layer):
         self.add_loss(self.beta * masked_mean(kl, mask))
         if training:
             noise = keras.random.normal(
-                ops.shape(mean), dtype="float32", seed=self.seed_generator
+                ops.shape(mean), dtype=mean.dtype, seed=self.seed_generator
             )
             mean = mean + ops.exp(0.5 * log_variance) * noise
         return ops.cast(mean, self.compute_dtype)
@@ -416,7 +418,7 @@ class VariationalBottleneck(SavesSeeds, keras.layers.Layer):
         return ops.sum(kl_to_standard_normal(mean, log_variance), axis=-1)
 
     def _mean_and_log_variance(self, inputs):
-        both = ops.cast(self.dense(inputs), "float32")  # statistics, so in float32
+        both = backend.widen(self.dense(inputs))  # statistics
         return both[..., : self.latent], both[..., self.latent :]
 
     def compute_output_shape(self, input_shape):

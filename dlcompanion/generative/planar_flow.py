@@ -12,7 +12,7 @@ HALVINGS = 30  # of an interval: what is left is below the precision of float32
 
 
 class _OneUnit(keras.layers.Layer):
-    """What the two layers share: vectors in, float32, no context."""
+    """What the two layers share: vectors in, float32 at least, no context."""
 
     def __init__(self, **kwargs):
         kwargs.setdefault("dtype", keras.config.floatx())  # densities need float32
@@ -83,11 +83,17 @@ class Planar(_OneUnit):
         self.b = self.add_weight((), "zeros", name="b", autocast=False)
 
     def call(self, inputs, inverse=False, context=None):
-        y = ops.cast(inputs, "float32")
-        w, b, u = (ops.convert_to_tensor(v) for v in (self.w, self.b, self.u))
+        w, b, u = (backend.widen(v) for v in (self.w, self.b, self.u))
+        y = ops.cast(inputs, w.dtype)
+        size = ops.stop_gradient(ops.max(ops.abs(w)))
+        flat = size == 0  # no plane: all points move by the same
+        size = ops.where(flat, ops.ones_like(size), size)
+        direction = w / size  # whose square stays in the range of float32
+        square = ops.where(flat, ops.ones_like(size), ops.sum(direction * direction))
         inner = ops.sum(w * u)
-        s = ops.softplus(inner)  # above 0; w^T u_hat is s - 1
-        u_hat = u + (s - 1.0 - inner) * w / ops.sum(w * w)
+        # above 0; w^T u_hat is s - 1
+        s = ops.where(flat, ops.ones_like(size), ops.softplus(inner))
+        u_hat = u + (s - 1.0 - inner) * (direction / square) / size
         along = ops.sum(y * w, axis=-1)  # w^T x, or w^T y on the way back
         if inverse:
             along = _solve(along, s, b)
@@ -170,9 +176,9 @@ class Radial(_OneUnit):
         self.c = self.add_weight((), "random_normal", name="c", autocast=False)
 
     def call(self, inputs, inverse=False, context=None):
-        centre, a, c = (ops.convert_to_tensor(v) for v in (self.centre, self.a, self.c))
+        centre, a, c = (backend.widen(v) for v in (self.centre, self.a, self.c))
         alpha, s = ops.softplus(a), ops.softplus(c)  # beta is s - alpha
-        away = ops.cast(inputs, "float32") - centre
+        away = ops.cast(inputs, centre.dtype) - centre
         square = ops.sum(away * away, axis=-1)
         r = ops.sqrt(ops.maximum(square, 1e-12))  # a gradient at the centre too
         if inverse:  # r + beta r / (alpha + r) is known; r is the positive root

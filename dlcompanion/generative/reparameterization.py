@@ -192,6 +192,40 @@ class StraightThroughBernoulli(SavesSeeds, keras.layers.Layer):
         return {**super().get_config(), "seed": self.seed}
 
 
+def in_dtype_of(params, values):
+    """Tensors of values, whose floats have the dtype of the parameters.
+
+    NumPy draws in float64, and TensorFlow multiplies no float32 by a float64.
+
+    Args:
+        params: Float, array or tensor, or structure of them; the first one tells.
+        values: Array or tensor, or structure of them.
+
+    Returns:
+        The structure of values.
+
+    Example:
+        >>> noise = in_dtype_of(np.ones(2, "float32"), np.zeros(3))
+        >>> noise.dtype == ops.ones(2, "float32").dtype
+        True
+    """
+    first = keras.tree.flatten(params)[0]
+    dtype = keras.config.floatx()
+    if not isinstance(first, float):
+        dtype = ops.convert_to_tensor(first).dtype  # float32 on JAX, whatever it was
+
+    def like(value):
+        value = ops.convert_to_tensor(value)
+        return ops.cast(value, dtype) if _is_float(value) else value
+
+    return keras.tree.map_structure(like, values)
+
+
+def _is_float(tensor):
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    return keras.backend.is_float_dtype(dtype)
+
+
 _TINY = float(np.finfo("float32").tiny)
 
 
@@ -211,7 +245,8 @@ def pathwise_gradient(sampler, cost, params, noise):
         sampler: Differentiable function of ``(params, noise)`` that returns samples.
         cost: Differentiable function of samples that returns ``(samples, ...)``.
         params: Float tensor, or structure of them, :math:`\theta`.
-        noise: Tensor, or structure of them, the samples on the first axis.
+        noise: Tensor, or structure of them, the samples on the first axis. Floats are
+            taken in the dtype of the parameters.
 
     Returns:
         The gradient, of the structure of ``params``. Of a batch, ``(samples, ...)``,
@@ -231,7 +266,7 @@ def pathwise_gradient(sampler, cost, params, noise):
         Kingma & Welling, *Auto-Encoding Variational Bayes*, 2014, section 2.4.
         https://arxiv.org/abs/1312.6114
     """
-    noise = keras.tree.map_structure(ops.convert_to_tensor, noise)
+    noise = in_dtype_of(params, noise)
 
     def loss(params):
         costs = _costs(cost(sampler(params, noise)))
@@ -295,7 +330,7 @@ def measure_valued_gradient(cost, mean, scale, samples, seed):
     """
     check_count("samples", samples)
     mean = ops.stop_gradient(ops.convert_to_tensor(mean))
-    scale = ops.stop_gradient(ops.convert_to_tensor(scale))
+    scale = ops.stop_gradient(ops.cast(scale, mean.dtype))
     if tuple(mean.shape) != tuple(scale.shape) or not mean.shape:
         raise ValueError(
             "mean and scale must have one shape, (..., dimensions). Received: "
@@ -492,7 +527,9 @@ class GumbelSoftmax(SavesSeeds, keras.layers.Layer):
         u = keras.random.uniform(
             ops.shape(inputs), _TINY, 1.0, dtype="float32", seed=self.seed_generator
         )
-        y = ops.softmax((logits - ops.log(-ops.log(u))) / self.temperature, axis=-1)
+        x = logits - ops.log(-ops.log(u))
+        x = x - ops.stop_gradient(ops.max(x, axis=-1, keepdims=True))  # or it overflows
+        y = ops.softmax(x / self.temperature, axis=-1)
         if self.hard:
             one_hot = ops.one_hot(ops.argmax(y, axis=-1), y.shape[-1], dtype=y.dtype)
             # 0 * y keeps a NaN

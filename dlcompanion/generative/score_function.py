@@ -19,6 +19,7 @@ import numpy as np
 from keras import ops
 
 from dlcompanion import autodiff
+from dlcompanion.generative.reparameterization import in_dtype_of
 
 
 def score_function_loss(log_probs, costs, baseline="none"):
@@ -71,6 +72,7 @@ def score_function_loss(log_probs, costs, baseline="none"):
     """
     log_probs, costs = ops.convert_to_tensor(log_probs), ops.convert_to_tensor(costs)
     _check_samples(log_probs, costs)
+    costs = ops.cast(costs, log_probs.dtype)
     fixed = ops.stop_gradient(costs)
     advantage = fixed - _baseline(fixed, baseline)
     # the bracket is zero and has the gradient of log_probs
@@ -92,7 +94,7 @@ def score_function_gradient(log_prob, cost, params, samples, baseline="none"):
             It need not be differentiable.
         params: Float tensor, or structure of them, :math:`\theta`.
         samples: Tensor, or structure of them, drawn from :math:`p_\theta`, the samples
-            on the first axis.
+            on the first axis. Floats are taken in the dtype of the parameters.
         baseline: As ``score_function_loss``.
 
     Returns:
@@ -116,7 +118,7 @@ def score_function_gradient(log_prob, cost, params, samples, baseline="none"):
         Williams, *Simple Statistical Gradient-Following Algorithms for Connectionist
         Reinforcement Learning*, 1992. https://doi.org/10.1007/BF00992696
     """
-    samples = keras.tree.map_structure(ops.convert_to_tensor, samples)
+    samples = in_dtype_of(params, samples)
     costs = ops.stop_gradient(ops.convert_to_tensor(cost(samples)))
 
     def loss(params):

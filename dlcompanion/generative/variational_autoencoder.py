@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from dlcompanion import backend
 from dlcompanion.checks import check_choice, check_count, check_number
 from dlcompanion.training import SavesSeeds, UnsupervisedModel
 
@@ -207,11 +208,12 @@ class VAE(SavesSeeds, UnsupervisedModel):
 
     def _posterior(self, x, training=None):
         """Mean and log-variance of q(z | x)."""
-        codes = _widen(self.encoder(x, training=training))
+        codes = backend.widen(self.encoder(x, training=training))
         return codes[:, : self.latent], codes[:, self.latent :]
 
     def _decoded(self, z, training=None):
-        return _widen(self.decoder(z, training=training))
+        z = keras.tree.map_structure(ops.convert_to_tensor, z)  # or Keras may refuse
+        return backend.widen(self.decoder(z, training=training))
 
     def _log_likelihood(self, x, decoded):
         """Log p(x | z) of each example, from the decoder's output."""
@@ -220,8 +222,9 @@ class VAE(SavesSeeds, UnsupervisedModel):
             terms = x * decoded - ops.softplus(decoded)
             terms = ops.where((x >= 0) & (x <= 1), terms, math.nan)
         else:
-            z = (x - decoded) * ops.exp(-self.log_scale)
-            terms = -0.5 * (z * z + math.log(2 * math.pi)) - self.log_scale
+            log_scale = ops.cast(self.log_scale, decoded.dtype)
+            z = (x - decoded) * ops.exp(-log_scale)
+            terms = -0.5 * (z * z + math.log(2 * math.pi)) - log_scale
         return ops.sum(ops.reshape(terms, (ops.shape(x)[0], -1)), axis=-1)
 
     # -- what it is for -------------------------------------------------------------
@@ -232,7 +235,9 @@ class VAE(SavesSeeds, UnsupervisedModel):
 
     def decode(self, z):
         """Mean of the data for codes ``z`` of shape ``(batch, latent)``."""
-        decoded = self._decoded(ops.convert_to_tensor(z, "float32"), training=False)
+        decoded = self._decoded(
+            ops.convert_to_tensor(z, keras.config.floatx()), training=False
+        )
         return ops.sigmoid(decoded) if self.likelihood == "bernoulli" else decoded
 
     def sample(self, n):
@@ -315,7 +320,7 @@ class VAE(SavesSeeds, UnsupervisedModel):
     def _ready(self, inputs):
         self.check_data(inputs)
         inputs = keras.tree.map_structure(
-            lambda x: ops.convert_to_tensor(x, "float32"), inputs
+            lambda x: ops.convert_to_tensor(x, keras.config.floatx()), inputs
         )
         if not self.built:
             self.build(keras.tree.map_structure(lambda x: (None, *x.shape[1:]), inputs))
@@ -382,11 +387,6 @@ def copies(inputs, samples):
         return ops.tile(x, (samples,) + (1,) * (len(x.shape) - 1))
 
     return keras.tree.map_structure(tiled, inputs)
-
-
-def _widen(x):
-    """Bounds are sums of many terms: float32 at least, whatever the policy."""
-    return ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
 
 
 def _last_axes(shapes):

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from dlcompanion import backend
 from dlcompanion.checks import check_count, check_number
 from dlcompanion.generative.reparameterization import straight_through
 from dlcompanion.training import UnsupervisedModel
@@ -32,12 +33,12 @@ class _Quantizer(keras.layers.Layer):
             shape=(self.codes, input_shape[-1]),
             initializer=self.initializer,
             trainable=self.codes_are_trained,
-            dtype="float32",
+            dtype=backend.at_least_float32(self.variable_dtype),
             autocast=False,
         )
 
     def call(self, inputs, training=False, mask=None):
-        z = ops.cast(inputs, "float32")
+        z = ops.cast(inputs, self.codebook.dtype)
         numbers = self.encode(z)
         codes = self.decode(numbers)
         gap = masked_mean(ops.square(z - ops.stop_gradient(codes)), mask)
@@ -52,8 +53,14 @@ class _Quantizer(keras.layers.Layer):
 
     def encode(self, inputs):
         """Number of the nearest code of each vector, int32, without the last axis."""
-        z = ops.stop_gradient(ops.cast(inputs, "float32"))
         e = ops.convert_to_tensor(self.codebook)
+        z = ops.stop_gradient(ops.cast(inputs, e.dtype))
+        # around the mean of the codes and in units of their spread: nothing cancels far
+        # from the origin, and no square leaves the range of float32
+        centre = e[:1] + ops.mean(e - e[:1], axis=0, keepdims=True)
+        spread = ops.max(ops.abs(e - centre))
+        spread = ops.where(spread > 0, spread, ops.ones_like(spread))
+        z, e = (z - centre[0]) / spread, (e - centre) / spread
         # less the square of z itself, which all codes share
         distance = ops.sum(e * e, axis=-1) - 2 * ops.matmul(z, ops.transpose(e))
         return ops.cast(ops.argmin(distance, axis=-1), "int32")
@@ -209,7 +216,8 @@ class EMAVectorQuantizer(_Quantizer):
 
     def build(self, input_shape):
         super().build(input_shape)
-        settings = {"initializer": "zeros", "trainable": False, "dtype": "float32"}
+        settings = {"initializer": "zeros", "trainable": False}
+        settings["dtype"] = self.codebook.dtype
         self.counts = self.add_weight(
             name="counts", shape=(self.codes,), autocast=False, **settings
         )
@@ -221,7 +229,7 @@ class EMAVectorQuantizer(_Quantizer):
         if not (training and self.trainable):
             return
         z = ops.reshape(ops.stop_gradient(z), (-1, z.shape[-1]))
-        chosen = ops.one_hot(ops.reshape(numbers, (-1,)), self.codes, dtype="float32")
+        chosen = ops.one_hot(ops.reshape(numbers, (-1,)), self.codes, dtype=z.dtype)
         if mask is not None:
             kept = ops.reshape(spread_mask(mask, numbers), (-1, 1))
             chosen, z = ops.where(kept, chosen, 0), ops.where(kept, z, 0)
@@ -378,8 +386,8 @@ class VQVAE(UnsupervisedModel):
         return {"decoded": decoded, "numbers": numbers}
 
     def example_losses(self, x, outputs):
-        decoded = ops.cast(outputs["decoded"], "float32")
-        error = ops.square(ops.cast(x, "float32") - decoded)
+        decoded = backend.widen(outputs["decoded"])
+        error = ops.square(ops.cast(x, decoded.dtype) - decoded)
         error = ops.mean(ops.reshape(error, (ops.shape(error)[0], -1)), axis=-1)
         self.perplexity.update_state(outputs["numbers"])
         return {"loss": error, "error": error}

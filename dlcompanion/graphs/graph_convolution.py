@@ -206,7 +206,7 @@ class GraphConvolution(keras.layers.Layer):
 
 
 def _mix_by_plan(h, graph):
-    with_nodes = ops.transpose(_widen(h), (1, 0, 2))  # (nodes, batch, channels)
+    with_nodes = ops.transpose(backend.widen(h), (1, 0, 2))  # (nodes, batch, channels)
     mixed = graph.normalized @ with_nodes
     return ops.cast(ops.transpose(mixed, (1, 0, 2)), h.dtype)
 
@@ -214,8 +214,10 @@ def _mix_by_plan(h, graph):
 def _mix_by_edges(h, edges, weights=None):
     sources, targets = edges[0], edges[1]
     num_nodes = ops.shape(h)[0]
-    ones = ops.ones_like(targets, dtype="float32")
-    weights = ones if weights is None else _widen(weights)
+    dtype = backend.at_least_float32(h.dtype)
+    if weights is None:
+        weights = ops.ones_like(targets, dtype=dtype)
+    weights = ops.cast(weights, dtype)
     degrees = 1 + backend.segment_sum(weights, targets, num_nodes)
 
     def add_neighbors(z):  # (nodes, channels)
@@ -226,20 +228,15 @@ def _mix_by_edges(h, edges, weights=None):
 
 
 def _mix_by_adjacency(h, adjacency):
-    adjacency = _widen(adjacency)
+    adjacency = ops.cast(adjacency, backend.at_least_float32(h.dtype))
     degrees = 1 + ops.sum(adjacency, axis=-1)
     return _normalize(h, degrees, lambda z: ops.matmul(adjacency, z))
 
 
 def _normalize(h, degrees, add_neighbors):
     scale = ops.rsqrt(degrees)[..., None]
-    z = scale * _widen(h)
+    z = scale * backend.widen(h)
     return ops.cast(scale * (add_neighbors(z) + z), h.dtype)
-
-
-def _widen(x):
-    """Sums over many neighbors need the range and the digits of float32."""
-    return ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
 
 
 def _is_integer(x):

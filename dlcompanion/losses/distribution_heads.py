@@ -17,6 +17,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from dlcompanion import backend
 from dlcompanion.checks import check_count, check_number
 from dlcompanion.probability import Spec, tfd, tfp_seed
 from dlcompanion.probability.values import check_params
@@ -31,7 +32,7 @@ class DistributionHead(keras.layers.Layer):
     .. math:: p(y \mid x) = p\bigl(y;\, \eta = W h(x) + b\bigr)
 
     It returns :math:`\eta`, the unconstrained parameters that the spec asks for, in
-    float32 whatever the policy is: a mean in bfloat16 has three digits. Everything
+    float32 (float64 under that policy): a mean in bfloat16 has three digits. Everything
     that a ``Dense`` can do, the one inside can (``head.dense``), such as LoRA.
 
     Args:
@@ -82,7 +83,7 @@ class DistributionHead(keras.layers.Layer):
             bias_initializer=bias_initializer,
             kernel_regularizer=kernel_regularizer,
             bias_regularizer=bias_regularizer,
-            dtype="float32",
+            dtype=backend.at_least_float32(self.variable_dtype),
             name="dense",
         )
 
@@ -100,7 +101,9 @@ class DistributionHead(keras.layers.Layer):
         return (*input_shape[:-1], self.spec.params_size)
 
     def compute_output_spec(self, inputs):
-        return keras.KerasTensor(self.compute_output_shape(inputs.shape), "float32")
+        return keras.KerasTensor(
+            self.compute_output_shape(inputs.shape), self.dense.compute_dtype
+        )
 
     def get_config(self):
         dense = self.dense.get_config()
@@ -134,7 +137,7 @@ class NegativeLogLikelihood(keras.losses.Loss):
     Call arguments:
         y_true: Targets, ``(batch, ..., *spec.event_shape)``.
         y_pred: Parameters, ``(batch, ..., spec.params_size)``, of any floating dtype;
-            the density is computed in float32.
+            the density is computed in float32 at least.
         sample_weight: Optional, ``(batch, ...)``.
 
     Raises:
@@ -270,7 +273,9 @@ class DistributionSample(_OfParameters):
     """
 
     def call(self, inputs):
-        draw = self.spec(inputs).sample(seed=tfp_seed(self.seed_generator))
+        dtype = backend.at_least_float32(self.variable_dtype)
+        distribution = self.spec(ops.cast(inputs, dtype))
+        draw = distribution.sample(seed=tfp_seed(self.seed_generator))
         return ops.cast(draw, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
@@ -353,7 +358,8 @@ class KLDivergencePenalty(_OfParameters):
 
     def call(self, inputs, mask=None):
         q = self.spec(inputs)
-        p = self.prior_spec(ops.convert_to_tensor(self.prior_params, "float32"))
+        dtype = backend.at_least_float32(inputs.dtype)
+        p = self.prior_spec(ops.convert_to_tensor(self.prior_params, dtype))
         if self.samples is None:
             divergence = self._closed_form(q, p)
         else:

@@ -30,7 +30,7 @@ class _NLL(keras.losses.Loss):
         return 2 * variables
 
     def call(self, y_true, y_pred):
-        y_true, y_pred = _float32(y_true), _float32(y_pred)
+        y_true, y_pred = backend.widen(y_true), backend.widen(y_pred)
         shapes = tuple(y_true.shape), tuple(y_pred.shape)
         d = shapes[0][-1] if shapes[0] else None
         same = len(shapes[0]) == len(shapes[1]) and all(
@@ -190,12 +190,19 @@ class StudentTNLL(_NLL):
 
     def nll(self, y, params):
         mean, scale = _location_and_scale(params)
-        v = self.df
-        constant = math.lgamma(v / 2) - math.lgamma((v + 1) / 2)
-        constant += 0.5 * math.log(v * math.pi)
-        z = (y - mean) / scale
-        tail = 0.5 * (v + 1) * ops.log1p(ops.square(z) / v)
-        return ops.sum(tail + ops.log(scale) + constant, axis=-1)
+        v = min(self.df, 1e30)  # a normal long before, and finite in float32
+        z = ops.abs(y - mean) / scale
+        root = math.sqrt(v)
+        far = z > root  # where the square may leave the range of float32
+        near = ops.where(far, 0.0, z) / root
+        away = ops.where(far, z, root)
+        log = ops.where(
+            far,
+            ops.softplus(2 * ops.log(away) - math.log(v)),
+            ops.log1p(ops.square(near)),
+        )
+        tail = 0.5 * (v + 1) * log
+        return ops.sum(tail + ops.log(scale) + _constant(v), axis=-1)
 
     def get_config(self):
         return {**super().get_config(), "df": self.df}
@@ -310,12 +317,20 @@ class QuantileLoss(_NLL):
         return len(self.quantiles) if variables == 1 else None
 
     def nll(self, y, quantiles):
-        levels = ops.convert_to_tensor(self.quantiles, "float32")
+        levels = ops.convert_to_tensor(self.quantiles, quantiles.dtype)
         error = y - quantiles
         return ops.mean(ops.maximum(levels * error, (levels - 1) * error), axis=-1)
 
     def get_config(self):
         return {**super().get_config(), "quantiles": list(self.quantiles)}
+
+
+def _constant(v):
+    """Minus the log-density of Student's t at its centre, for scale 1."""
+    if v > 1e5:  # there the difference below cancels
+        return 0.5 * _LOG_2PI + 1 / (4 * v)
+    difference = math.lgamma(v / 2) - math.lgamma((v + 1) / 2)
+    return difference + 0.5 * math.log(v * math.pi)
 
 
 def _gaussian(y, mean, scale):
@@ -326,8 +341,3 @@ def _gaussian(y, mean, scale):
 def _location_and_scale(params):
     mean, rho = ops.split(params, 2, axis=-1)
     return mean, positive(rho)
-
-
-def _float32(x):
-    """Likelihoods are sums of squares: float32 at least."""
-    return ops.cast(x, keras.backend.result_type(x.dtype, "float32"))

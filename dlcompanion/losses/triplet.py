@@ -120,7 +120,7 @@ def _check_shapes(y_true, y_pred):
     dtype = keras.backend.standardize_dtype(dtype)
     # MirroredStrategy builds a model on the mean of the labels of all replicas
     averaged = not concrete and dtype == "float64"
-    if "int" not in dtype and not averaged:
+    if "int" not in dtype and dtype != "bool" and not averaged:
         raise ValueError(f"Labels must be integers. Received: y_true.dtype={dtype}")
     if not concrete:
         return

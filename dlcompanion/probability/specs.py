@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from dlcompanion import backend
 from dlcompanion.checks import check_count
 from dlcompanion.probability.door import tfd
 from dlcompanion.probability.values import as_event_shape, positive
@@ -22,9 +23,9 @@ class Spec:
     """Parameters in, distribution out: what all specs share.
 
     A spec is called on a tensor of shape ``(..., params_size)`` of any floating
-    dtype, computes in float32, and returns a ``tfd`` distribution of batch shape
-    ``(...)`` and event shape ``event_shape``. It holds nothing but what it was made
-    from, and is saved with the layer, loss or model whose config it is in
+    dtype, computes in float32 at least, and returns a ``tfd`` distribution of batch
+    shape ``(...)`` and event shape ``event_shape``. It holds nothing but what it was
+    made from, and is saved with the layer, loss or model whose config it is in
     (``keras.saving.serialize_keras_object``).
 
     Subclasses set ``event_shape``, ``params_size``, ``distribution(params)``, and
@@ -53,7 +54,7 @@ class Spec:
                 f"{type(self).__name__} needs floating point parameters of shape "
                 f"(..., {self.params_size}). Received: shape={shape}, dtype={dtype}"
             )
-        return self.distribution(ops.cast(params, "float32"))
+        return self.distribution(backend.widen(params))
 
     def log_prob(self, params, y):
         """Log-density of values; NaN, gradient included, outside the support.
@@ -64,13 +65,15 @@ class Spec:
                 before. Nothing is broadcast.
 
         Returns:
-            Float32 tensor of shape ``(...)``.
+            Tensor of shape ``(...)``, float32 at least.
         """
-        y = ops.cast(y, "float32")
+        params = ops.convert_to_tensor(params)
+        y = ops.cast(y, backend.at_least_float32(params.dtype))
         self.check_shapes(params, y)
-        inside = ops.where(self.in_support(y), 1.0, math.nan)
         possible = ops.where(self.contains(y), y, 0.0)  # TFP may raise at others
-        return self(params).log_prob(possible) * inside
+        log_prob = self(params).log_prob(possible)
+        inside = ops.where(self.in_support(y), 1.0, math.nan)
+        return log_prob * ops.cast(inside, log_prob.dtype)
 
     def in_support(self, y):
         """Which events of ``y``, ``(..., *event_shape)``, can happen: ``(...)``."""
@@ -200,7 +203,7 @@ class BernoulliSpec(_IndependentSpec):
     support = "zeros and ones"
 
     def each(self, logits):
-        return tfd().Bernoulli(logits=logits, dtype="float32")
+        return tfd().Bernoulli(logits=logits, dtype=logits.dtype)
 
     def contains(self, y):
         return ops.logical_or(ops.equal(y, 0), ops.equal(y, 1))
@@ -278,7 +281,7 @@ class OneHotCategoricalSpec(Spec):
         self.event_shape = (classes,)
 
     def distribution(self, params):
-        return tfd().OneHotCategorical(logits=params, dtype="float32")
+        return tfd().OneHotCategorical(logits=params, dtype=params.dtype)
 
     def contains(self, y):
         binary = ops.logical_or(ops.equal(y, 0), ops.equal(y, 1))
@@ -317,7 +320,10 @@ class MultivariateNormalTriLSpec(Spec):
         entries = np.arange(d * (d + 1) // 2)
         spiral = np.append(entries[d:], entries[::-1]).reshape(d, d).astype("int32")
         square = ops.take(triangle, spiral, axis=-1)  # (..., d, d), rubbish above
-        below, eye = np.tril(np.ones((d, d), "float32"), -1), np.eye(d, dtype="float32")
+        below, eye = (
+            ops.convert_to_tensor(a, params.dtype)
+            for a in (np.tril(np.ones((d, d)), -1), np.eye(d))
+        )
         lower = square * below + positive(square) * eye
         return tfd().MultivariateNormalTriL(loc, lower)
 

@@ -222,7 +222,7 @@ class SoftActorCritic(TargetedModel):
         learned = self.log_temperature is not None
         temperature = self.temperature
         if learned:
-            temperature = ops.exp(self.log_temperature.value)
+            temperature = ops.exp(ops.cast(self.log_temperature.value, "float32"))
 
         after, log_probs_after = draw(self._outputs(next_observations), noise[:, 1])
         worth = _values(self.targets, next_observations, after)
@@ -246,7 +246,7 @@ class SoftActorCritic(TargetedModel):
         log_probs = ops.stop_gradient(log_probs)
 
         def on_temperature():
-            log = self.log_temperature.value
+            log = ops.cast(self.log_temperature.value, log_probs.dtype)
             return entropy_temperature_loss(log, log_probs, goal)
 
         if learned and self.log_temperature.trainable:

@@ -18,6 +18,11 @@ BASE_ARGUMENTS = {"name", "dtype", "trainable", "weights"}
 #: What ``compile(jit_compile=...)`` is given: XLA, or eager PyTorch.
 JIT = keras.backend.backend() != "torch"
 
+#: What ``compile`` is given where a step is made once: JAX compiles every eager
+#: operation by itself, which takes longer than the whole step.
+ON_JAX = keras.backend.backend() == "jax"
+EAGER = {} if ON_JAX else {"run_eagerly": True, "jit_compile": False}
+
 
 class Subject:
     """A component under test: how to make it, and how to say that it fails."""

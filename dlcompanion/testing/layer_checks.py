@@ -4,7 +4,7 @@ import inspect
 
 import keras
 
-from dlcompanion.testing import common, gradients
+from dlcompanion.testing import common, dtypes, gradients
 from dlcompanion.testing.common import quiet, restore, snapshot
 from dlcompanion.testing.half_precision import half_precision
 from dlcompanion.testing.layer_training import (
@@ -194,4 +194,7 @@ CHECKS = {
     "dynamic": _dynamic,
     "float16": half_precision("mixed_float16"),
     "bfloat16": half_precision("mixed_bfloat16"),
+    "pure_half": dtypes.layer_pure_half,
+    "float64": dtypes.layer_under("float64"),
+    "numpy_data": dtypes.layer_data,
 }

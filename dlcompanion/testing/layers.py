@@ -31,7 +31,10 @@ def check_layer(
     The checks, in this order, with the names that ``skip`` and
     :class:`ConformanceError` use: ``config``, ``build``, ``shape``, ``seed``,
     ``batch``, ``mask``, ``freeze``, ``gradient``, ``jit``, ``reload``, ``clone``,
-    ``dynamic``, ``float16``, ``bfloat16``. Calls :func:`keras.utils.set_random_seed`.
+    ``dynamic``, ``float16``, ``bfloat16`` (the mixed policies), ``pure_half`` (the
+    policies float16 and bfloat16), ``float64`` (under that ``floatx``; not on JAX,
+    which has none), and ``numpy_data`` (arrays of float64). Calls
+    :func:`keras.utils.set_random_seed`.
 
     Args:
         layer_class: The layer's class.

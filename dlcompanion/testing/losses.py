@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from dlcompanion.testing import common, gradients
+from dlcompanion.testing import common, dtypes, gradients
 from dlcompanion.testing.common import Subject, leaves, quiet
 from dlcompanion.testing.errors import run_checks
 from dlcompanion.testing.labels import check_labels
@@ -18,7 +18,9 @@ def check_loss(
     The checks, in this order, with the names that ``skip`` and
     :class:`ConformanceError` use: ``config``, ``shape``, ``reduction``,
     ``sample_weight``, ``dtype``, ``symbolic``, ``gradient``, ``finite``, ``jit``,
-    ``reload``, ``mask``, ``labels``. Calls :func:`keras.utils.set_random_seed`.
+    ``reload``, ``float64`` (under that ``floatx``; not on JAX, which has none),
+    ``numpy_data`` (arrays of every dtype that holds the targets), ``mask``, ``labels``.
+    Calls :func:`keras.utils.set_random_seed`.
 
     ``mask``: steps that Keras's mask of the predictions leaves out add nothing, where
     the loss takes a time axis. ``labels``: integers of shape ``(batch,)`` and
@@ -287,6 +289,8 @@ CHECKS = {
     "finite": _finite,
     "jit": _jit,
     "reload": _reload,
+    "float64": dtypes.loss_float64,
+    "numpy_data": dtypes.loss_data,
     "mask": check_loss_mask,
     "labels": check_labels,
 }

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from dlcompanion.testing import common
+from dlcompanion.testing import common, dtypes
 from dlcompanion.testing.common import Subject, leaves, quiet
 from dlcompanion.testing.errors import run_checks
 from dlcompanion.testing.labels import check_labels
@@ -15,7 +15,9 @@ def check_metric(metric_class, init_kwargs, y_true, y_pred, *, weighted=True, sk
 
     The checks, in this order, with the names that ``skip`` and
     :class:`ConformanceError` use: ``config``, ``reset``, ``pieces``, ``merge``,
-    ``sample_weight``, ``jit``, ``reload``, ``no_weight``, ``mask``, ``labels``.
+    ``sample_weight``, ``jit``, ``reload``, ``half`` (predictions in half precision),
+    ``float64`` (under that ``floatx``; not on JAX, which has none), ``numpy_data``
+    (arrays of every dtype that holds the data), ``no_weight``, ``mask``, ``labels``.
 
     ``no_weight``: a metric that has seen nothing, or weights of 0 only, is finite, as
     Keras's own. ``mask``: steps that Keras's mask of predictions ``(batch, time, ...)``
@@ -196,6 +198,9 @@ CHECKS = {
     "sample_weight": _sample_weight,
     "jit": _jit,
     "reload": _reload,
+    "half": dtypes.metric_half,
+    "float64": dtypes.metric_float64,
+    "numpy_data": dtypes.metric_data,
     "no_weight": _no_weight,
     "mask": check_metric_mask,
     "labels": check_labels,

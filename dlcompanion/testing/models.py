@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from dlcompanion.testing import common
+from dlcompanion.testing import common, dtypes
 from dlcompanion.testing.common import Subject, leaves, quiet, restore, snapshot
 from dlcompanion.testing.errors import run_checks
 from dlcompanion.testing.layer_checks import change_other_rows
@@ -37,8 +37,12 @@ def check_model(
 
     The checks, in this order, with the names that ``skip`` and
     :class:`ConformanceError` use: ``config``, ``fit``, ``predict``, ``batch``,
-    ``freeze``, ``reload``, ``bfloat16``, ``export``, ``sample_weight``, ``data``,
-    ``refusal``, ``clone``. Calls :func:`keras.utils.set_random_seed`.
+    ``freeze``, ``reload``, ``bfloat16`` and ``float16`` (the mixed policies),
+    ``pure_half`` (the policies float16 and bfloat16), ``float64`` (under that
+    ``floatx``), ``numpy_data`` (arrays of every dtype that holds ``x``), ``export``,
+    ``sample_weight``, ``data``, ``refusal``, ``clone``. On JAX, which adds tensors of
+    any two dtypes and would compile a step for each, ``bfloat16`` stands for the other
+    policies. Calls :func:`keras.utils.set_random_seed`.
 
     ``sample_weight``: in ``fit``, ``evaluate`` and ``fit_in_memory`` a weight of 0
     leaves an example out, and weights of 2 give twice the loss, which is divided by the
@@ -206,7 +210,7 @@ def _bfloat16(subject):
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        model = subject.compiled()
+        model = subject.compiled(**common.EAGER)
         with quiet():
             predicted = leaves(model.predict_on_batch(subject.x))
             size = len(leaves(subject.x)[0])
@@ -261,6 +265,10 @@ CHECKS = {
     "freeze": _freeze,
     "reload": _reload,
     "bfloat16": _bfloat16,
+    "float16": dtypes.model_under("mixed_float16"),
+    "pure_half": dtypes.model_pure_half,
+    "float64": dtypes.model_under("float64"),
+    "numpy_data": dtypes.model_data,
     "export": _export,
     "sample_weight": check_sample_weight,
     "data": check_data,

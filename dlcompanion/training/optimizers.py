@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from dlcompanion import backend
+from dlcompanion.training.portable import portable
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
@@ -27,6 +28,9 @@ class LossScaling(keras.optimizers.LossScaleOptimizer):
         >>> LossScaling(keras.optimizers.SGD(0.1)).initial_scale
         32768.0
     """
+
+    def get_config(self):
+        return portable(super().get_config())
 
     def apply(self, grads, trainable_variables=None):
         if keras.backend.backend() != "jax":
@@ -286,7 +290,7 @@ class CompositeOptimizer(keras.optimizers.Optimizer):
         return {
             "name": self.name,
             "optimizers": {
-                name: keras.saving.serialize_keras_object(self[name])
+                name: portable(keras.saving.serialize_keras_object(self[name]))
                 for name in self.names
             },
         }

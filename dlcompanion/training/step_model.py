@@ -6,6 +6,7 @@ from keras import ops
 
 from dlcompanion import autodiff, backend
 from dlcompanion.training.optimizers import CompositeOptimizer, with_loss_scaling
+from dlcompanion.training.portable import portable
 
 
 class StepModel(keras.Model):
@@ -321,6 +322,9 @@ class StepModel(keras.Model):
             )
 
         return cls(**{name: made(part) for name, part in config.items()})
+
+    def get_compile_config(self):
+        return portable(super().get_compile_config())
 
     def compile_from_config(self, config):
         if type(self).compile is not StepModel.compile:

@@ -8,6 +8,7 @@ from keras import ops
 
 from dlcompanion import backend
 from dlcompanion.checks import check_finite
+from dlcompanion.training.portable import portable
 
 
 class UnsupervisedModel(keras.Model):
@@ -104,7 +105,8 @@ class UnsupervisedModel(keras.Model):
         Returns:
             Scalar tensor, without added losses.
         """
-        return ops.mean(weights * self.logged(x, outputs, weights)["loss"])
+        loss = self.logged(x, outputs, weights)["loss"]
+        return ops.mean(ops.cast(weights, loss.dtype) * loss)
 
     def check_data(self, x):
         """Refuse NumPy data by a ValueError; define it where there are rules.
@@ -147,10 +149,11 @@ class UnsupervisedModel(keras.Model):
             lambda a: ops.convert_to_tensor(a) if isinstance(a, np.ndarray) else a, x
         )
         first = keras.tree.flatten(y_pred)[0]
+        dtype = backend.at_least_float32(first.dtype)
         if sample_weight is None:
-            weights = ops.ones((ops.shape(first)[0],), "float32")
+            weights = ops.ones((ops.shape(first)[0],), dtype)
         else:
-            weights = ops.cast(ops.reshape(sample_weight, (-1,)), "float32")
+            weights = ops.cast(ops.reshape(sample_weight, (-1,)), dtype)
         loss = self.batch_loss(x, y_pred, weights)
         added = sum(self._aggregate_additional_loss(one) for one in self.losses)
         return loss / backend.replicas() + added
@@ -206,6 +209,9 @@ class UnsupervisedModel(keras.Model):
             _check_weights(sample_weight, keras.tree.flatten(x)[0])
             y = np.zeros((len(sample_weight), 0), "float32")
         return x, y, sample_weight
+
+    def get_compile_config(self):
+        return portable(super().get_compile_config())
 
     def _refuse(self, y):
         received = "targets" if self.weighs_examples else "targets or weights"

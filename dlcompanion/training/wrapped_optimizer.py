@@ -4,6 +4,7 @@ import keras
 
 from dlcompanion import backend
 from dlcompanion.training.optimizers import CompositeOptimizer
+from dlcompanion.training.portable import portable
 
 
 def _delegated(name, alone=None):
@@ -219,7 +220,7 @@ class WrappedOptimizer(keras.optimizers.Optimizer):
 
     def get_config(self):
         inner = keras.saving.serialize_keras_object(self.inner_optimizer)
-        return {"name": self.name, "inner_optimizer": inner}
+        return {"name": self.name, "inner_optimizer": portable(inner)}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):

@@ -22,7 +22,11 @@ import numpy as np
 from keras import ops
 
 from dlcompanion.checks import check_number
-from dlcompanion.uncertainty.calibrators.calibrator import Calibrator, newton
+from dlcompanion.uncertainty.calibrators.calibrator import (
+    Calibrator,
+    extent,
+    newton,
+)
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
@@ -80,6 +84,9 @@ class TemperatureScaling(Calibrator):
         if z.shape[-1] == 1:
             z = np.concatenate([np.zeros_like(z), z], axis=1)
         truth = np.eye(z.shape[1])[labels]
+        z = z - z.max(axis=1, keepdims=True)
+        size, start = extent(z)
+        z = z / size
 
         def derivatives(inverse):
             loss, p = cross_entropy(inverse[0] * z, truth)
@@ -88,7 +95,7 @@ class TemperatureScaling(Calibrator):
             curvature = np.mean(np.sum(p * z**2, axis=1) - mean**2)
             return loss, np.array([slope]), np.array([[curvature]])
 
-        inverse = newton(derivatives, np.ones(1))[0]
+        inverse = newton(derivatives, start[None])[0] / size
         if inverse <= 0:
             raise ValueError(
                 "The logits say less about the labels than nothing: no positive "
@@ -149,6 +156,8 @@ class VectorScaling(Calibrator):
         _check_classes(self, z.shape)
         n, classes = z.shape
         truth = np.eye(classes)[labels]
+        size, start = extent(z, axis=0)
+        z = z / size
         features = np.stack([z, np.ones_like(z)])  # (2, n, classes)
 
         def derivatives(theta):
@@ -164,9 +173,9 @@ class VectorScaling(Calibrator):
                     curvature[rows, b * classes + np.arange(classes)] += own[a, b]
             return loss, slope, curvature
 
-        start = np.concatenate([np.ones(classes), np.zeros(classes)])
+        start = np.concatenate([start, np.zeros(classes)])
         w, b = newton(derivatives, start).reshape(2, classes)
-        return {"scale": w, "offset": b - b.mean()}
+        return {"scale": w / size, "offset": b - b.mean()}
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
@@ -245,9 +254,11 @@ class MatrixScaling(Calibrator):
         _check_classes(self, z.shape)
         n, classes = z.shape
         truth = np.eye(classes)[labels]
-        x = np.concatenate([z, np.ones((n, 1))], axis=1)  # (n, classes + 1)
+        size, start = extent(z)
+        x = np.concatenate([z / size, np.ones((n, 1))], axis=1)  # (n, classes + 1)
         weight = np.full((classes, classes + 1), 2 / (classes * (classes - 1)))
         weight[:, :-1][np.eye(classes, dtype=bool)] = 0.0
+        weight[:, :-1] /= size**2
         weight[:, -1] = 2 / classes
         weight = self.penalty * weight.reshape(-1)
 
@@ -262,10 +273,10 @@ class MatrixScaling(Calibrator):
             curvature = curvature.reshape(len(theta), -1) + np.diag(weight)
             return loss + weight @ theta**2 / 2, slope, curvature
 
-        start = np.eye(classes, classes + 1).reshape(-1)
+        start = start * np.eye(classes, classes + 1).reshape(-1)
         theta = newton(derivatives, start, separable=not self.penalty)
         theta = theta.reshape(classes, -1)
-        return {"kernel": theta[:, :-1], "offset": theta[:, -1]}
+        return {"kernel": theta[:, :-1] / size, "offset": theta[:, -1]}
 
     def get_config(self):
         return {**super().get_config(), "penalty": self.penalty}

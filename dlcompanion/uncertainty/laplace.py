@@ -49,9 +49,10 @@ def tuned(values, squared, count, error=None, prior=None, noise=None):
     r"""Prior and noise at which the evidence is stationary, by MacKay's iteration.
 
     With :math:`\gamma = \sum_i \lambda_i / (\lambda_i + \alpha)`, the number of weights
-    that the data determine,
+    that the data determine, and the first equation solved for :math:`\alpha` in each
+    step (its left side rises, its right side falls),
 
-    .. math:: \alpha \leftarrow \frac{\gamma}{\|\hat\theta\|^2}, \qquad
+    .. math:: \alpha = \frac{\gamma}{\|\hat\theta\|^2}, \qquad
         \sigma^2 \leftarrow \frac{\sum_n \|y_n - f_n\|^2}{N - \gamma} .
 
     Args:
@@ -66,8 +67,8 @@ def tuned(values, squared, count, error=None, prior=None, noise=None):
         ``(prior, noise, values)``, the eigenvalues now for that noise.
 
     Raises:
-        ValueError: If there is no maximum: all weights are zero, or the targets are
-            met exactly.
+        ValueError: If there is no maximum: all weights are zero, the data determine
+            none of them, or the targets are met exactly.
 
     Example:
         >>> prior, noise, _ = tuned(np.array([9.0]), 0.5, 10, noise=1.0)
@@ -81,19 +82,41 @@ def tuned(values, squared, count, error=None, prior=None, noise=None):
             "No noise can be found where the targets are met exactly; give noise. "
             f"Received: squared error={error}"
         )
+    if prior is None and not values.max() > 0:
+        raise ValueError(
+            "The data determine no weight: all predictions are certain. Give "
+            f"prior_precision. Received: largest eigenvalue={values.max()}"
+        )
     alpha = prior or 1.0
     variance = noise**2 if noise else error / count
     for _ in range(10000):
-        determined = (values / (values + alpha * variance)).sum()
-        new = prior or determined / squared
+        new = prior or _stationary(values / variance, squared)
+        determined = (values / (values + new * variance)).sum()
         new_variance = variance
         if noise is None:
             new_variance = error / max(count - determined, 1e-3 * count)
         change = max(abs(np.log(new / alpha)), abs(np.log(new_variance / variance)))
         alpha, variance = new, new_variance
         if change < 1e-10:
-            break
-    return float(alpha), float(np.sqrt(variance)), values / variance
+            return float(alpha), float(np.sqrt(variance)), values / variance
+    raise ValueError(
+        "The evidence has no maximum that can be found: give prior_precision or noise. "
+        f"Received: prior={alpha:.3g}, variance={variance:.3g}, still changing"
+    )
+
+
+def _stationary(values, squared):
+    """The precision a with a |theta|^2 = sum of l / (l + a), by halving of log a."""
+    high = math.log(np.count_nonzero(values) / squared)
+    low = high - 700.0
+    for _ in range(100):
+        middle = 0.5 * (low + high)
+        alpha = math.exp(middle)
+        if alpha * squared < (values / (values + alpha)).sum():
+            low = middle
+        else:
+            high = middle
+    return math.exp(0.5 * (low + high))
 
 
 def classification_data(logits, labels):
@@ -118,9 +141,11 @@ def classification_data(logits, labels):
     given = check_labels("y", labels, max(columns, 2), n)
     if columns == 1:
         sign = np.where(given == 1, 1.0, -1.0)
-        p = 1 / (1 + np.exp(-logits[:, 0]))
-        total = -np.logaddexp(0.0, -sign * logits[:, 0]).sum()
-        return float(total), (p * (1 - p))[:, None, None]
+        z = logits[:, 0]
+        total = -np.logaddexp(0.0, -sign * z).sum()
+        # p (1 - p), without the rounding of 1 - p
+        curvature = np.exp(-np.logaddexp(0.0, -z) - np.logaddexp(0.0, z))
+        return float(total), curvature[:, None, None]
     logs = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
     p = np.exp(logs)
     curvature = p[:, :, None] * np.eye(columns) - p[:, :, None] * p[:, None, :]
@@ -388,7 +413,7 @@ class LastLayerLaplace(keras.Model):
         if self.likelihood == "regression":
             return drawn
         if self._last.units == 1:
-            return 1 / (1 + np.exp(-drawn))
+            return np.exp(-np.logaddexp(0.0, -drawn))
         drawn = np.exp(drawn - drawn.max(axis=-1, keepdims=True))
         return drawn / drawn.sum(axis=-1, keepdims=True)
 

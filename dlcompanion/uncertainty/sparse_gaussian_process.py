@@ -42,8 +42,8 @@ class SparseGaussianProcess(keras.layers.Layer):
     The kernel is :math:`k(x, x') = \alpha^2 \exp\bigl(-\tfrac12 \sum_j
     (x_j - x'_j)^2 / \ell_j^2\bigr)` with a length for every feature; kernel, noise and
     inducing points are trained. Put a network before the layer for a deep kernel. All
-    is float32 under every dtype policy. A step costs :math:`M^2` numbers an example and
-    :math:`M^3` a batch, where the exact process costs :math:`N^3`.
+    is float32, or float64 under that policy. A step costs :math:`M^2` numbers an
+    example and :math:`M^3` a batch, where the exact process costs :math:`N^3`.
 
     Args:
         units: Positive integer, the outputs. They share kernel and inducing points.
@@ -117,8 +117,8 @@ class SparseGaussianProcess(keras.layers.Layer):
 
         def weight(name, shape, start):
             return self.add_weight(
-                name=name, shape=shape, initializer=start, dtype="float32",
-                autocast=False,
+                name=name, shape=shape, initializer=start, autocast=False,
+                dtype=backend.at_least_float32(self.variable_dtype),
             )  # fmt: skip
 
         constant = keras.initializers.Constant
@@ -141,7 +141,7 @@ class SparseGaussianProcess(keras.layers.Layer):
                 network before the layer, its output.
             seed: Integer of at least 0.
         """
-        x = np.asarray(x, "float32")
+        x = np.asarray(x, keras.config.floatx())
         if x.ndim != 2 or len(x) < self.inducing_points or not np.isfinite(x).all():
             raise ValueError(
                 f"x must hold at least {self.inducing_points} finite rows. "
@@ -172,9 +172,9 @@ class SparseGaussianProcess(keras.layers.Layer):
 
     def posterior(self, inputs):
         """Mean and variance of the function, without noise, each ``(batch, units)``."""
-        x = ops.cast(inputs, "float32")
         z = ops.convert_to_tensor(self.inducing)
-        eye = ops.eye(self.inducing_points)
+        x = ops.cast(inputs, z.dtype)
+        eye = ops.eye(self.inducing_points, dtype=z.dtype)
         lower = ops.cholesky(self._correlation(z, z) + self.jitter * eye)
         a = ops.solve_triangular(lower, self._correlation(z, x), lower=True)  # (M, b)
         spread = ops.einsum("umk,mb->ukb", self._factor(), a)  # (units, M, batch)
@@ -199,8 +199,8 @@ class SparseGaussianProcess(keras.layers.Layer):
 
     def _factor(self):
         raw = ops.convert_to_tensor(self.factor)
-        eye = ops.eye(self.inducing_points)
-        below = ops.tril(ops.ones((self.inducing_points,) * 2), -1)
+        eye = ops.eye(self.inducing_points, dtype=raw.dtype)
+        below = ops.tril(ops.ones_like(eye), -1)
         return raw * below + ops.exp(raw * eye) * eye
 
     def _correlation(self, x, y):
@@ -212,7 +212,8 @@ class SparseGaussianProcess(keras.layers.Layer):
         return (input_shape[0], 2 * self.units)
 
     def compute_output_spec(self, inputs, training=False):
-        return keras.KerasTensor(self.compute_output_shape(inputs.shape), "float32")
+        dtype = backend.at_least_float32(self.variable_dtype)
+        return keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype)
 
     def get_config(self):
         return {

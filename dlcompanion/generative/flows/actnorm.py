@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from dlcompanion import backend
+
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class ActNorm(keras.layers.Layer):
@@ -100,11 +102,26 @@ class ActNorm(keras.layers.Layer):
         return (inputs - mean) * scale + shift, log_det
 
     def _of_batch(self, inputs):
-        """Mean and deviation of each channel, without gradient."""
+        """Mean and deviation of each channel, without gradient.
+
+        Sums are of differences from the first example, in units of the largest one: so
+        nothing cancels far from zero, and no square leaves the range of float32.
+        """
         axes = tuple(range(len(inputs.shape) - 1))
-        inputs = ops.stop_gradient(ops.cast(inputs, self.variable_dtype))
-        mean, variance = ops.moments(inputs, axes)
-        return mean, ops.sqrt(ops.where(variance > 0, variance, 1.0))
+        dtype = backend.at_least_float32(self.variable_dtype)
+        inputs = ops.stop_gradient(ops.cast(inputs, dtype))
+        first = ops.reshape(inputs, (-1, inputs.shape[-1]))[0]
+        away = inputs - first
+        extent = ops.max(ops.abs(away), axis=axes)
+        # constant, but for the last digits
+        least = 4 * float(np.finfo(dtype).eps) * ops.abs(first)
+        constant = extent <= least
+        unit = ops.where(constant, 1.0, extent)
+        mean = ops.mean(away / unit, axis=axes)
+        variance = ops.mean(ops.square(away / unit - mean), axis=axes)
+        deviation = ops.where(constant, 1.0, unit * ops.sqrt(variance))
+        kept = (first + unit * mean, deviation)
+        return tuple(ops.cast(x, self.variable_dtype) for x in kept)
 
     def compute_output_shape(self, inputs_shape):
         return tuple(inputs_shape), tuple(inputs_shape[:1])

@@ -242,6 +242,11 @@ class NormalizingFlow(SavesSeeds, UnsupervisedModel):
         shape = input_shape[0] if self.context_size else input_shape
         return tuple(shape[:1])
 
+    def compute_output_spec(self, inputs, training=None):
+        """Densities have the dtype of the transforms, whatever the policy says."""
+        first = keras.tree.flatten(inputs)[0]
+        return keras.KerasTensor(tuple(first.shape[:1]), keras.config.floatx())
+
     # -- what comes in ------------------------------------------------------------
 
     def check_data(self, x):

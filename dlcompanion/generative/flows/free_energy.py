@@ -1,6 +1,7 @@
 """FreeEnergy: a flow learns to draw from a density known up to a constant."""
 
 import keras
+from keras import ops
 
 from dlcompanion.checks import check_finite
 from dlcompanion.generative.flows.change_of_variables import (
@@ -93,7 +94,8 @@ class FreeEnergy(UnsupervisedModel):
                 "The energy of a batch must have shape (batch,). "
                 f"Received: shape={tuple(energy.shape)}"
             )
-        return log_standard_normal(inputs) - log_det + energy
+        noise = ops.cast(inputs, log_det.dtype)
+        return log_standard_normal(noise) - log_det + ops.cast(energy, noise.dtype)
 
     def example_losses(self, x, outputs):
         return outputs
@@ -106,6 +108,9 @@ class FreeEnergy(UnsupervisedModel):
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape[:1])
+
+    def compute_output_spec(self, inputs):
+        return self.flow.compute_output_spec(inputs)
 
     def get_config(self):
         return {

@@ -66,9 +66,10 @@ class ActionMask(keras.layers.Layer):
 
     def call(self, inputs):
         logits, mask = inputs
-        low = FORBIDDEN_HALF if logits.dtype == "float16" else FORBIDDEN
+        half = keras.backend.standardize_dtype(logits.dtype) == "float16"
+        low = FORBIDDEN_HALF if half else FORBIDDEN
         low = ops.cast(low, logits.dtype)
-        return ops.where(mask > 0, logits, low)
+        return ops.where(ops.cast(mask, "float32") > 0, logits, low)
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape[0])

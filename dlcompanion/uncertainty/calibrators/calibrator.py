@@ -147,6 +147,30 @@ def calibrated_model(model, calibrator):
     return keras.Model(inputs, calibrator(model.outputs[0]))
 
 
+def extent(logits, axis=None):
+    """How large numbers are, 1 where all are 0, and a start for their factors.
+
+    Fits divide by the extent. At logits hundreds apart the softmax is certain, its
+    curvature rounded to 0, and Newton's method would stay where it begins: so it begins
+    at a factor for which none exceeds 10.
+
+    Args:
+        logits: NumPy array.
+        axis: Axis or axes over which to look, by default all.
+
+    Returns:
+        Pair of arrays: the largest absolute value, and a factor of what is divided by
+        it, that of the identity where this does not exceed 10.
+
+    Example:
+        >>> [float(x) for x in extent(np.array([-300.0, 20.0]))]
+        [300.0, 10.0]
+    """
+    size = np.max(np.abs(logits), axis=axis)
+    size = np.where(size > 0, size, 1.0)
+    return size, np.minimum(size, 10.0)
+
+
 def newton(derivatives, theta, separable=True):
     """Minimum of a convex function, by Newton's method with step halving."""
     loss, slope, curvature = derivatives(theta)

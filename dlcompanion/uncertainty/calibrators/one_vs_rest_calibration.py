@@ -17,7 +17,11 @@ from keras import ops
 
 from dlcompanion import backend
 from dlcompanion.checks import check_count
-from dlcompanion.uncertainty.calibrators.calibrator import Calibrator, newton
+from dlcompanion.uncertainty.calibrators.calibrator import (
+    Calibrator,
+    extent,
+    newton,
+)
 
 
 class _OneVersusRest(Calibrator):
@@ -315,6 +319,8 @@ def _numpy_log_odds(z):
 
 def _logistic(features, target, start, separable=False):
     """Logistic regression on soft targets."""
+    size, at_most = extent(features, axis=0)
+    features = features / size
 
     def derivatives(theta):
         s = features @ theta
@@ -324,4 +330,4 @@ def _logistic(features, target, start, separable=False):
         curvature = (features * (p * (1 - p))[:, None]).T @ features / len(target)
         return loss, slope, curvature
 
-    return newton(derivatives, start, separable=separable)
+    return newton(derivatives, start * at_most, separable=separable) / size

@@ -6,7 +6,7 @@ from keras import ops
 
 from dlcompanion.backend import segment_sum
 from dlcompanion.checks import check_boolean, check_count
-from dlcompanion.uncertainty.scores.calibration_error import measured
+from dlcompanion.uncertainty.scores.calibration_error import measured, per_weight
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
@@ -97,12 +97,12 @@ class BrierScore(keras.metrics.Metric):
         self.total.assign(self.total + ops.sum(weight[:, 0]) + mark)
 
     def result(self):
-        return ops.divide_no_nan(self.squares, self.total)
+        return per_weight(self.squares, self.total)
 
     def decomposition(self):
         """Dictionary of the four terms; resolution counts negatively."""
-        total = float(ops.convert_to_numpy(self.total)) or 1.0
-        sums = ops.convert_to_numpy(self.sums).astype("float64") / total
+        total = float(ops.convert_to_numpy(self.total))
+        sums = ops.convert_to_numpy(self.sums).astype("float64") / (total or 1.0)
         share, off, y, squares, product = np.moveaxis(
             sums.reshape(self.classes, self.bins, 5), -1, 0
         )

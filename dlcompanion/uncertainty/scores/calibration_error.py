@@ -114,7 +114,7 @@ class BinnedCalibration(keras.metrics.Metric):
             ops.reshape(sums, (self.columns, self.bins, 3)), axis=-1
         )
         filled = ops.where(weight > 0, weight, 1.0)
-        return ops.divide_no_nan(weight, self.total), ops.abs(p - hit) / filled
+        return per_weight(weight, self.total), ops.abs(p - hit) / filled
 
     def get_config(self):
         config = {"bins": self.bins, "from_logits": self.from_logits}
@@ -307,6 +307,24 @@ class AdaptiveCalibrationError(ClasswiseCalibrationError):
 
     def __init__(self, classes, bins=15, from_logits=False, name="ace", dtype=None):
         super().__init__(classes, bins, from_logits, name, dtype)
+
+
+def per_weight(sums, total):
+    """Sums divided by the total weight; 0 without any, as in Keras's metrics.
+
+    Args:
+        sums: Tensor.
+        total: Scalar tensor; NaN makes the result NaN.
+
+    Returns:
+        Tensor of the shape of ``sums``.
+
+    Example:
+        >>> float(per_weight(ops.zeros(()), ops.zeros(())))
+        0.0
+    """
+    total = ops.convert_to_tensor(total)
+    return sums / ops.where(total == 0, ops.ones_like(total), total)
 
 
 def measured(y_true, y_pred, sample_weight, columns, from_logits):

@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from dlcompanion.checks import check_boolean
-from dlcompanion.uncertainty.scores.calibration_error import measured
+from dlcompanion.uncertainty.scores.calibration_error import measured, per_weight
 
 _WAVES, _POINTS, _HALVINGS = 512, 1024, 24
 
@@ -75,9 +75,9 @@ class SmoothCalibrationError(keras.metrics.Metric):
         points = (np.arange(_POINTS) + 0.5) / _POINTS
         # cos(pi k t) on the grid, twice it where k > 0
         grid = np.cos(np.pi * k[:, None] * points) * np.where(k > 0, 2, 1)[:, None]
-        grid = ops.convert_to_tensor(grid.astype("float32"))
-        decay = ops.convert_to_tensor((-0.5 * (np.pi * k) ** 2).astype("float32"))
-        series = ops.divide_no_nan(self.series, self.total)
+        series = per_weight(self.series, self.total)
+        grid = ops.convert_to_tensor(grid, series.dtype)
+        decay = ops.convert_to_tensor(-0.5 * (np.pi * k) ** 2, series.dtype)
 
         def smoothed(sigma):
             return ops.mean(
@@ -91,8 +91,11 @@ class SmoothCalibrationError(keras.metrics.Metric):
             above = smoothed(middle) > middle
             return ops.where(above, middle, low), ops.where(above, high, middle)
 
-        low, high = ops.fori_loop(0, _HALVINGS, halve, (ops.zeros(()), ops.ones(())))
-        return (low + high) / 2 + 0 * self.total
+        low, high = ops.fori_loop(
+            0, _HALVINGS, halve, (0 * self.total, 0 * self.total + 1)
+        )
+        middle = (low + high) / 2 + 0 * self.total  # NaN if the total is
+        return ops.where(self.total == 0, 0 * middle, middle)
 
     def get_config(self):
         return {**super().get_config(), "from_logits": self.from_logits}

@@ -128,6 +128,10 @@ class StochasticWeights(SavesSeeds, keras.layers.Layer):
     def _penalty(self, posterior, _):
         self._require_training_examples()
         divergence = posterior.divergence(self.prior, self.seed_generator)
+        # of the dtype of Keras's own losses, to which it is added
+        divergence = ops.cast(
+            divergence, backend.at_least_float32(keras.config.floatx())
+        )
         return divergence / float(self.training_examples)  # int32 on JAX
 
     def _require_training_examples(self):
@@ -233,7 +237,7 @@ class LocallyReparameterized(_NeedsNormal):
         noise = scale * keras.random.normal(
             ops.shape(scale), dtype="float32", seed=self.seed_generator
         )
-        noise = noise + self.bias_mean()
+        noise = noise + ops.cast(self.bias_mean(), noise.dtype)
         return mean + ops.cast(noise, mean.dtype)
 
 
