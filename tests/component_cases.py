@@ -197,6 +197,18 @@ def _uncertainty():
     gaussian_process = {"inducing_points": 3, "training_examples": 48}
     yield Case(uncertainty.SparseGaussianProcess, gaussian_process, ROWS)
     yield Case(
+        uncertainty.PredictiveMean,
+        lambda: {
+            "model": keras.Sequential(
+                [keras.Input((4,)), uncertainty.DenseFlipout(1, **BAYESIAN)]
+            ),
+            "samples": 2,
+        },
+        ROWS,
+        SUMS,
+        loss="mse",
+    )
+    yield Case(
         uncertainty.MonteCarloDropout,
         lambda: {"model": keras.Sequential([network(), layers.Dropout(0.5, seed=0)])},
         ROWS,

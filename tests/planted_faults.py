@@ -361,7 +361,8 @@ class LossOfColumns(keras.losses.Loss):
     """Labels (batch, 1) meet predictions (batch,) and make (batch, batch)."""
 
     def call(self, y_true, y_pred):
-        gap = ops.cast(y_true, "float32") - ops.cast(ops.argmax(y_pred, -1), "float32")
+        likely = ops.argmax(y_pred, -1)
+        gap = ops.cast(y_true, y_pred.dtype) - ops.cast(likely, y_pred.dtype)
         return ops.mean(ops.square(gap) + 0 * ops.sum(y_pred, -1), axis=0)
 
 

@@ -433,19 +433,17 @@ class SAC(RolloutAgent):
         if gradient_steps is None:
             gradient_steps = rollout_length * environments.count
         self.gradient_steps = check_count("gradient_steps", gradient_steps)
-        shape, self.size = (
-            environments.observation_shape,
-            environments.distribution.size,
-        )
+        shape = environments.observation_shape
+        self.size = environments.distribution.size
         environments.distribution = TanhGaussian(self.size)
         seeds = [self.number(WEIGHTS, n) for n in range(3)]
+        scale = self.default_scale() if policy is None or critics is None else None
         if policy is None:
-            scale, outputs = self.default_scale(), 2 * self.size
+            outputs, activation = 2 * self.size, "relu"
             policy = dense_network(
-                shape, outputs, 0.01, seeds[0], "policy", "relu", scale=scale
+                shape, outputs, 0.01, seeds[0], "policy", activation, scale=scale
             )
         if critics is None:
-            scale = self.default_scale()
             critics = [
                 dense_critic(shape, self.size, seed, f"critic_{n}", scale)
                 for n, seed in enumerate(seeds[1:])
