@@ -6,7 +6,7 @@ import numpy as np
 from dlcompanion import backend
 from dlcompanion.testing import common
 from dlcompanion.testing.common import leaves, quiet, restore, snapshot
-from dlcompanion.training import fit_in_memory
+from dlcompanion.training import StepModel, fit_in_memory
 
 
 def _plain(subject):
@@ -22,6 +22,15 @@ def _plain(subject):
             model.optimizer.build(model.trainable_variables)
         subject.plain = model, snapshot(_variables(model))
     return subject.plain
+
+
+def _measures(subject):
+    """Whether evaluate has anything to measure; learners of agents have not."""
+    model = _plain(subject)[0]
+    own = type(model).compute_loss is not keras.Model.compute_loss
+    if isinstance(model, StepModel):
+        own |= type(model).measure is not StepModel.measure
+    return own or backend.measures_outputs(model)
 
 
 def _variables(model):
@@ -60,7 +69,7 @@ def _rows(structure, rows):
 
 def check_sample_weight(subject):
     """A weight of 0 leaves an example out of the loss, one of 2 counts it twice."""
-    if not subject.batch_independent:
+    if not (subject.batch_independent and _measures(subject)):
         return
     x, y = subject.x, subject.y
     n = subject.examples
@@ -147,6 +156,8 @@ class _Batches(keras.utils.PyDataset):
 
 def check_data(subject):
     """A PyDataset, generator or tf.data.Dataset gives what its arrays give."""
+    if not _measures(subject):
+        return
     x, y = subject.x, subject.y
     n, remedy = subject.examples, "take the data of Keras's fit, or refuse it by name."
     # the last batch is short: one example
@@ -205,7 +216,7 @@ def check_refusal(subject):
     """What fit refuses, it refuses before a step; the model can be used afterwards."""
     bad = [dict(one) for one in subject.refuses]
     demanded = len(bad)
-    if subject.y is None:
+    if subject.y is None and _measures(subject):
         targets = np.zeros((subject.examples, 1), "float32")
         bad.append({"x": subject.x, "y": targets})
     for n, arguments in enumerate(bad):
