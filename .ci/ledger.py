@@ -131,7 +131,7 @@ def main(out):
         print(f"{name}: {chosen['why']}")
         for item in chosen["left_out"]:
             print(f"  left out: {item}")
-    minutes = sum(seconds for _, seconds in ended.values()) / 60
+    minutes = ended["all"][1] / 60  # environments run side by side
     if minutes > MINUTES:
         notes.append(f"the run took {minutes:.0f} minutes, more than {MINUTES}")
     print(f"\n{minutes:.1f} minutes in all")

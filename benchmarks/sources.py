@@ -13,6 +13,7 @@ Not followed are names in strings (``getattr``, ``import_module``), and what the
 """
 
 import ast
+import functools
 import hashlib
 import symtable
 from importlib.util import resolve_name
@@ -59,7 +60,7 @@ class _Module:
         self.effects = []  # statements that do more than to bind names
         file = path / "__init__.py" if path.is_dir() else path
         text = file.read_text(encoding="utf-8") if file.exists() else ""
-        for statement in ast.parse(text).body:
+        for statement in _tree(text).body:
             if not _is_no_code(statement):
                 self._add(statement)
             if not isinstance(statement, _DEFINITIONS):
@@ -205,6 +206,13 @@ def _imports(node, package):
     return found
 
 
+@functools.cache
+def _tree(text):
+    """The same tree for the same text: results share most of their sources."""
+    return ast.parse(text)
+
+
+@functools.cache
 def _tables(node):
     """Symbol tables of a statement and of all scopes in it, the outermost first."""
     tables = [symtable.symtable(ast.unparse(node), "statement", "exec")]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from dlcompanion import topics
+from dlcompanion.checks import check_count
 
 
 def main(arguments=None):
@@ -54,6 +55,9 @@ def _app():
     chapter = typer.Argument(help="A chapter such as optimization.")
     folder = typer.Argument(help="Where to copy it; made if it is not there.")
     done = typer.Option("--done", help="Only what can be read and run today.")
+    seed_offset = typer.Option(
+        "--seed-offset", help="Shifts the seeds: do the claims hold for others?"
+    )
     force = typer.Option("--force", help="Overwrite a file that is there.")
 
     @app.command("list")
@@ -79,9 +83,12 @@ def _app():
         print(copy_script(topics.find_topic(name), folder, force))
 
     @app.command()
-    def run(name: Annotated[str, name]):
+    def run(
+        name: Annotated[str, name],
+        seed_offset: Annotated[int, seed_offset] = 0,
+    ):
         """Run a topic's script; the exit code is the script's."""
-        raise typer.Exit(run_script(topics.find_topic(name)))
+        raise typer.Exit(run_script(topics.find_topic(name), seed_offset))
 
     return app
 
@@ -208,7 +215,7 @@ def copy_script(topic, folder, force=False):
     return target
 
 
-def run_script(topic):
+def run_script(topic, seed_offset=0):
     """Run a topic's script in a process of its own.
 
     The backend is that of the environment (``KERAS_BACKEND``). Without a display the
@@ -216,12 +223,14 @@ def run_script(topic):
 
     Args:
         topic: A topic's dict.
+        seed_offset: Integer of at least 0, by which the seeds of the script are
+            shifted (:func:`dlcompanion.claims.seeds`).
 
     Returns:
         Integer, the exit code of the script.
 
     Raises:
-        ValueError: If the topic has no script yet.
+        ValueError: If the topic has no script yet, or the offset is negative.
         ImportError: If Matplotlib is missing, which every script needs.
 
     Example:
@@ -233,6 +242,8 @@ def run_script(topic):
     if importlib.util.find_spec("matplotlib") is None:
         raise ImportError('The scripts need: pip install "dlcompanion[gallery]"')
     environment = dict(os.environ)
+    if check_count("seed_offset", seed_offset, least=0):
+        environment["DLCOMPANION_SEED_OFFSET"] = str(seed_offset)
     shown = "DISPLAY" in environment or "WAYLAND_DISPLAY" in environment
     if sys.platform.startswith("linux") and not shown:
         environment.setdefault("MPLBACKEND", "agg")

@@ -144,6 +144,30 @@ def check_choice(name, value, choices):
     return value
 
 
+def check_jit_compile(value):
+    """Refuse what :meth:`keras.Model.compile` does not take as ``jit_compile``.
+
+    Args:
+        value: What was given.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: If ``value`` is neither a boolean nor ``"auto"``.
+
+    Example:
+        >>> check_jit_compile("auto")
+        'auto'
+    """
+    if value not in (True, False, "auto"):
+        raise ValueError(
+            'jit_compile must be True, False or "auto". '
+            f"Received: jit_compile={value!r}"
+        )
+    return value
+
+
 def check_finite(name, values, rule=None):
     """Refuse data with NaN or infinity.
 

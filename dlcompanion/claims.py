@@ -1,4 +1,4 @@
-"""claim(): print, record and assert what a script says."""
+"""claim() and seeds(): what a script says, and the chance behind it."""
 
 import json
 import math
@@ -20,6 +20,8 @@ _COMPARISONS = {
 
 #: Environment variable that names the JSON-lines file to which claims are added.
 RECORD = "DLCOMPANION_CLAIMS"
+#: Environment variable, an integer by which all seeds of a script are shifted.
+SEED_OFFSET = "DLCOMPANION_SEED_OFFSET"
 
 
 def claim(text, value, comparison, bound, unit=None, seeds=None):
@@ -57,6 +59,51 @@ def claim(text, value, comparison, bound, unit=None, seeds=None):
     if not holds:
         raise AssertionError(f"{text}: {value!r} {comparison} {bound!r} is false")
     return value
+
+
+def seeds(count, offset=None):
+    """The seeds of a script: what it claims should hold for others, too.
+
+    All chance of a script follows from these, so that ``dlcompanion run NAME
+    --seed-offset 1000`` runs it with seeds of which it knows nothing.
+
+    Args:
+        count: Positive integer, how many.
+        offset: Integer of at least 0, the first of them. By default the environment
+            variable ``DLCOMPANION_SEED_OFFSET``, else 0.
+
+    Returns:
+        ``range`` of ``count`` integers.
+
+    Raises:
+        ValueError: If one of the numbers is no such integer.
+
+    Example:
+        >>> list(seeds(5, offset=1000))
+        [1000, 1001, 1002, 1003, 1004]
+    """
+    if offset is None:
+        given = os.environ.get(SEED_OFFSET, "0")
+        if not given.isdecimal():
+            raise ValueError(
+                f"{SEED_OFFSET} must be an integer of at least 0. Received: {given!r}"
+            )
+        offset = int(given)
+    first = check_count("offset", offset, least=0)
+    return range(first, first + check_count("count", count))
+
+
+def seed():
+    """The first of :func:`seeds`, for what is drawn once.
+
+    Returns:
+        Integer.
+
+    Example:
+        >>> seed()
+        0
+    """
+    return seeds(1)[0]
 
 
 def comparison_text(value, comparison, bound, unit=None, seeds=None):

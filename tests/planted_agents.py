@@ -353,3 +353,13 @@ class Player(Healthy):
         seen = [self.game.start(draws) for _ in range(games)]
         won = [self.game.won(x, self.predict(np.append(x[:1], 1.0))) for x in seen]
         return {"return_mean": float(np.mean(won))}
+
+
+# --- restart --------------------------------------------------------------------
+
+
+class RestartForgetsMomentum(Healthy):
+    def restart(self, seed):
+        velocity = self.velocity
+        self.__init__(lambda: self.environment, self.rate, seed)
+        self.velocity = velocity

@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from dlcompanion import claims
 from dlcompanion.claims import RECORD, claim
 
 pytestmark = pytest.mark.once
@@ -97,3 +98,26 @@ def test_rejects_what_is_not_a_claim(record, bad, message):
 def test_rejects_impossible_seeds(seeds):
     with pytest.raises(ValueError, match="seeds must be an integer of at least 1"):
         claim("text", 1, "<", 2, seeds=seeds)
+
+
+# -- seeds ------------------------------------------------------------------------
+
+
+def test_seeds_are_shifted_as_a_whole(monkeypatch):
+    monkeypatch.delenv(claims.SEED_OFFSET, raising=False)
+    assert list(claims.seeds(3)) == [0, 1, 2] and claims.seed() == 0
+    monkeypatch.setenv(claims.SEED_OFFSET, "7000")
+    assert list(claims.seeds(3)) == [7000, 7001, 7002] and claims.seed() == 7000
+
+
+@pytest.mark.parametrize("given", ["-1", "1.5", "many", ""])
+def test_an_offset_that_is_no_integer_is_refused(monkeypatch, given):
+    monkeypatch.setenv(claims.SEED_OFFSET, given)
+    with pytest.raises(ValueError, match=f"SEED_OFFSET must be.*Received: '{given}'"):
+        claims.seeds(3)
+
+
+@pytest.mark.parametrize("count, offset", [(0, 0), (1.5, 0), (1, -1), (1, "0")])
+def test_seeds_refuse_what_is_no_count(count, offset):
+    with pytest.raises(ValueError, match="Received: (count|offset)="):
+        claims.seeds(count, offset)

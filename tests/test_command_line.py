@@ -190,6 +190,19 @@ def test_run_passes_the_exit_code_through(monkeypatch, tmp_path, capsys):
     assert main(["run", DONE]) == 7
 
 
+@pytest.mark.parametrize("offset, seen", [([], 0), (["--seed-offset", "1000"], 1000)])
+def test_run_shifts_the_seeds(monkeypatch, tmp_path, offset, seen):
+    text = "from dlcompanion import claims\nraise SystemExit(claims.seed() // 10)"
+    small_script(monkeypatch, tmp_path, text)
+    assert main(["run", DONE, *offset]) == seen // 10
+
+
+def test_run_refuses_an_offset_that_is_no_integer(monkeypatch, tmp_path, capsys):
+    small_script(monkeypatch, tmp_path, "")
+    refused(capsys, ["run", DONE, "--seed-offset", "-1"], "Received: seed_offset=-1")
+    refused(capsys, ["run", DONE, "--seed-offset", "few"], "--seed-offset")
+
+
 def test_run_without_matplotlib_names_the_extra(monkeypatch, tmp_path, capsys):
     small_script(monkeypatch, tmp_path, "")
     monkeypatch.setitem(sys.modules, "matplotlib", None)

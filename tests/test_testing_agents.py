@@ -47,6 +47,7 @@ SETTINGS = {"steps": 40, "learns": (160, 0.4)}
         (agents.NeverLearns, "learns", "fit(18) changes the weights"),
         (agents.LearnsInTheBeginning, "learns", "fit(22) changes the weights"),
         (agents.LearnsTheOpposite, "learns", "at least 0.4 after 160 steps"),
+        (agents.RestartForgetsMomentum, "restart", "of a new agent with seed=0"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from dlcompanion.checks import check_count, check_number
+from dlcompanion.checks import check_count, check_jit_compile, check_number
 from dlcompanion.reinforcement.agents.agent import WEIGHTS
 from dlcompanion.reinforcement.agents.replay_buffer import (
     ReplayBuffer,
@@ -416,7 +416,7 @@ class DQN(RolloutAgent):
         self.final_exploration = check_number(
             "final_exploration", final_exploration, 0, 1
         )
-        _check_compile(jit_compile)
+        check_jit_compile(jit_compile)
         sizes = {"buffer_size": buffer_size, "learning_starts": learning_starts}
         _check_sizes(batch_size, **sizes)
         self.learning_starts = learning_starts
@@ -517,14 +517,6 @@ class DQN(RolloutAgent):
     def parts_of(learner):
         """The network and optimizer of a loaded learner."""
         return {"network": learner.network, "optimizer": learner.optimizer}
-
-
-def _check_compile(jit_compile):
-    if jit_compile not in (True, False, "auto"):
-        raise ValueError(
-            'jit_compile must be True, False or "auto". '
-            f"Received: jit_compile={jit_compile!r}"
-        )
 
 
 def _check_sizes(batch_size, **sizes):

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from dlcompanion.checks import check_count, check_number
+from dlcompanion.checks import check_count, check_jit_compile, check_number
 from dlcompanion.reinforcement.agents.agent import WEIGHTS
 from dlcompanion.reinforcement.agents.rollout import rows_of
 from dlcompanion.reinforcement.agents.rollout_agent import RolloutAgent
@@ -323,6 +323,9 @@ class PPO(RolloutAgent):
             resets, actions and batches.
         normalizer: :class:`~dlcompanion.reinforcement.Normalizer` of observations and
             rewards, for this agent alone, or None.
+        jit_compile: Boolean or ``"auto"``, as in :meth:`keras.Model.compile`. On
+            TensorFlow ``True`` costs some seconds at first and then makes the updates
+            faster, most of all those of a recurrent policy.
         parts: ``PPOParts``, for subclasses.
 
     Raises:
@@ -363,8 +366,10 @@ class PPO(RolloutAgent):
         horizon=None,
         seed=None,
         normalizer=None,
+        jit_compile="auto",
         parts=PPO_PARTS,
     ):
+        check_jit_compile(jit_compile)
         self.discount = check_number("discount", discount, 0, 1)
         self.gae_lambda = check_number("gae_lambda", gae_lambda, 0, 1)
         self.update_epochs = check_count("update_epochs", update_epochs)
@@ -379,6 +384,7 @@ class PPO(RolloutAgent):
             "value_weight": value_weight,
             "entropy_weight": entropy_weight,
             "num_envs": num_envs,
+            "jit_compile": jit_compile,
         }
         if batch_size is None:
             batch_size = parts.batch_size(environments.count, rollout_length)
@@ -396,7 +402,8 @@ class PPO(RolloutAgent):
         )
         learner.build((None, *environments.observation_shape))
         learner.compile(
-            optimizer or keras.optimizers.Adam(3e-4, epsilon=1e-5, global_clipnorm=0.5)
+            optimizer or keras.optimizers.Adam(3e-4, epsilon=1e-5, global_clipnorm=0.5),
+            jit_compile=jit_compile,
         )
         self.attach(learner)
         self._explained = Explained()

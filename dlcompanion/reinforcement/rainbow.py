@@ -352,11 +352,6 @@ class Rainbow(DQN):
             setattr(self, name, value)
         # some 500 steps: what comes later is discounted to little
         self._recent = deque(maxlen=-(-500 // self.rollout_length))
-        learner = self.learner
-        self._explorer = backend.compile(
-            lambda x: learner.values_of(learner.outputs_of(learner.network, x)),
-            jit=False,
-        )
 
     # -- acting ---------------------------------------------------------------------
 
@@ -367,7 +362,10 @@ class Rainbow(DQN):
 
     def _outputs(self, observations, states=None, exploring=False):
         if exploring and self.noisy:
-            values = keras.ops.convert_to_numpy(self._explorer(observations))
+            explorer = backend.kept_program(
+                self.learner, "explorer", lambda: _explorer(self.learner)
+            )
+            values = keras.ops.convert_to_numpy(explorer(observations))
             return self._finite(values), None
         outputs, states = super()._outputs(observations, states, exploring)
         if self.atoms is None:
@@ -430,6 +428,13 @@ class Rainbow(DQN):
         found = super().learn_from(rows, weights)
         self.replay.prioritize(rows, found["errors"])
         return found
+
+
+def _explorer(learner):
+    """The values of a network with noise, compiled."""
+    return backend.compile(
+        lambda x: learner.values_of(learner.outputs_of(learner.network, x)), jit=False
+    )
 
 
 def _parts(dueling, prioritized, atoms, noisy, value_range, priority_exponent):

@@ -134,9 +134,8 @@ class RecurrentPPO(PPO):
     the cost of an update is proportional to it.
 
     Networks of dense layers with one :class:`keras.layers.GRUCell` among them act in
-    NumPy, others through a compiled call. On TensorFlow's CPU updates of a few
-    environments are up to three times as fast with XLA:
-    ``agent.learner.compile(agent.learner.optimizer, jit_compile=True)``.
+    NumPy, others through a compiled call. On TensorFlow ``jit_compile=True`` costs some
+    seconds at first and makes the updates three times as fast.
 
     Args:
         environment: As of PPO.

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from dlcompanion.checks import check_count, check_number
+from dlcompanion.checks import check_count, check_jit_compile, check_number
 from dlcompanion.reinforcement.agents.agent import WEIGHTS
 from dlcompanion.reinforcement.agents.replay_buffer import (
     ReplayBuffer,
@@ -364,6 +364,9 @@ class SAC(RolloutAgent):
             (1000 if it has none).
         seed: Integer of at least 0, or None for one that is drawn. Seeds weights,
             resets, actions and minibatches.
+        jit_compile: Boolean or ``"auto"``, as in :meth:`keras.Model.compile`. On
+            TensorFlow ``True`` costs some seconds at first; then the updates
+            take half the time.
 
     Raises:
         ValueError: If an argument is none of the above, the environment is unknown or
@@ -406,7 +409,9 @@ class SAC(RolloutAgent):
         num_envs=1,
         horizon=None,
         seed=None,
+        jit_compile="auto",
     ):
+        check_jit_compile(jit_compile)
         self.discount = check_number("discount", discount, 0, 1)
         self.batch_size = check_count("batch_size", batch_size)
         self.learning_starts = check_count("learning_starts", learning_starts, least=0)
@@ -422,6 +427,7 @@ class SAC(RolloutAgent):
             "gradient_steps": gradient_steps,
             "discount": discount,
             "num_envs": num_envs,
+            "jit_compile": jit_compile,
         }
         super().__init__(environments, seed, horizon, rollout_length, config)
         if gradient_steps is None:
@@ -461,7 +467,7 @@ class SAC(RolloutAgent):
                 0.001
             )
         learner.build((None, *shape))
-        learner.compile(CompositeOptimizer(optimizers))
+        learner.compile(CompositeOptimizer(optimizers), jit_compile=jit_compile)
         self.attach(learner)
 
     logged = ("critic_loss", "policy_loss", "entropy", "temperature")

@@ -206,6 +206,23 @@ def _learns(subject):
             )
 
 
+def _restart(subject):
+    """An agent that begins anew with a seed is a new agent with that seed."""
+    agent, _ = subject.other
+    if not hasattr(agent, "restart"):
+        return
+    _, whole = subject.whole
+    agent.restart(0)
+    subject.fit(agent, subject.steps)
+    subject.same(
+        state_of(agent),
+        whole,
+        f"restart(0) and fit({subject.steps}) are those of a new agent with seed=0",
+        "make anew all that the constructor makes: weights, the optimizer, counters, "
+        "generators, memories and running statistics.",
+    )
+
+
 CHECKS = {
     "seed": _seed,
     "spaces": _spaces,
@@ -213,4 +230,5 @@ CHECKS = {
     "resume": _resume,
     "finite": _finite,
     "learns": _learns,
+    "restart": _restart,
 }

@@ -47,6 +47,8 @@ def check_agent(
     - ``finite``: a reward or observation that is NaN makes ``fit`` raise a ValueError
       that says so; afterwards all weights are finite and training can go on.
     - ``learns``: both parts of ``fit(n)`` change the weights, and what ``learns`` says.
+    - ``restart``: if the agent has a method ``restart(seed)``, it begins anew as a new
+      agent with that seed would.
 
     Calls :func:`keras.utils.set_random_seed`. The new process is started once and
     serves all later checks; it imports the agent and the environment by name, so both

@@ -71,10 +71,10 @@ def restart(model, seed=None, *, weights=None):
             "restart needs a seed, or weights. Received: seed=None, weights=None"
         )
     with backend.placement(model):
-        optimizer = _fresh_optimizer(model.optimizer)
+        optimizer = fresh_optimizer_values(model.optimizer)
         if seed is not None:
             keras.utils.set_random_seed(check_count("seed", seed, least=0))
-            fresh = _values(_fresh_model(model))
+            fresh = _values(fresh_model(model))
     kept = _adapted(model)
     if seed is not None:
         _check_equal("the model", "weights=", _values(model), fresh)
@@ -85,8 +85,24 @@ def restart(model, seed=None, *, weights=None):
     model.reset_metrics()
 
 
-def _fresh_model(model):
-    """A new model from the config, built for the same shapes, not compiled."""
+def fresh_model(model):
+    """A new model from the config, built for the same shapes, not compiled.
+
+    Args:
+        model: Built :class:`keras.Model`.
+
+    Returns:
+        :class:`keras.Model` of the same class; global generators of Keras give its
+        weights, unless an initializer has a seed of its own.
+
+    Raises:
+        ValueError: If the model has no config that makes one.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        >>> fresh_model(model).built
+        True
+    """
     parts = [model, *backend.flatten_layers(model)]
     kinds = {keras.saving.get_registered_name(type(part)): type(part) for part in parts}
     try:
@@ -106,8 +122,20 @@ def _fresh_model(model):
         ) from error
 
 
-def _fresh_optimizer(optimizer):
-    """Values of a new optimizer of this config, built for the same variables."""
+def fresh_optimizer_values(optimizer):
+    """Values of a new optimizer of this config, built for the same variables.
+
+    Args:
+        optimizer: :class:`keras.optimizers.Optimizer`.
+
+    Returns:
+        List of NumPy arrays, one for each of ``optimizer.variables``.
+
+    Example:
+        >>> optimizer = keras.optimizers.Adam(0.25)
+        >>> [value.item() for value in fresh_optimizer_values(optimizer)]
+        [0, 0.25]
+    """
     fresh = type(optimizer).from_config(optimizer.get_config())
     if optimizer.built:
         composite = isinstance(optimizer, CompositeOptimizer)

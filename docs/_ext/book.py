@@ -5,6 +5,7 @@ Everything is read from the repository or from what the scripts left behind in
 """
 
 import ast
+import functools
 import hashlib
 import json
 import re
@@ -133,7 +134,18 @@ def fingerprint(script):
 
 def _imports(path, seen):
     """Files of the package that `path` imports, directly or not."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for file in _imported(path, path.read_text()):
+        if file not in seen:
+            seen.add(file)
+            _imports(file, seen)
+    return seen
+
+
+@functools.cache
+def _imported(path, text):
+    """Files of the package that a file with this text imports."""
+    files = []
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom):
             names = [(_absolute(node, path), alias.name) for alias in node.names]
         elif isinstance(node, ast.Import):
@@ -142,11 +154,8 @@ def _imports(path, seen):
             continue
         for module, name in names:
             if module.split(".")[0] == "dlcompanion":
-                for file in _files(module, name):
-                    if file not in seen:
-                        seen.add(file)
-                        _imports(file, seen)
-    return seen
+                files += _files(module, name)
+    return files
 
 
 def _absolute(node, path):

@@ -240,6 +240,7 @@ def test_an_action_without_axes_is_no_integer():
         ({"critic": zero_net(4, 2)}, r"critic must give \(batch, 1\).*Received"),
         ({"rollout_length": 0}, "Received: rollout_length=0"),
         ({"discount": 1.1}, "Received: discount=1.1"),
+        ({"jit_compile": "yes"}, "Received: jit_compile='yes'"),
         ({"gae_lambda": -0.1}, "Received: gae_lambda=-0.1"),
         (
             {"environment": "Pendulum-v1", "policy": zero_net(3, 1)},

@@ -240,6 +240,7 @@ def test_a_given_temperature_and_any_policy_go_on_from_a_file(tmp_path):
         ({"rollout_length": 0}, "Received: rollout_length=0"),
         ({"gradient_steps": 0}, "Received: gradient_steps=0"),
         ({"discount": 1.5}, "Received: discount=1.5"),
+        ({"jit_compile": "yes"}, "Received: jit_compile='yes'"),
         ({"num_envs": 0}, "Received: 0"),
         ({"seed": -1}, "Received: seed=-1"),
     ],

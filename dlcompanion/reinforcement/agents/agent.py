@@ -12,6 +12,7 @@ from dlcompanion.reinforcement.agents.base_agent import BaseAgent
 from dlcompanion.reinforcement.agents.training_loop import LogEvery, TrainingLoop
 from dlcompanion.reinforcement.environments.spaces_only import config_of
 from dlcompanion.reinforcement.networks.actor import Actor
+from dlcompanion.training.restart import fresh_model, fresh_optimizer_values
 
 # What random numbers are for: each purpose has its own stream.
 RESETS, ACTIONS, WEIGHTS, EVALUATION = range(4)
@@ -151,8 +152,8 @@ class Agent(BaseAgent):
 
         Raises:
             ValueError: If an argument is none of the above, or a callback one that
-                needs single batches; if an observation, reward
-                or output of the policy is not finite.
+                needs single batches; if an observation, reward or output of the policy
+                is not finite.
         """
         check_count("steps", steps)
         begin, target = self.steps, self.steps - self._overshoot + steps
@@ -220,6 +221,50 @@ class Agent(BaseAgent):
         if progress_bar is not None:
             kwargs.setdefault("verbose", int(progress_bar))
         self.fit(total_timesteps, callbacks=callbacks, **kwargs)
+        return self
+
+    def restart(self, seed):
+        """Begin anew with another seed, with what is compiled.
+
+        Afterwards the agent is as a new one of the same arguments and this seed: new
+        weights, optimizer, memory, statistics and counters, and ``fit`` gives the
+        same, bit for bit, a second or two earlier. To measure over several seeds, make
+        the agent once and restart it before each ``fit``.
+
+        Networks and optimizers that were given to the constructor are made anew from
+        their config, after ``keras.utils.set_random_seed(seed)``. An initializer or
+        layer with a seed of its own begins with that one for every ``seed``, as in
+        :func:`dlcompanion.training.restart`.
+
+        Args:
+            seed: Integer of at least 0.
+
+        Returns:
+            The agent.
+
+        Raises:
+            ValueError: If ``seed`` is no such integer, or a network has no config.
+        """
+        seed = check_count("seed", seed, least=0)
+        keras.utils.set_random_seed(seed)
+        given = {
+            name: _anew(value)
+            for name, value in self._given.items()
+            if not isinstance(value, keras.optimizers.Optimizer)
+        }
+        given |= {**self.config, "seed": seed}
+        given[self.world] = self.environments.vector
+        new = type(self)(**given)
+        learner, fresh = self.learner, new.learner
+        variables = [*learner.variables, *learner.optimizer.variables]
+        values = [*fresh.variables, *fresh_optimizer_values(learner.optimizer)]
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+        learner.reset_metrics()
+        kept = {"environments": self.environments, "_given": self._given}
+        self.__dict__.update({**new.__dict__, **kept})
+        self.attach(learner)
+        self.restore(new.arrays())
         return self
 
     # -- acting ---------------------------------------------------------------------
@@ -364,12 +409,16 @@ class Agent(BaseAgent):
 
     def about(self):
         """The environment, what is seen of it and done there, for the ``repr``."""
-        source, vector = self.environments.source, self.environments.vector
-        name = getattr(source, "__qualname__", None) or repr(source)
-        if hasattr(source, "spaces_only"):
-            name = "None, loaded to predict"
+        name = super().about()
+        if hasattr(self.source, "spaces_only"):
+            name = f"{self.world}=None, loaded to predict"
         seen = f"observations={self.environments.observation_shape}"
-        return f"environment={name}, {seen}, actions={vector.single_action_space}"
+        return f"{name}, {seen}, actions={self.environments.vector.single_action_space}"
+
+    @property
+    def source(self):
+        """What the environments were made of."""
+        return self.environments.source
 
     def take(self, learner):
         """Go on with a learner from a file, with its target networks."""
@@ -387,6 +436,15 @@ class Agent(BaseAgent):
                 f"environment's. Received: {_spelled(*kinds[0])} in the file, "
                 f"{_spelled(*kinds[1])} in the environment"
             )
+
+
+def _anew(value):
+    """Networks as they were before they learned; all else as it is."""
+    if isinstance(value, (list, tuple)):
+        return [_anew(one) for one in value]
+    if isinstance(value, keras.Model):
+        return fresh_model(value)
+    return value
 
 
 def _spelled(name, config):

@@ -1,5 +1,7 @@
 """BaseAgent: what every agent of this chapter has, its seed and its file."""
 
+import inspect
+
 import numpy as np
 
 from dlcompanion.checks import check_count
@@ -35,6 +37,16 @@ class BaseAgent:
     counters = ()
     learner = None
     _draws = None
+
+    def __new__(cls, *args, **kwargs):
+        agent = super().__new__(cls)
+        try:
+            given = inspect.signature(cls).bind(*args, **kwargs).arguments
+        except TypeError:  # the constructor says what is wrong
+            given = {}
+        given |= given.pop("kwargs", {})
+        agent._given = {name: x for name, x in given.items() if x is not None}
+        return agent
 
     def __init__(self, seed, config):
         drawn = np.random.SeedSequence().entropy if seed is None else seed
@@ -117,6 +129,7 @@ class BaseAgent:
             "agent": type(self).__name__,
             "seed": self.seed,
             "counters": {name: getattr(self, name) for name in self.counters},
+            "given": sorted(self._given),
             "draws": self._draws and self._draws.bit_generator.state,
             "arrays": self.arrays(),
         }
@@ -177,6 +190,9 @@ class BaseAgent:
             )
         parts = {} if learner is None else cls.parts_of(learner)
         agent = cls(environment, **parts, **state["config"])
+        # a network that the constructor made is not one that was given
+        given = state.get("given", agent._given)
+        agent._given = {n: x for n, x in agent._given.items() if n in given}
         if learner is not None:
             agent.take(learner)
         agent.set_state({"seed": agent.seed, **state, "arrays": arrays})
@@ -197,7 +213,9 @@ class BaseAgent:
 
     def about(self):
         """What it acts in, for its ``repr``."""
-        return f"{self.world}={self.world_config()!r}"
+        source = getattr(self, "source", None)
+        source = self.world_config() if source is None else source
+        return f"{self.world}={getattr(source, '__qualname__', None) or repr(source)}"
 
     @staticmethod
     def world_of(config):

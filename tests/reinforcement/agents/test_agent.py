@@ -1,5 +1,7 @@
 """Tests of reinforcement.agents.agent, with an agent that learns nothing."""
 
+import gc
+
 import gymnasium as gym
 import keras
 import numpy as np
@@ -397,3 +399,77 @@ def test_fit_rejects(arguments):
 def test_rejects(arguments):
     with pytest.raises(ValueError, match="Received: (seed|horizon)="):
         Idle(Corridor, **arguments)
+
+
+# -- restart ---------------------------------------------------------------------
+
+SMALL = {"num_envs": 2, "rollout_length": 16, "horizon": 32, "update_epochs": 1}
+
+
+def bits(agent):
+    variables = [*agent.learner.variables, *agent.learner.optimizer.variables]
+    return [keras.ops.convert_to_numpy(v).tolist() for v in variables]
+
+
+def test_restart_after_load_makes_default_networks_anew(tmp_path):
+    PPO("CartPole-v1", seed=1, **SMALL).save(tmp_path / "agent")
+    loaded = PPO.load(tmp_path / "agent").restart(2)
+    new = PPO("CartPole-v1", seed=2, **SMALL)
+    for agent in (loaded, new):
+        agent.fit(64, verbose=0)
+    assert loaded.seed == 2 and loaded.steps == 64
+    assert bits(loaded) == bits(new)
+
+
+def test_restart_makes_given_networks_anew():
+    def made(seed):
+        keras.utils.set_random_seed(seed)
+        layers = [keras.Input((4,)), keras.layers.Dense(2)]
+        rate = keras.optimizers.schedules.PolynomialDecay(0.1, 4)
+        return PPO(
+            "CartPole-v1",
+            keras.Sequential(layers),
+            optimizer=keras.optimizers.Adam(rate),
+            seed=seed,
+            normalizer=Normalizer(),
+            **SMALL,
+        )
+
+    agent, new = made(1), made(2)
+    agent.fit(64, verbose=0)
+    agent.restart(2)
+    for each in (agent, new):
+        each.fit(64, verbose=0)
+    assert bits(agent) == bits(new)
+
+
+def test_restart_plays_on_in_an_environment_that_was_given():
+    environment = gym.make("CartPole-v1")
+    agent = PPO(environment, seed=1, rollout_length=16, horizon=32)
+    agent.fit(32, verbose=0)
+    gc.collect()
+    agent.restart(1).fit(32, verbose=0)
+    assert agent.steps == 32
+    assert agent.environments.vector.envs[0] is environment
+
+
+@pytest.mark.once
+def test_a_refused_restart_changes_nothing():
+    agent = PPO("CartPole-v1", seed=1, **SMALL)
+    before = bits(agent)
+    with pytest.raises(ValueError, match="seed.*Received: seed=-1"):
+        agent.restart(-1)
+    assert agent.seed == 1
+    assert bits(agent) == before
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "agent_class, environment", [(PPO, "CartPole-v1"), (SAC, "Pendulum-v1")]
+)
+def test_how_the_learner_is_compiled_is_in_the_file(agent_class, environment, tmp_path):
+    agent = agent_class(environment, jit_compile=True, seed=0)
+    assert agent.learner.jit_compile
+    agent.save(tmp_path / "agent")
+    assert agent_class.load(tmp_path / "agent").learner.jit_compile
+    assert not agent_class(environment, jit_compile=False).learner.jit_compile
