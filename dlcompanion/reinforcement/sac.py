@@ -12,7 +12,7 @@ from dlcompanion.reinforcement.agents.replay_buffer import (
 )
 from dlcompanion.reinforcement.agents.rollout_agent import RolloutAgent
 from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
-from dlcompanion.reinforcement.networks.dense_network import dense_network, first_layers
+from dlcompanion.reinforcement.networks.dense_network import dense_critic, dense_network
 from dlcompanion.reinforcement.networks.network_checks import (
     check_network,
     check_separate,
@@ -502,14 +502,3 @@ class SAC(RolloutAgent):
     def parts_of(learner):
         """The networks of a loaded learner; it has its optimizers itself."""
         return {"policy": learner.policy, "critics": learner.critics}
-
-
-def dense_critic(observation_shape, size, seed, name, scale=1.0):
-    """The default critic: two hidden layers of 64 units on observation and action."""
-    observations, actions = keras.Input(observation_shape), keras.Input((size,))
-    flat = observations
-    for layer in first_layers(observation_shape, scale):
-        flat = layer(flat)
-    joined = keras.layers.Concatenate()([flat, actions])
-    dense = dense_network((joined.shape[-1],), 1, 1.0, seed, name, "relu")
-    return keras.Model([observations, actions], dense(joined), name=name)

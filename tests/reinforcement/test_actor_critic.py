@@ -218,7 +218,7 @@ def test_contract_of_the_agent():
     check_agent(
         A2C,
         lambda: {
-            "optimizer": keras.optimizers.Adam(0.03),
+            "optimizer": keras.optimizers.Adam(0.015),
             "num_envs": 8,
             "rollout_length": 4,
             "horizon": 8,

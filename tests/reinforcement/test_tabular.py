@@ -321,6 +321,7 @@ def test_states_that_are_tuples(tmp_path):
     assert -4 <= result["return_mean"] == -result["length_mean"] <= -2
     agent.save(tmp_path / "agent")
     loaded = QLearning.load(tmp_path / "agent", env=Blocks)
+    assert repr(loaded).startswith("QLearning(environment=Blocks, steps=400")
     assert loaded.predict((0, 2, 1)) == 0
     for wrong in (3, (1, 2), (0, 3, 0), (0.5, 0, 0), (-1, 0, 0)):
         with pytest.raises(ValueError, match="tuple of 3 integers.*Received: state="):

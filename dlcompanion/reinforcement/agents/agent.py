@@ -152,8 +152,8 @@ class Agent(BaseAgent):
 
         Raises:
             ValueError: If an argument is none of the above, or a callback one that
-                needs single batches; if an observation, reward
-                or output of the policy is not finite.
+                needs single batches; if an observation, reward or output of the policy
+                is not finite.
         """
         check_count("steps", steps)
         begin, target = self.steps, self.steps - self._overshoot + steps
@@ -409,12 +409,16 @@ class Agent(BaseAgent):
 
     def about(self):
         """The environment, what is seen of it and done there, for the ``repr``."""
-        source, vector = self.environments.source, self.environments.vector
-        name = getattr(source, "__qualname__", None) or repr(source)
-        if hasattr(source, "spaces_only"):
-            name = "None, loaded to predict"
+        name = super().about()
+        if hasattr(self.source, "spaces_only"):
+            name = f"{self.world}=None, loaded to predict"
         seen = f"observations={self.environments.observation_shape}"
-        return f"environment={name}, {seen}, actions={vector.single_action_space}"
+        return f"{name}, {seen}, actions={self.environments.vector.single_action_space}"
+
+    @property
+    def source(self):
+        """What the environments were made of."""
+        return self.environments.source
 
     def take(self, learner):
         """Go on with a learner from a file, with its target networks."""

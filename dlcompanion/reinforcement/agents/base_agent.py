@@ -190,7 +190,8 @@ class BaseAgent:
         parts = {} if learner is None else cls.parts_of(learner)
         agent = cls(environment, **parts, **state["config"])
         # a network that the constructor made is not one that was given
-        agent._given = {n: x for n, x in agent._given.items() if n in state["given"]}
+        given = state.get("given", agent._given)
+        agent._given = {n: x for n, x in agent._given.items() if n in given}
         if learner is not None:
             agent.take(learner)
         agent.set_state({"seed": agent.seed, **state, "arrays": arrays})
@@ -211,7 +212,9 @@ class BaseAgent:
 
     def about(self):
         """What it acts in, for its ``repr``."""
-        return f"{self.world}={self.world_config()!r}"
+        source = getattr(self, "source", None)
+        source = self.world_config() if source is None else source
+        return f"{self.world}={getattr(source, '__qualname__', None) or repr(source)}"
 
     @staticmethod
     def world_of(config):

@@ -50,6 +50,32 @@ def dense_network(
     )
 
 
+def dense_critic(observation_shape, size, seed, name, scale=1.0):
+    """The default critic of real actions: two hidden layers of 64 units.
+
+    Args:
+        observation_shape: Tuple, the shape of one observation.
+        size: Integer, the numbers that an action has.
+        seed: Integer, decides the initial weights.
+        name: String, the name of the model.
+        scale: Number that observations are multiplied with.
+
+    Returns:
+        A :class:`keras.Model` from ``[observations, actions]`` to one value.
+
+    Example:
+        >>> dense_critic((4,), 2, seed=0, name="critic").output_shape
+        (None, 1)
+    """
+    observations, actions = keras.Input(observation_shape), keras.Input((size,))
+    flat = observations
+    for layer in first_layers(observation_shape, scale):
+        flat = layer(flat)
+    joined = keras.layers.Concatenate()([flat, actions])
+    dense = dense_network((joined.shape[-1],), 1, 1.0, seed, name, "relu")
+    return keras.Model([observations, actions], dense(joined), name=name)
+
+
 def first_layers(input_shape, scale=1.0):
     """What stands before the dense layers of a default network.
 

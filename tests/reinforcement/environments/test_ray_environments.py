@@ -201,7 +201,7 @@ def test_an_agent_is_resumed_on_workers_or_without(carts, tmp_path):
         other.fit(120, verbose=0)
         same(part, other)
     with pytest.raises(ValueError, match="pass load.*environment"):
-        PPO.load(tmp_path / "agent")
+        PPO.load(tmp_path / "agent").fit(120)
 
 
 @needs_ray
