@@ -45,7 +45,7 @@ class StepModel(keras.Model):
     :class:`~dlcompanion.training.CompositeOptimizer`.
 
     ``call`` need not take the data of ``fit``: that of a GAN may take codes. Then each
-    part must be built before ``fit``, by a :class:`keras.Input` in ``__init__`` or by
+    part must be built before ``fit``, by a ``keras.Input`` in ``__init__`` or by
     ``part.build(shape)``; where one is not, Keras builds all by calling the model on
     the data.
 
