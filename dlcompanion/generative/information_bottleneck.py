@@ -123,8 +123,6 @@ class _CriticEstimator(UnsupervisedModel):
 
     no_targets = "An estimator of information is fitted to pairs, fit([x, y])."
     weighs_examples = False  # its loss is of all pairs of a batch
-    #: Examples that a batch needs for a bound; a smaller one adds nothing.
-    least = 1
 
     def __init__(self, critic, **kwargs):
         super().__init__(**kwargs)
@@ -161,8 +159,8 @@ class _CriticEstimator(UnsupervisedModel):
 
     def batch_loss(self, x, outputs, weights):
         information = self.bound(outputs)
-        enough = ops.cast(ops.shape(outputs)[0] >= self.least, information.dtype)
-        self.tracker.update_state(information, enough)
+        several = ops.cast(ops.shape(outputs)[0] > 1, information.dtype)
+        self.tracker.update_state(information, several)  # one pair says nothing
         return -information
 
     def estimate(self, x, y, batch_size=128):
@@ -238,8 +236,6 @@ class DonskerVaradhanEstimator(_CriticEstimator):
         https://arxiv.org/abs/1801.04062; Poole et al., *On Variational Bounds of Mutual
         Information*, 2019. https://arxiv.org/abs/1905.06922
     """
-
-    least = 2
 
     def bound(self, scores):
         """The estimate of a matrix of scores, in nats; 0 of a single pair."""

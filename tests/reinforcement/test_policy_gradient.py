@@ -75,6 +75,7 @@ def test_contract():
         x,
         y,
         compile_kwargs=lambda: {"optimizer": CompositeOptimizer(optimizers)},
+        skip=["float64"],  # agents give float32 under any floatx
     )
 
 

@@ -291,6 +291,7 @@ def test_contract():
         x,
         y,
         compile_kwargs=lambda: {"optimizer": keras.optimizers.Adam(0.01)},
+        skip=["float64"],  # agents give float32 under any floatx
     )
 
 

@@ -129,7 +129,7 @@ def test_learns_to_wait_and_each_sign_matters(fault, monkeypatch):
 def test_noise_explores_and_evaluation_has_none():
     agent = small(network=None, **ON)
     x = np.random.default_rng(0).normal(size=(64, 3)).astype("float32")
-    one, two = (ops.convert_to_numpy(agent._explorer(x)) for _ in range(2))
+    (one, _), (two, _) = (agent._outputs(x, exploring=True) for _ in range(2))
     assert (one != two).any()
     assert agent._player(False, np.random.default_rng(0))(x).shape == (64,)
     np.testing.assert_array_equal(agent.predict(x), agent.predict(x))
@@ -310,6 +310,7 @@ def test_contract():
         x,
         y,
         compile_kwargs={"optimizer": "adam"},
+        skip=["float64"],  # agents give float32 under any floatx
     )
 
 

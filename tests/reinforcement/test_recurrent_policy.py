@@ -55,19 +55,23 @@ def piece(kind, batch=4, time=5, seed=0):
 
 
 def test_contract():
+    def cell(units):  # TensorFlow has no orthogonal matrix of bfloat16
+        return layers.GRUCell(units, recurrent_initializer="glorot_uniform")
+
     kind = DiagonalGaussian(2)
     x, y = piece(kind, batch=8, time=3)
     check_model(
         RecurrentProximalPolicy,
         lambda: {
-            "policy": net(3, kind.outputs),
-            "critic": net(3, 1, 5),
+            "policy": net(3, kind.outputs, cell=cell(6)),
+            "critic": net(3, 1, 5, cell(5)),
             "distribution": kind,
             "entropy_weight": 0.1,
         },
         x,
         y,
         compile_kwargs=lambda: {"optimizer": keras.optimizers.Adam(0.01)},
+        skip=["float64"],  # agents give float32 under any floatx
     )
 
 
@@ -239,7 +243,7 @@ def test_what_learns_is_what_was_played(environment, normalizer):
         normalizer=normalizer and normalizer(),
     )
     phases = spied(agent)
-    agent.fit(120, verbose=0)
+    agent.fit(160 if normalizer else 120, verbose=0)  # 40 for the statistics alone
     assert len(phases) == 3
     for n, (data, rows, (outputs, values)) in enumerate(phases):
         (x, begins, h, g), (_, behavior, advantages, returns), mask = data

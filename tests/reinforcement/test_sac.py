@@ -295,6 +295,7 @@ def test_contract():
                 {"policy": "adam", "critics": "adam", "temperature": "sgd"}
             )
         },
+        skip=["float64"],  # agents give float32 under any floatx
     )
 
 

@@ -30,6 +30,7 @@ from dlcompanion.reinforcement import (
 from dlcompanion.reinforcement.agents.agent import ACTIONS, RESETS, Agent, Epoch
 from dlcompanion.reinforcement.environments.gymnasium_environments import Environments
 from dlcompanion.reinforcement.networks.dense_network import dense_network
+from dlcompanion.testing.dtypes import policy
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion.tests")
@@ -473,3 +474,35 @@ def test_how_the_learner_is_compiled_is_in_the_file(agent_class, environment, tm
     agent.save(tmp_path / "agent")
     assert agent_class.load(tmp_path / "agent").learner.jit_compile
     assert not agent_class(environment, jit_compile=False).learner.jit_compile
+
+
+# -- floatx -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def float64():
+    with policy("float64"):
+        yield
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "agent_class, settings",
+    [
+        (A2C, {"rollout_length": 16}),
+        (DQN, {"learning_starts": 64, "gradient_steps": 2}),
+        (PPO, {"rollout_length": 16, "normalizer": True}),
+        (Rainbow, {"learning_starts": 64, "n_step": 1, "value_range": (0, 50)}),
+        (RecurrentPPO, {"rollout_length": 4}),
+        (REINFORCE, {}),
+    ],
+)
+def test_learns_under_floatx_float64(agent_class, settings, float64):
+    if "normalizer" in settings:
+        settings = {**settings, "normalizer": Normalizer()}
+    agent = agent_class("CartPole-v1", num_envs=2, horizon=32, seed=0, **settings)
+    before = agent.policy.get_weights()
+    agent.fit(160, verbose=0)
+    assert before[0].dtype == "float64"
+    after = agent.policy.get_weights()
+    assert any((a != b).any() for a, b in zip(before, after, strict=True))
