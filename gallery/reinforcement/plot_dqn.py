@@ -160,8 +160,8 @@ plt.show()
 #   than a coin. Each step raises the target that the next step aims at.
 # - For most of the time DQN seems to get nowhere: it keeps the pole up, and the cart
 #   drifts off the track after a hundred steps. It takes a network wide enough to tell
-#   where the track ends, many remembered falls there, and some 30,000 steps; then it
-#   holds the pole for the whole episode, within one or two evaluations.
+#   where the track ends, many remembered falls there, and some 30,000 steps; then most
+#   seeds hold the pole for the whole episode, within one or two evaluations.
 # - Without a memory it stays there. With episodes of some 200 steps, the 256 steps that
 #   it learns from hold one fall or two, and none from most of the track.
 # - What was reached need not stay. The rate falls to zero for that reason, and still
