@@ -1,5 +1,6 @@
 """claim() and seeds(): what a script says, and the chance behind it."""
 
+import atexit
 import json
 import math
 import operator
@@ -24,8 +25,15 @@ RECORD = "DLCOMPANION_CLAIMS"
 SEED_OFFSET = "DLCOMPANION_SEED_OFFSET"
 
 
+#: What the script that runs claimed and is false, until its end.
+_false = []
+
+
 def claim(text, value, comparison, bound, unit=None, seeds=None):
-    """Print one aligned line, record it for the site, and assert that it holds.
+    """Print one aligned line, and record it for the site.
+
+    A claim that is false does not end the script: the others are worth reading, too.
+    But a script of which a claim was false says so at its end, and its exit code is 1.
 
     Args:
         text: String, what is claimed, in words that a reader understands alone.
@@ -39,8 +47,8 @@ def claim(text, value, comparison, bound, unit=None, seeds=None):
         The value, as a float.
 
     Raises:
-        ValueError: If an argument is not what the rule above says.
-        AssertionError: If the comparison is false. A NaN on either side is false.
+        ValueError: If an argument is not what the rule above says. A NaN as value or
+            bound is no error: the claim is false.
 
     Example:
         >>> gap = claim("one third is less than one half", 1 / 3, "<", 0.5)
@@ -55,10 +63,21 @@ def claim(text, value, comparison, bound, unit=None, seeds=None):
     holds = bool(_COMPARISONS[comparison](value, bound))  # NaN compares false
     tail = comparison_text(value, comparison, bound, unit, seeds)
     print(f"{'holds' if holds else 'FALSE':7s} {text:55s} {tail}")
-    _record(text, value, comparison, bound, unit, seeds, holds)
-    if not holds:
-        raise AssertionError(f"{text}: {value!r} {comparison} {bound!r} is false")
+    file = _caller_file()
+    _record(file, text, value, comparison, bound, unit, seeds, holds)
+    if not holds and file == getattr(sys.modules["__main__"], "__file__", None):
+        _false.append(text)
     return value
+
+
+@atexit.register
+def _fail_at_the_end():
+    """End a script with exit code 1 if one of its claims was false."""
+    if _false:
+        print(f"{len(_false)} false: {'; '.join(_false)}", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)  # an exception in a function that runs at exit would leave a 0
 
 
 def seeds(count, offset=None):
@@ -137,12 +156,12 @@ def _number(name, value):
         ) from error
 
 
-def _record(text, value, comparison, bound, unit, seeds, holds):
+def _record(file, text, value, comparison, bound, unit, seeds, holds):
     path = os.environ.get(RECORD)
     if not path:
         return
     row = {
-        "script": Path(_caller_file()).stem,
+        "script": Path(file).stem,
         "text": text,
         "value": value if math.isfinite(value) else str(value),
         "comparison": comparison,

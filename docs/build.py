@@ -190,6 +190,8 @@ def missing(ledger):
             yield f"{name} was not executed"
         elif not script["claims"]:
             yield f"{name} claims nothing"
+        elif script["false_claims"]:
+            yield f"{name}: {script['false_claims']} of its claims are false"
         elif script["outdated_record"]:
             yield (
                 f"{name} claims what its record in dlcompanion/topics/measured has "
