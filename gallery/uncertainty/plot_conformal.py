@@ -33,9 +33,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from keras import ops
 
+from dlcompanion import claims
 from dlcompanion.claims import claim
 from dlcompanion.datasets import digits
-from dlcompanion.training import fit_in_memory
+from dlcompanion.training import fit_in_memory, restart
 from dlcompanion.uncertainty import (
     AdaptivePredictionSets,
     ClassConditionalConformal,
@@ -45,8 +46,8 @@ from dlcompanion.uncertainty import (
     SplitConformalRegression,
 )
 
-keras.utils.set_random_seed(0)
-rng = np.random.default_rng(0)
+keras.utils.set_random_seed(claims.seed())
+rng = np.random.default_rng(claims.seed())
 ALPHA, SPLITS = 0.1, 50
 
 # %%
@@ -56,15 +57,16 @@ ALPHA, SPLITS = 0.1, 50
 # Three hundred pictures to train on, which an MLP learns by heart. The other 1,497 are
 # split fifty times into 500 for calibration and the rest for the test.
 
-(x, y), (x_more, y_more) = digits(flat=True)
+(x, y), (x_more, y_more) = digits(flat=True, seed=claims.seed())
 x, y = np.concatenate([x, x_more]), np.concatenate([y, y_more])
+classes = int(y.max()) + 1
 x = x + 0.25 * rng.normal(size=x.shape).astype("float32")
 network = keras.Sequential(
     [
-        keras.Input((64,)),
+        keras.Input((x.shape[-1],)),
         keras.layers.Dense(64, activation="relu"),
         keras.layers.Dense(64, activation="relu"),
-        keras.layers.Dense(10, activation="softmax"),
+        keras.layers.Dense(classes, activation="softmax"),
     ]
 )
 network.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy")
@@ -80,11 +82,13 @@ print(f"accuracy {accuracy:.3f}, confidence {confidence:.3f}")
 # in falling order until their probabilities sum to 0.9.
 
 CAL = 500
-echo = keras.Sequential([keras.Input((10,)), keras.layers.Identity()])
+echo = keras.Sequential([keras.Input((classes,)), keras.layers.Identity()])
 predictors = {
     "split conformal": SplitConformal(echo, ALPHA),
-    "adaptive (APS)": AdaptivePredictionSets(echo, ALPHA, seed=0),
-    "regularized (RAPS)": RegularizedPredictionSets(echo, ALPHA, penalty=0.1, seed=0),
+    "adaptive (APS)": AdaptivePredictionSets(echo, ALPHA, seed=claims.seed()),
+    "regularized (RAPS)": RegularizedPredictionSets(
+        echo, ALPHA, penalty=0.1, seed=claims.seed()
+    ),
     "by class": ClassConditionalConformal(SplitConformal(echo, ALPHA)),
 }
 
@@ -101,10 +105,10 @@ def believe(p):
 names = ["softmax mass 0.9", *predictors]
 coverage = {name: [] for name in names}
 sizes = {name: [] for name in names}
-by_class = {name: np.zeros((SPLITS, 10)) for name in names}
+by_class = {name: np.zeros((SPLITS, classes)) for name in names}
 easy = np.zeros(SPLITS)
 for split in range(SPLITS):
-    order = np.random.default_rng(split).permutation(len(y))
+    order = rng.permutation(len(y))
     cal, test = order[:CAL], order[CAL:]
     for name in names:
         if name in predictors:
@@ -115,7 +119,7 @@ for split in range(SPLITS):
         covered = sets[np.arange(len(test)), y[test]]
         coverage[name].append(covered.mean())
         sizes[name].append(sets.sum(axis=1).mean())
-        by_class[name][split] = [covered[y[test] == k].mean() for k in range(10)]
+        by_class[name][split] = [covered[y[test] == k].mean() for k in range(classes)]
         if name == "split conformal":
             sure = p[test].max(axis=1) > 0.99
             easy[split] = sets[sure].sum(axis=1).mean()
@@ -133,7 +137,7 @@ left.boxplot([coverage[n] for n in names], orientation="horizontal", tick_labels
 left.axvline(1 - ALPHA, color="0.5", lw=1)
 left.set(xlabel="coverage", title="50 splits")
 left.invert_yaxis()
-digit = np.arange(10)
+digit = np.arange(classes)
 for shift, name in zip((-0.2, 0.2), ("split conformal", "by class"), strict=True):
     height = by_class[name].mean(axis=0)
     right.bar(digit + shift, height, 0.38, label=name)
@@ -167,8 +171,7 @@ plt.show()
 # whether nine in ten are covered, but *which* nine.
 
 
-def curve(size, seed):
-    rng = np.random.default_rng(seed)
+def curve(size):
     x = rng.uniform(0, 5, (size, 1))
     noise = (0.05 + 0.2 * x) * rng.normal(size=(size, 1))
     return x.astype("float32"), (np.sin(x) + noise).astype("float32")
@@ -189,27 +192,32 @@ def regression(outputs, loss):
             keras.layers.Dense(outputs),
         ]
     )
-    rate = keras.optimizers.schedules.CosineDecay(0.01, 1_600)
+    rate = keras.optimizers.schedules.CosineDecay(0.01, 1_000)
     model.compile(keras.optimizers.Adam(rate), loss)
-    fit_in_memory(model, *curve(1_000, 1), batch_size=125, epochs=200, verbose=0)
     return model
 
 
 kinds = {
-    "constant width": SplitConformalRegression(regression(1, "mse"), ALPHA),
-    "quantiles (CQR)": ConformalizedQuantileRegression(regression(2, pinball), ALPHA),
+    "constant width": (regression(1, "mse"), SplitConformalRegression),
+    "quantiles (CQR)": (regression(2, pinball), ConformalizedQuantileRegression),
 }
-x_cal, y_cal = curve(1_000, 2)
-x_new, y_new = curve(20_000, 3)
 edges = np.linspace(0, 5, 11)
-bin_ = np.digitize(x_new[:, 0], edges[1:-1])
-covered, width, ends = {}, {}, {}
-for name, predictor in kinds.items():
-    predictor.calibrate(x_cal, y_cal)
-    low, high = predictor.predict(x_new, batch_size=2_000).T
-    covered[name] = (low <= y_new[:, 0]) & (y_new[:, 0] <= high)
-    width[name] = float((high - low).mean())
-    ends[name] = low, high
+covered, width, conditional, ends = ({name: [] for name in kinds} for _ in range(4))
+CURVES = claims.seeds(3)  # data sets
+for seed in CURVES:
+    (x_fit, y_fit), (x_cal, y_cal), (x_new, y_new) = map(curve, (1_000, 1_000, 20_000))
+    bin_ = np.digitize(x_new[:, 0], edges[1:-1])
+    for name, (model, conformal) in kinds.items():
+        restart(model, seed)
+        fit_in_memory(model, x_fit, y_fit, batch_size=125, epochs=125, verbose=0)
+        predictor = conformal(model, ALPHA)
+        predictor.calibrate(x_cal, y_cal)
+        low, high = predictor.predict(x_new, batch_size=len(x_new)).T
+        hit = (low <= y_new[:, 0]) & (y_new[:, 0] <= high)
+        covered[name].append(hit.mean())
+        conditional[name].append([hit[bin_ == k].mean() for k in range(10)])
+        width[name].append((high - low).mean())
+        ends[name] = low, high
 
 figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
 order = np.argsort(x_new[:, 0])
@@ -217,10 +225,9 @@ for axis, (name, (low, high)) in zip(axes, ends.items(), strict=False):
     axis.plot(x_new[:600], y_new[:600], ".", ms=2, color="0.5")
     axis.fill_between(x_new[order, 0], low[order], high[order], alpha=0.3)
     axis.set(xlabel="x", ylabel="y", ylim=(-5, 4), title=name)
-conditional = {}
-for name, hit in covered.items():
-    conditional[name] = np.array([hit[bin_ == k].mean() for k in range(10)])
-    axes[2].plot((edges[1:] + edges[:-1]) / 2, conditional[name], "o-", label=name)
+for name, values in conditional.items():
+    middle = np.median(values, axis=0)
+    axes[2].plot((edges[1:] + edges[:-1]) / 2, middle, "o-", label=name)
 axes[2].axhline(1 - ALPHA, color="0.5", lw=1)
 axes[2].set(xlabel="x", ylabel="coverage", ylim=(0.6, 1.02))
 axes[2].legend(loc="lower left")
@@ -252,34 +259,36 @@ for name in names:
 print(f"split conformal, confidence above 0.99: {easy.mean():.2f} classes")
 print(f"{'':20s}{'coverage':>10s}{'worst bin':>13s}{'width':>10s}")
 for name in kinds:
-    mean, worst = covered[name].mean(), conditional[name].min()
-    print(f"{name:20s}{mean:10.3f}{worst:13.3f}{width[name]:10.2f}")
+    values = covered[name], np.min(conditional[name], axis=1), width[name]
+    mean, worst, wide = (np.median(v) for v in values)
+    print(f"{name:20s}{mean:10.3f}{worst:13.3f}{wide:10.2f}")
 
 means = [np.mean(coverage[name]) for name in predictors]
+worst_bins = {name: np.min(values, axis=1) for name, values in conditional.items()}
+gained = worst_bins["quantiles (CQR)"] - worst_bins["constant width"]
 claim(
-    "coverage of four conformal predictors, largest distance from 0.9",
+    "mean coverage of four conformal predictors, largest distance from 0.9",
     np.max(np.abs(np.array(means) - 0.9)), "<", 0.02, seeds=SPLITS,
 )  # fmt: skip
 claim(
-    "baseline: coverage of the classes with softmax mass 0.9, best split",
-    np.max(coverage["softmax mass 0.9"]), "<", 0.9, seeds=SPLITS,
+    "coverage of the classes that hold softmax mass 0.9, mean",
+    np.mean(coverage["softmax mass 0.9"]), "<", 0.9, seeds=SPLITS,
 )  # fmt: skip
 claim(
-    "size of the sets where the network is sure (0.99)",
+    "size of prediction sets where the softmax is above 0.99, median",
     np.median(easy), "<", 1.2, unit="classes", seeds=SPLITS,
 )  # fmt: skip
 claim(
-    "coverage of the worst digit, by one threshold",
+    "coverage of the worst digit with one threshold for all classes, mean",
     by_class["split conformal"].mean(axis=0).min(), "<", 0.85, seeds=SPLITS,
 )  # fmt: skip
 claim(
-    "coverage of the worst digit, by a threshold for each class",
+    "coverage of the worst digit with a threshold for each class, mean",
     by_class["by class"].mean(axis=0).min(), ">", 0.88, seeds=SPLITS,
 )  # fmt: skip
 claim(
-    "coverage in the worst tenth of x: quantiles minus constant width",
-    conditional["quantiles (CQR)"].min() - conditional["constant width"].min(),
-    ">", 0.05,
+    "coverage in the worst tenth of x, CQR less constant width, median of 3 sets",
+    np.median(gained), ">", 0.05, seeds=len(CURVES),
 )  # fmt: skip
 
 # %%
