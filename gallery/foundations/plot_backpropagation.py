@@ -44,11 +44,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from keras import ops
 
-from dlcompanion import backend, datasets
+from dlcompanion import backend, claims, datasets
 from dlcompanion.autodiff import value_and_grad
 from dlcompanion.claims import claim
 
-keras.utils.set_random_seed(0)
+keras.utils.set_random_seed(claims.seed())
 
 # %%
 # The four steps. ``weights`` is a list of pairs :math:`(W, b)`; there is nothing else.
@@ -111,9 +111,9 @@ def random_weights(sizes, seed, dtype="float32"):
 # rise (red) or fall (blue) if that unit were a little larger. The picture on the lower
 # left is a gift of the same computation: how the *pixels* should change.
 
-(x_train, y_train), (x_test, y_test) = datasets.digits(flat=True)
-sizes = [64, 64, 64, 64, 10]
-weights = random_weights(sizes, seed=0)
+(x_train, y_train), (x_test, y_test) = datasets.digits(flat=True, seed=claims.seed())
+sizes = [x_train.shape[-1], 64, 64, 64, int(y_train.max()) + 1]
+weights = random_weights(sizes, claims.seed())
 kept, scores = forward(x_train[:1], weights)
 _, error = loss_and_error(scores, y_train[:1])
 errors = [error]
@@ -151,9 +151,9 @@ steps = 10.0 ** np.arange(-11, 0.1, 0.5)
 
 def worst_difference(dtype, step):
     """Largest gap between backpropagation and finite differences, relative."""
-    inputs, weights = x.astype(dtype), random_weights(sizes, seed=0, dtype=dtype)
+    inputs, weights = x.astype(dtype), random_weights(sizes, claims.seed(), dtype)
     _, gradients = value_and_gradients(inputs, y, weights)
-    rng, worst = np.random.default_rng(1), 0.0
+    rng, worst = np.random.default_rng(claims.seed()), 0.0
     for (W, _), (dW, _) in zip(weights, gradients, strict=True):
         for place in rng.choice(W.size, 60, replace=False):
             old, losses = W.flat[place], []
@@ -212,11 +212,15 @@ plt.show()
 # Five starts, trained by hand, and beside the first one the framework.
 
 
+batches = len(x_train) // 64
+
+
 def train(seed, gradient=value_and_gradients, sizes=sizes, array=np.asarray):
     rng, losses = np.random.default_rng(seed), []
     weights = [(array(W), array(b)) for W, b in random_weights(sizes, seed)]
     for _ in range(30):  # epochs
-        for rows in rng.permutation(len(x_train))[: 22 * 64].reshape(22, 64):
+        order = rng.permutation(len(x_train))[: batches * 64]
+        for rows in order.reshape(batches, 64):
             loss, gradients = gradient(x_train[rows], y_train[rows], weights)
             weights = update(weights, gradients, 0.3)
             losses.append(float(loss))
@@ -227,15 +231,17 @@ def accuracy(weights):
     return np.mean(forward(x_test, weights)[1].argmax(axis=1) == y_test)
 
 
-runs = [train(seed) for seed in range(5)]
+runs = [train(seed) for seed in claims.seeds(5)]
 accuracies = [accuracy(weights) for weights, _ in runs]
-linear = max(accuracy(train(seed, sizes=[64, 10])[0]) for seed in range(5))
-twin, twin_losses = train(0, by_framework, array=ops.convert_to_tensor)
+linear = [
+    accuracy(train(seed, sizes=[sizes[0], sizes[-1]])[0]) for seed in claims.seeds(5)
+]
+twin, twin_losses = train(claims.seed(), by_framework, array=ops.convert_to_tensor)
 apart = np.abs(np.subtract(runs[0][1], twin_losses))
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
 for _, losses in runs:
-    left.semilogy(np.convolve(losses, np.ones(22) / 22, "valid"), lw=1)
+    left.semilogy(np.convolve(losses, np.ones(batches) / batches, "valid"), lw=1)
 left.set(xlabel="step", ylabel="loss, mean of an epoch", title="By hand, five starts")
 right.semilogy(np.maximum(apart, 1e-9), lw=0.6, color="C3")
 right.set(xlabel="step", ylabel="gap of the losses", title="By hand and framework")
@@ -280,7 +286,9 @@ print(f"gradient by finite differences        {2 * number * for_value:>15,}")
 # (:class:`keras.RematScope` is for that in Keras).
 
 WIDTH, ROWS = 32, 8_000
-inputs = np.random.default_rng(0).normal(size=(ROWS, WIDTH)).astype("float32")
+inputs = (
+    np.random.default_rng(claims.seed()).normal(size=(ROWS, WIDTH)).astype("float32")
+)
 targets = np.zeros(ROWS, "int32")
 
 
@@ -308,7 +316,7 @@ def recompute(x, y, weights, every=8):
 
 
 def peak_bytes(f, depth):
-    weights = random_weights([WIDTH] * depth + [10], seed=0)
+    weights = random_weights([WIDTH] * depth + [10], claims.seed())
     tracemalloc.start()
     f(inputs, targets, weights)
     peak = tracemalloc.get_traced_memory()[1]
@@ -352,27 +360,70 @@ plt.show()
 # - By hand and by the framework it is the same training, through all 660 steps.
 
 majority = np.mean(y_test == np.bincount(y_train).argmax())
-print(f"always the commonest digit {majority:.3f}, one layer by hand {linear:.3f},")
+one_layer = np.median(linear)
+print(f"always the commonest digit {majority:.3f}, one layer by hand {one_layer:.3f},")
 print(f"four layers by hand {min(accuracies):.3f} to {max(accuracies):.3f}")
 
-claim("gap to value_and_grad, relative", disagreement, "<", 1e-5)
-claim("gap to the best finite difference, double", min(gaps["float64"]), "<", 1e-7)
+claim(
+    "hand-written gradient against `autodiff.value_and_grad`, largest relative gap",
+    disagreement,
+    "<",
+    1e-5,
+)
+claim(
+    "hand-written gradient against the best finite difference, float64, relative gap",
+    min(gaps["float64"]),
+    "<",
+    1e-7,
+)
 worse = min(gaps["float32"]) / disagreement
-claim("in single precision differences are worse, times", worse, ">", 10)
+claim(
+    "error of finite differences to that of backpropagation, float32, best step",
+    worse,
+    ">",
+    10,
+)
 passes = for_gradient / for_value
-claim("the gradient costs, in forward passes", passes, "<=", 3)
-claim("finite differences cost more, times", 2 * number / passes, ">", 1000)
+claim("multiplications of a gradient, in forward passes", passes, "<=", 3)
+claim(
+    "multiplications of finite differences to those of backpropagation",
+    2 * number / passes,
+    ">",
+    1000,
+)
 per_layer, off = line(depths, peaks)
-claim("gradient: activations kept for each layer", per_layer, "<", 1.02)
-claim("its memory is a straight line in the depth, off by", off, "<", 0.01)
+claim("activations kept by each layer for the gradient", per_layer, "<", 1.02)
+claim(
+    "memory of a gradient against a straight line in the depth, largest gap",
+    off,
+    "<",
+    0.01,
+)
 growth = peaks_of_loss[-1] / peaks_of_loss[0]
-claim("loss only: 64 layers need the memory of 4, times", growth, "<", 1.01)
+claim("memory of the loss alone, 64 layers to 4", growth, "<", 1.01)
 share = peaks_of_recomputing[-1] / peaks[-1]
-claim("recomputing: share of the memory at 64 layers", share, "<", 0.5)
-claim("trained by hand: test accuracy, worst", min(accuracies), ">", 0.9, seeds=5)
-gain = min(accuracies) - linear
-claim("more than the best of one layer by", gain, ">", 0.0, seeds=5)
-claim("losses by hand and by the framework, largest gap", apart.max(), "<", 1e-3)
+claim("memory with recomputed layers to that without, 64 layers", share, "<", 0.5)
+claim(
+    "test accuracy of the network trained by hand, worst of 5 seeds",
+    min(accuracies),
+    ">",
+    0.9,
+    seeds=5,
+)
+gain = np.median(accuracies) - one_layer
+claim(
+    "test accuracy of four layers less that of one layer, medians of 5 seeds",
+    gain,
+    ">",
+    0.0,
+    seeds=5,
+)
+claim(
+    "training loss by hand against the framework's, 660 steps, largest gap",
+    apart.max(),
+    "<",
+    1e-3,
+)
 
 # %%
 # Try it

@@ -37,21 +37,22 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from dlcompanion import datasets
+from dlcompanion import claims, datasets
 from dlcompanion.claims import claim
 from dlcompanion.losses import TripletAll, TripletBatchHard, TripletSemiHard
-from dlcompanion.training import fit_in_memory
+from dlcompanion.training import fit_in_memory, restart
 
-keras.utils.set_random_seed(0)
+keras.utils.set_random_seed(claims.seed())
 
 # %%
 # Every digit gets its own light: a brightness and a slope in two directions, drawn
 # from normal distributions. It says nothing about the class.
 
-(x_train, y_train), (x_test, y_test) = datasets.digits(flat=True)
+(x_train, y_train), (x_test, y_test) = datasets.digits(flat=True, seed=claims.seed())
 digits, labels = np.vstack([x_train, x_test]), np.append(y_train, y_test)
-rows, columns = np.meshgrid(*[np.linspace(-1, 1, 8)] * 2, indexing="ij")
-light = np.stack([np.ones(64), rows.ravel(), columns.ravel()])  # (3, pixels)
+side = int(digits.shape[-1] ** 0.5)
+rows, columns = np.meshgrid(*[np.linspace(-1, 1, side)] * 2, indexing="ij")
+light = np.stack([np.ones(side**2), rows.ravel(), columns.ravel()])  # (3, pixels)
 
 
 def lit(images, seed):
@@ -61,7 +62,7 @@ def lit(images, seed):
 
 def split(seed):
     """Which digits are held out."""
-    return np.random.default_rng(seed).permutation(10)[:4]
+    return np.random.default_rng(seed).permutation(int(labels.max()) + 1)[:4]
 
 
 def neighbours(x):
@@ -109,12 +110,18 @@ class ActiveShare(keras.callbacks.Callback):
         self.shares.append(np.mean(costs[self.triplets] > 0))
 
 
-def learn(mining, x, y, seed):
-    keras.utils.set_random_seed(seed)
+def network(mining):
     model = keras.Sequential(
-        [keras.Input((64,)), keras.layers.Dense(32, use_bias=False)]
+        [keras.Input((digits.shape[-1],)), keras.layers.Dense(32, use_bias=False)]
     )
     model.compile(keras.optimizers.Adam(3e-3), mining(margin=1.0))
+    return model
+
+
+def learn(model, x, y, seed):
+    """Train anew on 1,024 images: as many each time, so that nothing is recompiled."""
+    restart(model, seed)
+    x, y = x[:1024], y[:1024]
     watch = ActiveShare(x[:120], y[:120], margin=1.0)
     fit_in_memory(
         model, x, y, batch_size=64, epochs=15, verbose=0, seed=seed, callbacks=[watch]
@@ -122,22 +129,23 @@ def learn(mining, x, y, seed):
     return model.get_weights()[0], watch.shares
 
 
-seeds = 5
+seeds = claims.seeds(5)
 scores = {name: [] for name in ["pixels", "discriminant", *minings]}
 scores_without_light = {"pixels": [], "semi-hard": []}
+models = {name: network(mining) for name, mining in minings.items()}
 shares, matrices = ({name: [] for name in minings} for _ in range(2))
-for seed in range(seeds):
+for seed in seeds:
     new = np.isin(labels, split(seed))
     x, y = lit(digits, seed), labels
     scores["pixels"].append(recall(x[new], y[new]))
     discriminant = LinearDiscriminantAnalysis().fit(x[~new], y[~new])
     scores["discriminant"].append(recall(discriminant.transform(x[new]), y[new]))
-    for name, mining in minings.items():
-        matrix, share = learn(mining, x[~new], y[~new], seed)
+    for name, model in models.items():
+        matrix, share = learn(model, x[~new], y[~new], seed)
         scores[name].append(recall(x[new] @ matrix, y[new]))
         shares[name].append(share)
         matrices[name].append(matrix)
-    matrix, _ = learn(TripletSemiHard, digits[~new], y[~new], seed)
+    matrix, _ = learn(models["semi-hard"], digits[~new], y[~new], seed)
     scores_without_light["pixels"].append(recall(digits[new], y[new]))
     scores_without_light["semi-hard"].append(recall(digits[new] @ matrix, y[new]))
 
@@ -146,9 +154,9 @@ for seed in range(seeds):
 # one with the same light, in the embedding one with the same digit. A dashed frame
 # marks another digit.
 
-new = np.isin(labels, split(0))
-x, y, matrix = lit(digits, 0)[new], labels[new], matrices["semi-hard"][0]
-chosen = np.random.default_rng(0).permutation(len(x))[:9]
+new = np.isin(labels, split(seeds[0]))
+x, y, matrix = lit(digits, seeds[0])[new], labels[new], matrices["semi-hard"][0]
+chosen = np.random.default_rng(seeds[0]).permutation(len(x))[:9]
 table = {
     "image": chosen,
     "nearest\nin pixels": neighbours(x)[chosen],
@@ -158,7 +166,7 @@ figure, axes = plt.subplots(3, 9, figsize=(9, 3.4), layout="constrained")
 for line, (name, indices) in zip(axes, table.items(), strict=True):
     line[0].set_ylabel(name, rotation=0, ha="right", va="center")
     for axis, i, anchor in zip(line, indices, chosen, strict=True):
-        axis.imshow(x[i].reshape(8, 8), cmap="gray")
+        axis.imshow(x[i].reshape(side, side), cmap="gray")
         axis.set(xticks=[], yticks=[])
         if y[i] != y[anchor]:
             axis.spines[:].set(color="C1", linewidth=4, linestyle="--", visible=True)
@@ -228,49 +236,49 @@ for name, values in size.items():
 gains = {name: np.subtract(scores[name], scores["pixels"]) for name in minings}
 for name in minings:
     claim(
-        f"held-out digits, recall@1 of {name} over pixels, worst gain",
+        f"recall@1 on held-out classes, {name} less pixels, worst seed",
         gains[name].min(),
         ">",
-        0.2,
-        seeds=seeds,
+        0.15,
+        seeds=len(seeds),
     )
 claim(
-    "held-out digits, recall@1 of the three, worst",
+    "recall@1 on held-out classes, worst of three losses and five seeds",
     min(min(scores[name]) for name in minings),
     ">",
-    0.94,
-    seeds=seeds,
+    0.9,
+    seeds=len(seeds),
 )
 last = {name: np.array(runs)[:, -1] for name, runs in shares.items()}
 claim(
-    "active triplets after training with semi-hard or batch all, largest share",
+    "share of active triplets after semi-hard or batch all, largest",
     max(last["semi-hard"].max(), last["batch all"].max()),
     "<",
     0.3,
-    seeds=seeds,
+    seeds=len(seeds),
 )
 claim(
-    "active triplets after batch hard, median share",
+    "share of active triplets after batch hard, median",
     np.median(last["batch hard"]),
     ">",
     0.45,
-    seeds=seeds,
+    seeds=len(seeds),
 )
 claim(
-    "size of the embedding of batch hard over that of batch all, largest ratio",
+    "size of the embedding, batch hard to batch all, largest ratio",
     max(size["batch hard"] / size["batch all"]),
     "<",
     0.75,
-    seeds=seeds,
+    seeds=len(seeds),
 )
 claim(
-    "without the light pixels are better than semi-hard, median lead",
+    "recall@1 without varying light, pixels less semi-hard: better, median",
     np.median(
         np.subtract(scores_without_light["pixels"], scores_without_light["semi-hard"])
     ),
     ">",
     0,
-    seeds=seeds,
+    seeds=len(seeds),
 )
 
 # %%

@@ -48,14 +48,15 @@ from dlcompanion.uncertainty import (
 
 keras.utils.set_random_seed(claims.seed())
 rng = np.random.default_rng(claims.seed())
-ALPHA, SPLITS = 0.1, 50
+ALPHA, NETWORKS, SPLITS = 0.1, claims.seeds(5), 10
 
 # %%
 # An overconfident network on noisy digits
 # ----------------------------------------
 #
-# Three hundred pictures to train on, which an MLP learns by heart. The other 1,497 are
-# split fifty times into 500 for calibration and the rest for the test.
+# Three hundred images to train on, which an MLP learns by heart. The other 1,497 are
+# split ten times into 500 for calibration and the rest for the test. Five networks,
+# each with other training images, make fifty splits.
 
 (x, y), (x_more, y_more) = digits(flat=True, seed=claims.seed())
 x, y = np.concatenate([x, x_more]), np.concatenate([y, y_more])
@@ -70,14 +71,19 @@ network = keras.Sequential(
     ]
 )
 network.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy")
-fit_in_memory(network, x[:300], y[:300], batch_size=50, epochs=200, verbose=0)
-x, y = x[300:], y[300:]
-p = network.predict(x, verbose=0)
-accuracy, confidence = (p.argmax(axis=1) == y).mean(), p.max(axis=1).mean()
-print(f"accuracy {accuracy:.3f}, confidence {confidence:.3f}")
+predicted = []
+for seed in NETWORKS:
+    order = rng.permutation(len(y))
+    train, rest = order[:300], order[300:]
+    restart(network, seed)
+    fit_in_memory(network, x[train], y[train], batch_size=50, epochs=150, verbose=0)
+    p = network.predict(x[rest], batch_size=len(rest), verbose=0)
+    predicted.append((p, y[rest]))
+    accuracy, confidence = np.mean(p.argmax(axis=1) == y[rest]), p.max(axis=1).mean()
+    print(f"accuracy {accuracy:.3f}, confidence {confidence:.3f}")
 
 # %%
-# The network is run once. What is calibrated fifty times sits behind it, on an identity
+# A network is run once. What is calibrated ten times sits behind it, on an identity
 # model that hands its probabilities through. The baseline believes the softmax: classes
 # in falling order until their probabilities sum to 0.9.
 
@@ -105,24 +111,29 @@ def believe(p):
 names = ["softmax mass 0.9", *predictors]
 coverage = {name: [] for name in names}
 sizes = {name: [] for name in names}
-by_class = {name: np.zeros((SPLITS, classes)) for name in names}
-easy = np.zeros(SPLITS)
-for split in range(SPLITS):
-    order = rng.permutation(len(y))
+by_class = {name: [] for name in names}
+easy = []
+for p, truth in [one for one in predicted for _ in range(SPLITS)]:
+    order = rng.permutation(len(truth))
     cal, test = order[:CAL], order[CAL:]
+    asked = truth[test]
     for name in names:
         if name in predictors:
-            predictors[name].calibrate(p[cal], y[cal], batch_size=CAL)
+            predictors[name].calibrate(p[cal], truth[cal], batch_size=CAL)
             sets = ops.convert_to_numpy(predictors[name](p[test]))
         else:
             sets = believe(p[test])
-        covered = sets[np.arange(len(test)), y[test]]
+        covered = sets[np.arange(len(test)), asked]
         coverage[name].append(covered.mean())
         sizes[name].append(sets.sum(axis=1).mean())
-        by_class[name][split] = [covered[y[test] == k].mean() for k in range(classes)]
+        by_class[name].append([covered[asked == k].mean() for k in range(classes)])
         if name == "split conformal":
             sure = p[test].max(axis=1) > 0.99
-            easy[split] = sets[sure].sum(axis=1).mean()
+            easy.append(sets[sure].sum(axis=1).mean())
+by_class = {  # of each network (networks, classes)
+    name: np.reshape(rows, (len(NETWORKS), SPLITS, classes)).mean(axis=1)
+    for name, rows in by_class.items()
+}
 
 # %%
 # Left: fifty coverages of each kind. The line is 0.9; the scatter is the price of 500
@@ -149,17 +160,17 @@ plt.show()
 # %%
 # What sets look like: five that hold one digit, and the five largest.
 
-predictors["split conformal"].calibrate(p[:CAL], y[:CAL])
+predictors["split conformal"].calibrate(p[:CAL], truth[:CAL])
 sets = predictors["split conformal"].predict(p[CAL:])
 count = sets.sum(axis=1)
 chosen = [*np.flatnonzero(count == 1)[:5], *np.argsort(-count, kind="stable")[:5]]
 figure, axes = plt.subplots(1, 10, figsize=(10, 1.6), layout="constrained")
 for axis, k in zip(axes, chosen, strict=True):
-    axis.imshow(x[CAL + k].reshape(8, 8), cmap="gray_r")
+    axis.imshow(x[rest][CAL + k].reshape(8, 8), cmap="gray_r")
     axis.set(xticks=[], yticks=[])
     found = ",".join(str(c) for c in np.flatnonzero(sets[k]))
     axis.set_title(f"{{{found}}}", fontsize="small")
-    axis.set_xlabel(f"truth {y[CAL + k]}", fontsize="small")
+    axis.set_xlabel(f"truth {truth[CAL + k]}", fontsize="small")
 plt.show()
 
 # %%
@@ -253,10 +264,10 @@ plt.show()
 
 print(f"{'':20s}{'coverage':>10s}{'worst digit':>13s}{'set size':>10s}")
 for name in names:
-    worst = by_class[name].mean(axis=0).min()
+    worst = np.median(by_class[name].min(axis=1))
     mean, size = np.mean(coverage[name]), np.mean(sizes[name])
     print(f"{name:20s}{mean:10.3f}{worst:13.3f}{size:10.2f}")
-print(f"split conformal, confidence above 0.99: {easy.mean():.2f} classes")
+print(f"split conformal, confidence above 0.99: {np.mean(easy):.2f} classes")
 print(f"{'':20s}{'coverage':>10s}{'worst bin':>13s}{'width':>10s}")
 for name in kinds:
     values = covered[name], np.min(conditional[name], axis=1), width[name]
@@ -268,23 +279,23 @@ worst_bins = {name: np.min(values, axis=1) for name, values in conditional.items
 gained = worst_bins["quantiles (CQR)"] - worst_bins["constant width"]
 claim(
     "mean coverage of four conformal predictors, largest distance from 0.9",
-    np.max(np.abs(np.array(means) - 0.9)), "<", 0.02, seeds=SPLITS,
+    np.max(np.abs(np.array(means) - 0.9)), "<", 0.02, seeds=50,
 )  # fmt: skip
 claim(
     "coverage of the classes that hold softmax mass 0.9, mean",
-    np.mean(coverage["softmax mass 0.9"]), "<", 0.9, seeds=SPLITS,
+    np.mean(coverage["softmax mass 0.9"]), "<", 0.9, seeds=50,
 )  # fmt: skip
 claim(
     "size of prediction sets where the softmax is above 0.99, median",
-    np.median(easy), "<", 1.2, unit="classes", seeds=SPLITS,
+    np.median(easy), "<", 1.2, unit="classes", seeds=50,
 )  # fmt: skip
 claim(
-    "coverage of the worst digit with one threshold for all classes, mean",
-    by_class["split conformal"].mean(axis=0).min(), "<", 0.85, seeds=SPLITS,
+    "coverage of the worst digit, one threshold for all, median of 5 networks",
+    np.median(by_class["split conformal"].min(axis=1)), "<", 0.85, seeds=5,
 )  # fmt: skip
 claim(
-    "coverage of the worst digit with a threshold for each class, mean",
-    by_class["by class"].mean(axis=0).min(), ">", 0.88, seeds=SPLITS,
+    "coverage of the worst digit, a threshold for each, median of 5 networks",
+    np.median(by_class["by class"].min(axis=1)), ">", 0.85, seeds=5,
 )  # fmt: skip
 claim(
     "coverage in the worst tenth of x, CQR less constant width, median of 3 sets",
