@@ -76,7 +76,7 @@ for seed in NETWORKS:
     order = rng.permutation(len(y))
     train, rest = order[:300], order[300:]
     restart(network, seed)
-    fit_in_memory(network, x[train], y[train], batch_size=50, epochs=150, verbose=0)
+    fit_in_memory(network, x[train], y[train], batch_size=50, epochs=400, verbose=0)
     p = network.predict(x[rest], batch_size=len(rest), verbose=0)
     predicted.append((p, y[rest]))
     accuracy, confidence = np.mean(p.argmax(axis=1) == y[rest]), p.max(axis=1).mean()
@@ -88,7 +88,16 @@ for seed in NETWORKS:
 # in falling order until their probabilities sum to 0.9.
 
 CAL = 500
-echo = keras.Sequential([keras.Input((classes,)), keras.layers.Identity()])
+
+
+class Given(keras.Sequential):
+    """Hands probabilities through, without the cost of ``predict``."""
+
+    def predict(self, p, **kwargs):
+        return p
+
+
+echo = Given([keras.Input((classes,)), keras.layers.Identity()])
 predictors = {
     "split conformal": SplitConformal(echo, ALPHA),
     "adaptive (APS)": AdaptivePredictionSets(echo, ALPHA, seed=claims.seed()),
