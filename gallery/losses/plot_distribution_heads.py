@@ -1,17 +1,43 @@
 r"""
-Asked for one number, a network answers where there is no data
-==============================================================
+Distribution heads (mixture density networks): a density where one number would be wrong
+========================================================================================
 
-At a fork one may go left or right, and the mean of the two is the tree in the middle.
-A network trained by the squared error predicts that mean, and cannot even say that it
-is in doubt. The remedy is thirty years old: let the network return the parameters of a
-density, and let the loss be the negative logarithm of it.
+A network trained by the squared error predicts the mean of what may happen. If the same
+input can lead to two different outcomes, as at a fork of a road, the mean lies between
+them, where there are no data. A distribution head returns the parameters of a
+probability density instead, and the loss is the negative log-likelihood (NLL) of the
+targets; with a mixture of normals the network is a mixture density network (MDN). Use
+it if the target has several peaks, or if you need samples or quantiles; if one normal
+is enough, :doc:`/gallery/losses/plot_maximum_likelihood` is simpler.
 :class:`~dlcompanion.losses.DistributionHead` is the layer and
-:class:`~dlcompanion.losses.NegativeLogLikelihood` the loss; what they speak of, a
-normal, a mixture, a count, is a small *spec* that both share.
+:class:`~dlcompanion.losses.NegativeLogLikelihood` the loss; which density it is, a
+normal, a mixture, a count, is described by a small *spec* that both share.
 
-Before this page: :ref:`sphx_glr_gallery_generative_plot_normalizing_flows.py` knows a
-density without conditions; notation: :doc:`/notation`.
+In your own model
+-----------------
+
+Give head and loss the same spec:
+
+.. code-block:: python
+
+   import keras
+   import numpy as np
+
+   from dlcompanion.losses import DistributionHead, NegativeLogLikelihood
+   from dlcompanion.probability import MixtureNormalSpec
+
+   x = np.random.uniform(-2, 2, (500, 1)).astype("float32")
+   y = np.random.choice([-1.0, 1.0], 500) + 0.1 * np.random.normal(size=500)
+   spec = MixtureNormalSpec(2)
+   hidden = keras.layers.Dense(32, activation="tanh")
+   model = keras.Sequential([keras.Input((1,)), hidden, DistributionHead(spec)])
+   model.compile("adam", NegativeLogLikelihood(spec))
+   model.fit(x, y.astype("float32"), epochs=3, verbose=0)
+   density = spec(model.predict(x, verbose=0))  # a distribution: .prob, .cdf, .sample
+
+Prerequisites: :doc:`/gallery/losses/plot_maximum_likelihood`. Neighbors:
+:doc:`/gallery/generative/plot_normalizing_flows` (densities without an input).
+Notation: :doc:`/notation`.
 """
 
 # %%
@@ -152,6 +178,9 @@ for axis, (name, density) in zip(axes, pictures.items(), strict=True):
     axis.plot(across, line, color="white", lw=1.5, ls="--")
     axis.set(title=name, xlabel="x")
 axes[0].set_ylabel("y")
+# alt: Three densities of y over x: the planted one and four normals show two separate
+# roads, one normal a single wide one; a dashed line, the squared error, runs between
+# the roads.
 plt.show()
 
 # %%
@@ -185,6 +214,9 @@ for number, (name, values) in enumerate(uniformity.items()):
     )  # fmt: skip
 axes[2].axhline(1, color="0.7", lw=1)
 axes[2].set(title="rank of y in its prediction", xlabel="F(y | x)", ylim=(0, None))
+# alt: Left and middle, cuts through the densities: four normals follow the two planted
+# peaks, one normal covers both; right, histograms of ranks: flat for four normals, two
+# humps for one.
 plt.show()
 
 # %%
@@ -313,4 +345,4 @@ claim(
 # The mixture density network is :cite:t:`bishop1994mixture`; that ranks under the
 # right prediction are uniform goes back to :cite:t:`rosenblatt1952remarks`.
 
-# sphinx_gallery_tags = ["layer", "loss", "density", "TensorFlow and JAX", "beginner"]
+# sphinx_gallery_tags = ["layer", "loss", "TensorFlow and JAX", "introductory"]

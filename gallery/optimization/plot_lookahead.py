@@ -1,15 +1,38 @@
 r"""
-Lookahead forgives a learning rate that is too large
-====================================================
+Lookahead optimizer: it forgives a learning rate that is too large
+==================================================================
 
-Every optimizer has a learning rate that is nearly too large: steps that cross the
-valley instead of walking down it, weights that rattle around the minimum and never
-settle. :class:`~dlcompanion.optimization.Lookahead` wraps the optimizer you have,
-lets it run ahead for :math:`k` steps, and then moves only a part of the way to
-where it arrived. This page measures what that buys, and what half the learning
-rate would have bought for nothing.
+If the learning rate is too large, an optimizer jumps to and fro across the minimum
+instead of reaching it. :class:`~dlcompanion.optimization.Lookahead` wraps the optimizer
+that you have: it lets the weights run ahead for :math:`k` steps (fast weights), and
+then moves a second copy (slow weights) a part of the way to where they arrived. This
+averages out the noise. Use it if you cannot tune the learning rate and it may be too
+large. If you can, half the learning rate does nearly the same without a second copy of
+the weights, as this page measures.
 
-Notation: :doc:`/notation`.
+In your own model
+-----------------
+
+Wrap any Keras optimizer:
+
+.. code-block:: python
+
+   import keras
+   import numpy as np
+
+   from dlcompanion.optimization import Lookahead
+
+   x = np.random.normal(size=(300, 5)).astype("float32")
+   y = (x[:, 0] > 0).astype("int32")
+   model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])
+   optimizer = Lookahead(keras.optimizers.Adam(0.01))  # around any Keras optimizer
+   loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+   model.compile(optimizer, loss)
+   model.fit(x, y, epochs=3, verbose=0)
+
+Prerequisites: :doc:`/gallery/foundations/plot_backpropagation`. Neighbors:
+:doc:`/gallery/optimization/plot_stochastic_weight_averaging`. Notation:
+:doc:`/notation`.
 """
 
 # %%
@@ -169,6 +192,9 @@ right.set_xticks(rates, [str(r) for r in rates])
 right.set_yticks([0.1, 0.2, 0.5, 1], ["0.1", "0.2", "0.5", "1"])
 right.minorticks_off()
 right.legend()
+# alt: Left, variance at rest against k, dots on the line of the formula, below that of
+# SGD alone; right, test loss against the learning rate for Adam, Lookahead and Adam at
+# half the rate: Adam is worst at 0.1.
 plt.show()
 
 # %%

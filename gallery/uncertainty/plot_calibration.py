@@ -1,16 +1,43 @@
 r"""
-One number repairs a network's confidence, and a thousand examples must prove it
-================================================================================
+Calibration and temperature scaling: one number repairs a network's confidence
+==============================================================================
 
-A doctor who says "ninety per cent" should be right nine times in ten. Networks that
-are trained until they make no mistake any more say "ninety-nine" and are right less
-often. The ranking of their answers may be excellent all the same: only the scale is
-wrong, and :class:`~dlcompanion.uncertainty.TemperatureScaling` turns one screw to set
-it right. Whether it did is the harder question. The usual number,
-:class:`~dlcompanion.uncertainty.ExpectedCalibrationError`, is never zero, not even of
-a perfect forecaster, and this page shows how much of it is noise.
+A classifier is calibrated if its probabilities are frequencies: of all predictions with
+confidence 0.9, nine in ten are right. Large networks are usually overconfident: their
+ranking of the classes is good, their probabilities are too close to 1.
+:class:`~dlcompanion.uncertainty.TemperatureScaling` divides the logits by one number,
+the temperature, which is fitted on held-out examples. It changes no decision and needs
+no new training. Use it whenever probabilities are read by a person or a later decision;
+if you need a guarantee rather than good probabilities, use
+:doc:`/gallery/uncertainty/plot_conformal`. Whether it helped is the harder question:
+the usual measure, :class:`~dlcompanion.uncertainty.ExpectedCalibrationError` (ECE), is
+never zero, not even for a perfect forecaster, and this page shows how much of it is
+noise.
 
-Notation: :doc:`/notation`.
+In your own model
+-----------------
+
+Fit the temperature on held-out logits, and put it behind the network:
+
+.. code-block:: python
+
+   import keras
+   import numpy as np
+
+   from dlcompanion.uncertainty import TemperatureScaling, calibrated_model
+
+   x = np.random.normal(size=(400, 5)).astype("float32")
+   y = (x[:, 0] + np.random.normal(size=400) > 0).astype("int32")
+   model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])  # logits
+   loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+   model.compile("adam", loss)
+   model.fit(x[:200], y[:200], epochs=3, verbose=0)
+   scaling = TemperatureScaling()
+   scaling.fit(model.predict(x[200:], verbose=0), y[200:])  # held-out examples
+   probabilities = calibrated_model(model, scaling).predict(x, verbose=0)
+
+Neighbors: :doc:`/gallery/uncertainty/plot_conformal`,
+:doc:`/gallery/uncertainty/plot_laplace`. Notation: :doc:`/notation`.
 """
 
 # %%
@@ -105,6 +132,9 @@ for name, values in noise.items():
 right.set(xscale="log", yscale="log", xlabel="examples", ylabel="measured error")
 right.set_title("a forecaster without any error")
 right.legend()
+# alt: Left, reliability diagram of a perfect forecaster with 200 outcomes: the points
+# scatter around the diagonal within a band; right, three measured calibration errors
+# fall with the number of examples, though the true error is zero.
 plt.show()
 
 # %%
@@ -190,6 +220,9 @@ for axis, name in zip(axes, ("none", "temperature", "isotonic"), strict=True):
     title = f"T = {temperatures[0]:.2f}" if name == "temperature" else name
     axis.set_title(f"{title}: ECE {found[name]['ECE'][0]:.3f}")
 axes[0].legend(loc="lower right")
+# alt: Reliability diagrams before calibration, with temperature scaling, and with
+# isotonic calibration: before, the points lie below the diagonal; afterwards they lie
+# near it.
 plt.show()
 
 # %%
@@ -285,4 +318,4 @@ claim(
 # :cite:t:`blasiok2023smooth`; the band of the diagram is that of
 # :cite:t:`brocker2007increasing`.
 
-# sphinx_gallery_tags = ["layer", "metric", "all backends", "beginner"]
+# sphinx_gallery_tags = ["layer", "metric", "all backends", "introductory"]
