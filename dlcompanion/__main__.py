@@ -23,7 +23,7 @@ def main(arguments=None):
 
     Example:
         >>> main(["show", "lookahead"]) == 0
-        lookahead: Lookahead: two sets of weights, one step behind
+        lookahead: Lookahead optimizer
         ...
         True
     """

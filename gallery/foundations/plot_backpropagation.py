@@ -448,12 +448,11 @@ claim(
     0.9,
     seeds=5,
 )
-gain = np.median(accuracies) - one_layer
 claim(
-    "test accuracy of four layers less that of one layer, medians of 5 seeds",
-    gain,
+    "test accuracy of the network trained by hand less that of the majority, worst",
+    min(accuracies) - majority,
     ">",
-    0.0,
+    0.7,
     seeds=5,
 )
 claim(
