@@ -468,10 +468,25 @@ claim(
 #
 # 1. Replace :math:`\tanh` by a ReLU. Which line of ``backward`` changes, and what has
 #    to be kept now: a float for each unit, or one bit?
+#
+# .. dropdown:: Hint to 1
+#
+#    The derivative is 1 where the unit is active and 0 elsewhere.
+#
 # 2. Make the network 30 layers deep and print the largest entry of the error of each
 #    layer. What must the scale of the weights be for it to arrive at the first layer?
+#
+# .. dropdown:: Hint to 2
+#
+#    Each step back multiplies by the weights and by a slope of at most 1; the loop that
+#    fills ``errors`` has the numbers.
+#
 # 3. Recomputing keeps every eighth layer. Which number is best for 64 layers, and how
 #    does the smallest possible memory grow with depth?
+#
+# .. dropdown:: Hint to 3
+#
+#    With every :math:`m`-th of :math:`L` layers kept, memory is about :math:`L/m + m`.
 #
 # References
 # ----------

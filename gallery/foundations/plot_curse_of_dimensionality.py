@@ -424,11 +424,26 @@ claim(
 # ------
 #
 # 1. Scale the noise columns by 0.1. How many of them does it take now to halve the
-#    accuracy of the nearest neighbour? Which quantity decides?
-# 2. Draw 1,000 random directions in 100 dimensions. How close is the closest pair to
-#    a right angle, and how close the least orthogonal one?
+#    accuracy of the nearest neighbor? Which quantity decides?
+#
+# .. dropdown:: Hint to 1
+#
+#    Compare the mean squared distance that the noise adds with that of the pixels.
+#
+# 2. Draw 1,000 random directions in 100 dimensions. How close is the closest pair to a
+#    right angle, and how close the least orthogonal one?
+#
+# .. dropdown:: Hint to 2
+#
+#    All cosines are in ``x @ x.T`` of unit vectors; take the smallest and the largest
+#    absolute value off the diagonal.
+#
 # 3. Replace the pixels by the first ten principal components of the training digits.
 #    What becomes of nearest over farthest, and of the accuracy?
+#
+# .. dropdown:: Hint to 3
+#
+#    ``sklearn.decomposition.PCA(10)``, fitted on the training digits only.
 #
 # References
 # ----------

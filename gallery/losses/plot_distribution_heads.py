@@ -332,13 +332,28 @@ claim(
 # ------
 #
 # 1. Use :class:`~dlcompanion.probability.MixtureLogisticSpec`. The components now have
-#    the wrong shape. How many of them buy that back?
+#    the wrong shape. How many of them are needed to be as good?
+#
+# .. dropdown:: Hint to 1
+#
+#    Only ``specs`` changes. The planted density is the limit that no number of
+#    components passes.
+#
 # 2. Start the head with ``kernel_initializer="zeros"``: all inputs get the same density
 #    at first. Does it learn sooner or later?
-# 3. Train on 100 points. Which head overfits first, and how does its
-#    likelihood on fresh points say so?
-# 4. Make :math:`y` two-dimensional and compare a mixture of diagonal normals with
-#    :class:`~dlcompanion.probability.MultivariateNormalTriLSpec`.
+#
+# .. dropdown:: Hint to 2
+#
+#    ``DistributionHead(spec, kernel_initializer="zeros")``; compare the first epochs of
+#    the history that ``fit_in_memory`` returns.
+#
+# 3. Train on 100 points. Which head overfits first, and how does its likelihood on
+#    fresh points show it?
+#
+# .. dropdown:: Hint to 3
+#
+#    ``SIZE = 100`` and ``BATCH = 100``. A component can become very narrow around a
+#    single point.
 #
 # References
 # ----------

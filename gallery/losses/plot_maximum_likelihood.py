@@ -328,13 +328,27 @@ claim(
 # Try it
 # ------
 #
-# 1. In the trap, raise the noise from 0.01 to 0.05 and use 64 units. Who has the best
-#    mean now, and why?
-# 2. Derive the density whose logarithm is the Huber loss. What is its normalising
-#    constant, and what does Keras's loss leave out?
+# 1. On the last data, raise the noise from 0.01 to 0.05 and use 64 units. Which loss
+#    has the best mean now, and why?
+#
+# .. dropdown:: Hint to 1
+#
+#    Weights :math:`1/\sigma^2` are the best ones if :math:`\sigma` is right; the
+#    failure needs parts that are not fitted yet.
+#
+# 2. Derive the density whose negative logarithm is the Huber loss. What is its
+#    normalizing constant, and what does Keras's loss leave out?
+#
+# .. dropdown:: Hint to 2
+#
+#    Normal in the middle, Laplace outside; integrate both parts.
+#
 # 3. Quantiles may cross. Train nine of them on 50 points and count how often.
-# 4. Let the network predict the degrees of freedom as well. Which data are needed to
-#    tell 4 from 40?
+#
+# .. dropdown:: Hint to 3
+#
+#    ``QuantileLoss(levels)`` takes any number of levels, and the network as many
+#    outputs; ``np.diff(quantiles, axis=-1) < 0``.
 #
 # References
 # ----------

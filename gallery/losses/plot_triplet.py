@@ -242,10 +242,10 @@ plt.show()
 #   free improvement.
 # - Semi-hard and batch all leave ever fewer triplets that cost something, and a mean
 #   over all triplets would fade with their number: the losses divide by what they
-#   count. Batch hard leaves more than half of them, and yet its neighbours are the
-#   best: its triplets are too hard to be satisfied, so it has made all distances
-#   smaller, and beside a small distance the margin is large. Neighbours ask for an
-#   order only. The share of active triplets does not say how good an embedding is.
+#   count. Batch hard leaves about half of them, and its neighbors are as good: its
+#   triplets are too hard to be satisfied, so all distances become smaller, and compared
+#   with a small distance the margin is large. Nearest neighbors depend on the order of
+#   distances only. The share of active triplets does not tell how good an embedding is.
 
 everything = scores | {
     f"{name}, no light": value for name, value in scores_without_light.items()
@@ -315,13 +315,29 @@ claim(
 # Try it
 # ------
 #
-# 1. Put a ReLU layer of 128 in front and end in
-#    :class:`keras.layers.UnitNormalization`, with ``margin=0.2``. It fits the six
-#    digits better; what happens on the four others, and why?
+# 1. Put a ReLU layer of 128 units in front and end in
+#    :class:`keras.layers.UnitNormalization`, with ``margin=0.2``. Compare the recall on
+#    the six training digits and on the four others with that of the single matrix.
+#
+# .. dropdown:: Hint to 1
+#
+#    ``recall`` on ``x[~new]`` and on ``x[new]``. ``learn`` returns a matrix: let it
+#    return the model, and use ``model.predict``.
+#
 # 2. Raise the learning rate with batch hard until the loss stays at the margin. Where
 #    are all embeddings then, and what is the gradient there?
+#
+# .. dropdown:: Hint to 2
+#
+#    If all embeddings are equal, each hinge is exactly the margin, whatever the labels
+#    are.
+#
 # 3. Subtract from each image the plane that fits it best, and use pixels. What did the
 #    matrix have to find out?
+#
+# .. dropdown:: Hint to 3
+#
+#    Least squares on ``light.T``: ``x - x @ np.linalg.pinv(light) @ light``.
 #
 # References
 # ----------

@@ -264,12 +264,27 @@ claim(
 # Try it
 # ------
 #
-# 1. Set the momentum of SGD to 0.99 on a quadratic with curvatures from 1 to 100
-#    and no noise. Which :math:`k` stops the swinging, and why not a larger one?
-# 2. With :math:`\alpha = 1/2`, at which learning rate of SGD alone is the variance
-#    at rest that of Lookahead? Compare the speeds at which both forget the start.
-# 3. Wrap :class:`keras.optimizers.SGD` with a cosine schedule. Does anything
-#    remain of the gain at the end of training?
+# 1. Set the momentum of SGD to 0.99 on a quadratic with curvatures from 1 to 100 and no
+#    noise. Which :math:`k` stops the swinging, and why not a larger one?
+#
+# .. dropdown:: Hint to 1
+#
+#    A swing has a period; averaging helps if :math:`k` is about half of it.
+#
+# 2. With :math:`\alpha = 1/2`, at which learning rate of SGD alone is the variance at
+#    rest that of Lookahead? Compare the speeds at which both forget the start.
+#
+# .. dropdown:: Hint to 2
+#
+#    SGD at rest has the variance :math:`\eta a \sigma^2 / (2 - \eta a)`; Lookahead
+#    forgets at the rate :math:`1 - \alpha (1 - r)` in :math:`k` steps.
+#
+# 3. Wrap :class:`keras.optimizers.SGD` with a cosine schedule. Does anything remain of
+#    the gain at the end of training?
+#
+# .. dropdown:: Hint to 3
+#
+#    A schedule that ends at zero removes the noise by itself.
 #
 # References
 # ----------

@@ -292,11 +292,25 @@ claim(
 # ------
 #
 # 1. Train on the clean labels. Which of the claims still hold, and by how much?
-# 2. Average only two stops, the last and the one before. How much of the gain is
-#    there already, and what does :math:`\Sigma / n` say about it? Where on the
-#    plane would you start to average?
-# 3. Give ``SWA`` a cyclic rate, ``every=5`` and ``learning_rate=lambda epoch: 0.3 /
-#    (1 + epoch % 5)``. Are five good stops worth more than twenty bad ones?
+#
+# .. dropdown:: Hint to 1
+#
+#    Replace ``y = spoil(...)`` by ``y = y_clean``.
+#
+# 2. Average only two epochs, the last and the one before. How much of the gain is there
+#    already, and what does :math:`\Sigma / n` say about it?
+#
+# .. dropdown:: Hint to 2
+#
+#    ``SWA(start=EPOCHS - 2, data=x)``: half of the variance is gone if the two are
+#    independent.
+#
+# 3. Give ``SWA`` a cyclic rate, ``every=5`` and ``learning_rate=lambda epoch: 0.3 / (1
+#    + epoch % 5)``. Are five good epochs worth more than twenty bad ones?
+#
+# .. dropdown:: Hint to 3
+#
+#    Snapshots are taken at the end of a cycle, where the rate is smallest.
 #
 # References
 # ----------

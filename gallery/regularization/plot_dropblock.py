@@ -329,11 +329,27 @@ claim(
 # Try it
 # ------
 #
-# 1. Put DropBlock after the pooling layer. Which :math:`k` leaves anything to see?
-# 2. Give all channels the same squares. Is a dropped value still safe from the
-#    other channels of the same pixel?
-# 3. The paper raises the rate from 0 during training. Write the callback: what has
-#    to be computed anew when the rate changes?
+# 1. Put DropBlock after the pooling layer. Which side :math:`k` of the square leaves
+#    anything to see?
+#
+# .. dropdown:: Hint to 1
+#
+#    The map is 4 x 4 there.
+#
+# 2. Give all channels the same squares. Is a dropped value still safe from the other
+#    channels of the same pixel?
+#
+# .. dropdown:: Hint to 2
+#
+#    Guess a dropped value by linear regression on the other channels of its pixel, with
+#    independent and with common masks.
+#
+# 3. The paper raises the rate from 0 during training. Write the callback: what has to
+#    be computed anew when the rate changes?
+#
+# .. dropdown:: Hint to 3
+#
+#    :math:`\gamma` follows from the rate, and it is computed in ``build``.
 #
 # References
 # ----------

@@ -432,12 +432,31 @@ claim(
 # Try it
 # ------
 #
-# 1. Leave the features as they are, without turning them. Which deviations come out
-#    too small, and why never too large?
-# 2. Repeat every example of the digits ten times and keep ``training_examples`` at
-#    300. What changes? And what if it is 3,000?
+# 1. Leave the features as they are, without turning them to their eigenvectors. Which
+#    deviations come out too small, and why never too large?
+#
+# .. dropdown:: Hint to 1
+#
+#    Replace ``directions`` by ``np.eye(12)``. The best independent normal has the
+#    precisions of the diagonal of :math:`S^{-1}`, and :math:`1 / (S^{-1})_{ii} \le
+#    S_{ii}`.
+#
+# 2. Repeat every example of the digits ten times and keep ``training_examples`` at 300.
+#    What changes, and what if it is 3,000?
+#
+# .. dropdown:: Hint to 2
+#
+#    ``training_examples`` is the :math:`N` of the bound. Ten copies of an example count
+#    as ten independent ones only if :math:`N` counts them.
+#
 # 3. Give the convolutions a prior with the scale of their initializer, or a
 #    :class:`~dlcompanion.uncertainty.SpecPrior` of two normals, one of them narrow.
+#    Does the loss on digits fall?
+#
+# .. dropdown:: Hint to 3
+#
+#    The argument is ``prior``; Glorot's deviation is :math:`\sqrt{2 / (n_{in} +
+#    n_{out})}`.
 #
 # References
 # ----------

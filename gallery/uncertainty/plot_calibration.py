@@ -303,12 +303,29 @@ claim(
 # Try it
 # ------
 #
-# 1. Calibrate on 50 digits instead of 500. Which calibrators still help the test
-#    likelihood, and which one hurts?
+# 1. Calibrate on 50 digits instead of 500 (``CALIBRATE``). Compare the columns NLL and
+#    ECE: which calibrators need many examples, and why?
+#
+# .. dropdown:: Hint to 1
+#
+#    Count the parameters: temperature 1, Platt and beta two or three for each class,
+#    the matrix 110. The isotonic map has as many as there are examples.
+#
 # 2. Draw the test labels from the calibrated probabilities 1,000 times and count how
 #    often their ECE is larger than the real one. That is a test of calibration.
-# 3. Shift the test pictures by a pixel. Is the temperature that was fitted before
-#    still right?
+#
+# .. dropdown:: Hint to 2
+#
+#    The loop over ``outcome`` at the end of the table does it 20 times. The share of
+#    draws above the real ECE is a p-value.
+#
+# 3. Shift the test images by a pixel. Is the temperature that was fitted before still
+#    right?
+#
+# .. dropdown:: Hint to 3
+#
+#    ``np.roll`` on images of shape ``(-1, 8, 8)``, on ``x_test`` only, before
+#    ``predict``.
 #
 # References
 # ----------

@@ -45,9 +45,9 @@ Prerequisites: :doc:`/gallery/uncertainty/plot_calibration`. Neighbors:
 # The idea
 # --------
 #
-# Let :math:`s(x, y)` say how badly :math:`y` fits :math:`x`, in any way, for example
-# :math:`1 - \hat p_y(x)`. A new example and :math:`n` held-out ones can be exchanged,
-# so the rank of its score among them is uniform, and
+# Let the score :math:`s(x, y)` measure how badly :math:`y` fits :math:`x`, in any way,
+# for example by :math:`1 - \hat p_y(x)`. If a new example and :math:`n` held-out ones
+# are exchangeable, the rank of its score among them is uniform, and
 #
 # .. math::
 #
@@ -292,19 +292,18 @@ plt.show()
 # What to notice
 # --------------
 #
-# - The softmax claims 0.9 and delivers less in every one of fifty splits. Nothing
-#   about it was repaired: the conformal sets use the same probabilities, and only
-#   where they are cut was measured instead of believed.
-# - The promise does not know *which* ones. By digit, and by :math:`x`, the plain
-#   threshold misses it in both directions, and no amount of data would change that.
-# - Adaptive sets look at the mass before a class. Of a network whose probabilities are
-#   wrong they are larger than the plain sets, and not better for every digit.
-# - A threshold for each class has only some fifty examples to stand on: coverage is
-#   right by class, and scatters more.
-# - Constant width is honest on average and misleading everywhere: too wide where the
-#   noise is small, too narrow where it matters.
-# - All of it holds while new data are exchangeable with the calibration data. Shift the
-#   pictures, and no theorem is left.
+# - The sets of softmax mass 0.9 cover less than 0.9 on average. The conformal sets use
+#   the same probabilities; only the threshold was measured instead of assumed.
+# - The guarantee is an average. By digit, and by :math:`x`, one threshold covers too
+#   often or too rarely, and more data would not change that.
+# - Adaptive sets add up probabilities until the class is reached. If the probabilities
+#   are wrong, the sets are larger than the plain ones, and not better for every digit.
+# - A threshold for each class rests on only some fifty examples: coverage is right for
+#   each class, and scatters more.
+# - Intervals of constant width are right on average and wrong nearly everywhere: too
+#   wide where the noise is small, too narrow where it is large.
+# - All of it holds while new data are exchangeable with the calibration data. If the
+#   images change (distribution shift), the guarantee is gone.
 
 print(f"{'':20s}{'coverage':>10s}{'worst digit':>13s}{'set size':>10s}")
 for name in names:
@@ -351,10 +350,28 @@ claim(
 # ------
 #
 # 1. Calibrate on 19 examples and on 9. Draw the histogram of the coverage over many
-#    splits, and the Beta density :math:`\mathrm{Beta}(k, n + 1 - k)` on top.
+#    splits, and the Beta density :math:`\mathrm{Beta}(k, n + 1 - k)` on top. What is
+#    :math:`k`?
+#
+# .. dropdown:: Hint to 1
+#
+#    :math:`k = \lceil (n+1)(1-\alpha) \rceil`; with 9 examples it is 9, the largest
+#    score.
+#
 # 2. Put :class:`~dlcompanion.uncertainty.TemperatureScaling` between network and
-#    predictor. Does the coverage change? Do the sizes?
-# 3. Rotate the test pictures by ten degrees, and only those. How much coverage is lost?
+#    predictor. Does the coverage change? Do the sizes of the sets?
+#
+# .. dropdown:: Hint to 2
+#
+#    The theorem holds for any score, so only the sizes can change. One threshold on
+#    :math:`1 - \hat p_y` is not invariant to the temperature.
+#
+# 3. Rotate the test images by ten degrees, and only those. How much coverage is lost?
+#
+# .. dropdown:: Hint to 3
+#
+#    ``scipy.ndimage.rotate(images, 10, axes=(1, 2), reshape=False)``. Calibration and
+#    test are not exchangeable any more.
 #
 # References
 # ----------

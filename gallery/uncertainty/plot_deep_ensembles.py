@@ -296,11 +296,28 @@ claim(
 # Try it
 # ------
 #
-# 1. Give each member a bootstrap sample: arrays ``(examples, members, ...)``. Does
-#    bagging help beyond the different starts?
+# 1. Give each member a bootstrap sample: arrays of shape ``(examples, members, ...)``.
+#    Does bagging help beyond the different starts?
+#
+# .. dropdown:: Hint to 1
+#
+#    See the docstring of :class:`~dlcompanion.uncertainty.DeepEnsemble` for data of
+#    each member. A bootstrap sample holds 63 % of the examples.
+#
 # 2. Take the same start for all members, and other orders of the data. How much of the
 #    disagreement is left?
+#
+# .. dropdown:: Hint to 2
+#
+#    Train five networks one by one, each after ``keras.utils.set_random_seed`` with the
+#    same number, and give ``fit_in_memory`` different seeds.
+#
 # 3. Train ten times as long. Who gains more, the members or the ensemble?
+#
+# .. dropdown:: Hint to 3
+#
+#    Look at the NLL, not at the accuracy: overconfident members gain most from being
+#    averaged.
 #
 # References
 # ----------

@@ -334,9 +334,27 @@ for title in runs:
 # ------
 #
 # 1. Train the digits ten times as long. What does the evidence do with the prior?
-# 2. Give ``prior_precision`` values from 0.01 to 100 and plot evidence and test
-#    likelihood. Do they agree on the best?
-# 3. Replace tanh by relu in the regression. How does the band grow outside now?
+#
+# .. dropdown:: Hint to 1
+#
+#    Print ``r["prior"]``. A smaller training loss looks like less noise to the
+#    evidence.
+#
+# 2. Plot evidence and test likelihood against ``prior_precision`` from 0.01 to 100. Do
+#    they agree on the best?
+#
+# .. dropdown:: Hint to 2
+#
+#    The attribute is ``prior_precision``; ``fit`` again after each change, as
+#    ``one_network`` does.
+#
+# 3. Replace tanh by ReLU in the regression. How does the band grow outside the data
+#    now?
+#
+# .. dropdown:: Hint to 3
+#
+#    The features of ReLU grow linearly with :math:`x`, those of tanh are bounded, and
+#    :math:`S(x)` is quadratic in the features.
 #
 # References
 # ----------

@@ -247,15 +247,14 @@ plt.show()
 # What to notice
 # --------------
 #
-# - The predictive entropy finds foreign pictures better than the largest softmax of
-#   the plain network, by about one hundredth of AUROC: the promise holds, and it is
-#   small beside what the kinds of pictures differ by.
-# - A part of that hundredth is free: the entropy of the plain network, one pass and
-#   no noise, beats its own largest softmax on two of the three kinds.
-# - What only the draws can tell, the mutual information, is the best of all on
-#   letters and falls behind on pixels in disorder, where the draws agree that they do
-#   not know. There is no best score without knowing what will come. With a network
-#   trained for half as long it fell far behind: disagreement has to be learned.
+# - The predictive entropy detects unknown images better than the largest softmax of the
+#   plain network, by about one hundredth of AUROC: the gain is real, and small compared
+#   with the differences between the kinds of images.
+# - A part of that hundredth is free: the entropy of the plain network, one pass without
+#   noise, is another score than its largest softmax, and mostly lies between the two.
+# - What only the draws can tell, the mutual information, is among the best on letters
+#   and falls behind on shuffled pixels, where the draws agree that they do not know.
+#   Which score is best depends on the images that will come.
 # - The mean of the draws is no more accurate than the plain network.
 # - BatchNormalization is untouched: not one number of the model has moved.
 #
@@ -319,11 +318,25 @@ claim(
 # Try it
 # ------
 #
-# 1. Plot the AUROC against the number of draws. After how many does it stand still?
+# 1. Plot the AUROC against the number of draws. After how many does it stop growing?
+#
+# .. dropdown:: Hint to 1
+#
+#    ``draws[:count]`` is enough; nothing has to be drawn again.
+#
 # 2. Keep only the last dropout layer active, with ``layers=[...]``. The convolutions
-#    now need to run only once: how much is lost?
-# 3. Call the model with ``training=True`` instead of wrapping it, and test one
-#    picture at a time. What does BatchNormalization do to the predictions?
+#    now need to run only once: how much AUROC is lost?
+#
+# .. dropdown:: Hint to 2
+#
+#    ``MonteCarloDropout(model, layers=[...])`` takes the layers that stay random.
+#
+# 3. Call the model with ``training=True`` instead of wrapping it, and predict one image
+#    at a time. What does BatchNormalization do to the predictions?
+#
+# .. dropdown:: Hint to 3
+#
+#    With ``training=True`` it normalizes by the batch, which is a single image now.
 #
 # References
 # ----------

@@ -250,10 +250,27 @@ claim(
 #
 # 1. Put ``keras.layers.Dense(16, "tanh")`` and ``keras.layers.Dense(2)`` before the
 #    layer. What happens to the band in the gap?
-# 2. Make ``inducing`` not trainable and put it on a grid. How many points does that
-#    cost?
+#
+# .. dropdown:: Hint to 1
+#
+#    The inducing points live in the space of the features now: place them with the
+#    features of ``x``. Points of the gap may have features like those of data.
+#
+# 2. Make ``inducing`` not trainable and put the points on a grid. How many points does
+#    that cost?
+#
+# .. dropdown:: Hint to 2
+#
+#    ``layer.inducing.trainable = False`` before ``compile``, and
+#    ``layer.inducing.assign`` with a ``linspace``.
+#
 # 3. Set ``training_examples`` to a tenth. Which term of the bound changes, and what
 #    does the band do?
+#
+# .. dropdown:: Hint to 3
+#
+#    The KL term is divided by ``training_examples``: ten times as much weight pulls
+#    :math:`q(u)` to the prior.
 #
 # References
 # ----------

