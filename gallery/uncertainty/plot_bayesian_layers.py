@@ -61,9 +61,9 @@ Prerequisites: :doc:`/gallery/foundations/plot_backpropagation`. Neighbors:
 #    + \frac1N \mathrm{KL}\left(q(w) \,\|\, p(w)\right),
 #    \qquad w = \mu + \sigma \odot \varepsilon .
 #
-# The divergence from the prior belongs to the whole training set, hence the
-# :math:`1/N`: an average over a batch must not carry more than its share. ``fit``
-# cannot know :math:`N`, so a layer that was not told refuses to train.
+# The KL divergence from the prior belongs to the whole training set, and the loss is an
+# average over examples, hence the :math:`1/N`. ``fit`` has no access to :math:`N`, so a
+# layer whose ``training_examples`` are not set raises an error in training.
 
 import keras
 import matplotlib.pyplot as plt
@@ -115,8 +115,8 @@ def gaussian_loss(y, prediction):
 # its correlations, so we turn the features to the directions in which it has none, the
 # eigenvectors of :math:`\Phi^\top \Phi`; a rotation leaves the prior as it is. Now
 # the layer can be exact, and we can see whether it is, from five starts. All begin with
-# narrow deviations: begun wide, the first gradients are so noisy that Adam, which
-# remembers them for a thousand steps, hardly moves any more.
+# small deviations: with large ones the first gradients are so noisy that Adam, which
+# averages over the last thousand steps, hardly moves.
 
 centres = np.linspace(-4, 4, 12)
 
@@ -188,10 +188,10 @@ plt.show()
 # ---------------------------
 #
 # A small network on the same points, trained in three ways: with the divergence divided
-# by the 50 examples; undivided, what comes out when the factor is forgotten; and
-# divided by far too much. In flipout every point of a curve has weights of its own. To
-# draw whole functions, the posterior that flipout trained is handed to layers that draw
-# one kernel a call: the weights are the same.
+# by the 50 examples; undivided, as if the factor had been forgotten; and divided by far
+# too much. With flipout every point of a curve has its own draw of the weights. To draw
+# whole functions, the trained posterior is copied to layers that draw one kernel a
+# call.
 
 
 def curve_network(layer):
@@ -292,7 +292,7 @@ plt.show()
 #
 # The same small convolutional network with Keras's layers and with
 # :class:`~dlcompanion.uncertainty.Conv2DFlipout`. The Bayesian one predicts by the
-# mean of ten draws. Foreign pictures are noise with the brightness of digits.
+# mean of ten draws. The out-of-distribution images are digits with shuffled pixels.
 
 (x_train, y_train), (x_test, y_test) = datasets.digits(test=0.3, seed=claims.seed())
 shuffled = rng.permuted(x_test.reshape(len(x_test), -1), axis=1)
@@ -373,17 +373,18 @@ plt.show()
 #   band widens in the gap and outside as it must. That took features in which the
 #   weights are independent: a posterior with correlations needs
 #   :class:`~dlcompanion.uncertainty.SpecPosterior`, or comes out too narrow.
-# - Without the :math:`1/N` the prior counts fifty times: the curve goes flat, the
-#   draws are those of the prior, and nothing crashes. Divided by too much, the draws
-#   agree everywhere, as if there were no doubt.
-# - The band of the small network hardly widens away from the data: layers of
-#   independent weights cannot well express "sure here and there, unsure between".
-# - The noise of one kernel a batch does not average out. With flipout it does, as
-#   with noise of its own for each output.
+# - Without the :math:`1/N` the prior counts fifty times: the curve is flat, the draws
+#   are those of the prior, and no error is raised. Divided by too much, the draws agree
+#   everywhere, and the network is overconfident.
+# - The band of the small network hardly widens away from the data: a posterior with
+#   independent weights cannot well represent certainty at two places and uncertainty
+#   between them.
+# - The noise of one kernel a batch does not average out. With flipout it does, as with
+#   separate noise for each output (local reparameterization).
 # - On digits the Bayesian network is a little less accurate and its loss is larger:
-#   with 300 examples the prior of thousands of weights weighs more than the data. It
-#   claims to know far less about foreign pictures; but as it doubts digits more, too,
-#   what counts is the last panel, where the two kinds are told apart.
+#   with 300 examples the prior of thousands of weights weighs more than the data. It is
+#   far less certain about out-of-distribution images, but also about digits; so what
+#   counts is the last panel (AUROC), which measures how well the two are separated.
 #
 # The trivial baseline is the most frequent class; then the claims.
 

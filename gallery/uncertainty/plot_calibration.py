@@ -93,11 +93,11 @@ def nll(y, p):
 
 
 # %%
-# How large is zero?
-# ------------------
+# The calibration error of a perfect forecaster
+# ---------------------------------------------
 #
-# A forecaster who is perfect by construction: it gives probabilities, and the outcomes
-# are drawn from them. Its calibration error is zero. This is what the metric says.
+# A forecaster that is perfect by construction: it gives probabilities, and the outcomes
+# are drawn from them. Its calibration error is zero; the measured one is not.
 
 sizes, draws = [50, 200, 1_000, 5_000, 20_000], 20
 metrics = {
@@ -116,8 +116,8 @@ for i, n in enumerate(sizes):
 # %%
 # Left: a perfect forecaster of 200 outcomes looks miscalibrated, but hardly a point
 # leaves the band that the same probabilities would fill by chance. Right: the median
-# of 20 forecasters, and the middle 80 % of them. "My ECE is 0.05" says nothing before
-# one knows how many examples it is made of.
+# of 20 forecasters, and the middle 80 % of them. An ECE of 0.05 means nothing without
+# the number of examples.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
 p = rng.beta(4, 1, size=(200, 1))
@@ -141,8 +141,9 @@ plt.show()
 # An overconfident network
 # ------------------------
 #
-# Three hundred digits, and an MLP that learns them by heart. Five hundred others set
-# the calibrators, about a thousand test them. Five seeds, each with its own split.
+# Three hundred digits, and an MLP that overfits them. Five hundred others are for
+# fitting the calibrators, about a thousand for the test. Five seeds, each with its own
+# split.
 
 CALIBRATE, SEEDS = 500, claims.seeds(5)
 network = keras.Sequential(
@@ -229,16 +230,16 @@ plt.show()
 # What to notice
 # --------------
 #
-# - Accuracy does not move with the temperature, because no decision does. One
-#   parameter cannot overfit 500 examples. Two for each class do a little better still;
-#   the hundred and ten of the matrix, held back by a penalty, do worse.
-# - The isotonic map has a fine ECE and the worst likelihood. Where all of a few
-#   examples were right it says 1, or 0 for a class, and the first exception costs
-#   without limit (here it is cut off at 69 nats). ECE does not see this.
+# - Accuracy does not change with the temperature, because no decision does. One
+#   parameter cannot overfit 500 examples; the hundred and ten of matrix scaling, with a
+#   penalty, can.
+# - The isotonic map has a small ECE and a bad likelihood. Where all of a few examples
+#   were right it returns 1, or 0 for a class, and the first exception costs without
+#   limit (here it is cut off at 69 nats). ECE does not show this.
 # - The Brier score improves less than the ECE: most of it is uncertainty that no
 #   calibration can remove (its ``decomposition`` says how much).
 # - After calibration the ECE is not zero. It is that of a perfect forecaster with as
-#   many examples (printed below the table): nothing is left that this test could see.
+#   many examples (printed below the table), so this test finds no error any more.
 # - The calibrated network is one Keras model, ``calibrated_model(network,
 #   calibrator)``, and is saved as one.
 
@@ -259,7 +260,7 @@ for _ in range(20):
 print(f"perfect forecaster, n = {len(y)}: ECE {np.median(perfect):.4f}")
 
 # %%
-# And where the truth is known: labels drawn at a temperature that we chose.
+# Last, a case in which the right temperature is known: labels are drawn with it.
 
 planted = []
 for truth in [0.5, 1.0, 2.0, 3.0, 4.0]:

@@ -57,8 +57,8 @@ Prerequisites: :doc:`/gallery/uncertainty/plot_calibration`. Neighbors:
 #    -\log \frac1M \sum_{m=1}^M p(y \mid x, w_m)
 #    \;\le\; \frac1M \sum_{m=1}^M -\log p(y \mid x, w_m) .
 #
-# The mixture is never worse than the *mean member*; how much better it is, is a matter
-# of how much they disagree. That disagreement has a number, the mutual information of
+# The mixture is never worse than the *mean member*; how much better it is depends on
+# how much the members disagree. Disagreement is measured by the mutual information of
 # label and member: the entropy of the mixture less the mean entropy of the members.
 
 import keras
@@ -81,7 +81,7 @@ SEEDS, M = 5, 5
 
 # %%
 # The networks see 400 digits from 0 to 7. They are tested on other digits from 0 to 7,
-# and on eights and nines, of which they have never heard.
+# and on eights and nines, two classes that are not in the training data.
 
 (x_train, y_train), (x_test, y_test) = datasets.digits(
     flat=True, test=0.5, seed=claims.seed()
@@ -174,8 +174,8 @@ axes[1].legend(fontsize="small")
 plt.show()
 
 # %%
-# What the five members of the first ensemble say of foreign digits. The left half of
-# the row holds the pictures on which they agree most, the right half those on which
+# What the five members of the first ensemble predict for unseen classes. The left half
+# of the row holds the images on which they agree most, the right half those on which
 # they agree least. Each column of the maps is a class, each row a member.
 
 order = disagreement[1].argsort()
@@ -192,8 +192,9 @@ for column, n in enumerate(shown):
 plt.show()
 
 # %%
-# Telling foreign pictures from digits: the area under the ROC curve of the entropy of a
-# single member, of the ensemble, and of the wide network. Half is a coin.
+# Detection of unseen classes (out-of-distribution detection): the area under the ROC
+# curve (AUROC) of the entropy of a single member, of the ensemble, and of the wide
+# network. A random score has 0.5.
 
 
 def auroc(score, score_foreign):
@@ -231,11 +232,11 @@ ece = [calibration(p[s].mean(axis=0)) for s in range(SEEDS)]
 # What to notice
 # --------------
 #
-# - Most of the gain is there with five members; more never hurt.
-# - One network with as many weights as five members does not do what five do. It is
-#   one opinion, if a learned one.
-# - Members can be wrong together: the nines on the left, with their open loops, are
-#   threes to all five. Disagreement is no guarantee.
+# - Most of the gain is there with five members; more do no harm.
+# - One network with as many weights as five members has a worse likelihood than they
+#   have together: its errors are not averaged.
+# - Members can be wrong together: on the images on the left all five agree on a class
+#   that is wrong. Disagreement is no guarantee.
 # - Calibration may go either way: averaging flattens the probabilities, which helps
 #   where members are too sure and hurts where they are not. Likelihood cannot lose.
 #

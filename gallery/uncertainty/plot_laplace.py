@@ -99,12 +99,12 @@ exact_gap = np.abs(found / covariance - 1).max()
 print(f"largest relative difference of the covariances: {exact_gap:.1e}")
 
 # %%
-# A hole in the data
-# ------------------
+# A gap in the data
+# -----------------
 #
 # Forty points of a sine, none in the middle. The network draws one line through the
-# hole and has no way to say that others would do. The band is two standard deviations,
-# the darker part without the noise.
+# gap, although others would fit as well. The band is two standard deviations, the
+# darker part without the noise.
 
 x = np.concatenate([rng.uniform(-3, -1, 20), rng.uniform(1, 3, 20)])[:, None]
 y = np.sin(1.5 * x) + 0.15 * rng.normal(size=x.shape)
@@ -127,9 +127,9 @@ outer, mean = np.sqrt(variance)[:, 0], mean[:, 0]
 # Two moons, and the plane around them
 # ------------------------------------
 #
-# The same for a classifier: probability of its answer, over a square much larger than
-# the data. The trained network is certain everywhere but on its border; behind the
-# border's ends nothing justifies that.
+# The same for a classifier: probability of the predicted class, over a square much
+# larger than the data. The trained network is certain everywhere but on its decision
+# boundary, also far from all data.
 
 x_moons, y_moons = datasets.two_moons(200, noise=0.15, seed=claims.seed())
 moons = network(2, [24, 24], 2, "relu")
@@ -186,8 +186,9 @@ print(
 # Five networks on 300 digits with right labels, and five on 300 of which every fifth
 # has a wrong label that the network learns by heart. For every prior precision, the
 # likelihood of the right labels of the test part; the crosses are the precisions that
-# the evidence chooses. A second way to choose is to look: 150 more digits, labelled as
-# the training digits are, and the precision under which they are most likely.
+# the evidence chooses. The second way to choose is by held-out data: 150 more digits,
+# labeled as the training digits are, and the precision under which they are most
+# likely.
 
 (x_digits, y_digits), (x_test, y_test) = datasets.digits(
     flat=True, test=0.3, seed=claims.seed()
@@ -256,16 +257,16 @@ plt.show()
 # What to notice
 # --------------
 #
-# - In the hole the band opens, where the network's own line goes on as if it knew. The
+# - In the gap the band widens, though the network's own line shows no uncertainty. The
 #   noise is found as well, from the training data.
-# - The band stays finite far outside: tanh features saturate there, and what the
-#   features cannot tell apart, the last layer cannot doubt.
+# - The band does not grow far outside: tanh features saturate there, and the last layer
+#   is uncertain only about what its features distinguish.
 # - The classifier loses its certainty where there are no data.
-# - With labels learnt by heart the likelihood gains. With right labels the
-#   evidence chooses too wide a posterior, and the likelihood is *worse* than without:
-#   a trained network is no linear model, and its features were fitted to the same 300
-#   digits. The promise "never worse than the point estimate" is false with this prior.
-# - A precision chosen on held-out digits keeps the promise, in every run.
+# - With wrong labels learned by heart (overfitting) the likelihood gains. With right
+#   labels the evidence chooses too wide a posterior, and the likelihood is *worse* than
+#   without: a trained network is no linear model, and its features were fitted to the
+#   same 300 digits. "Never worse than the point estimate" is false with this prior.
+# - With a precision chosen on held-out digits the likelihood is no worse.
 #
 # The baseline that guesses evenly, the table (median and standard deviation of five
 # seeds), then the claims.

@@ -49,8 +49,8 @@ Prerequisites: :doc:`/gallery/uncertainty/plot_bayesian_layers`. Neighbors:
 # --------
 #
 # Draw :math:`S` masks :math:`m_s` and average the predictions. The entropy of the mean
-# is all the doubt there is; what is left of it when the mean entropy of the single
-# draws is taken off is the doubt that comes from not knowing the weights,
+# is the total uncertainty. It is the mean entropy of the single draws, which is noise
+# of the data (aleatoric), plus the uncertainty about the weights (epistemic),
 #
 # .. math::
 #
@@ -78,9 +78,9 @@ keras.utils.set_random_seed(claims.seed())
 SEEDS, DRAWS, HELD_OUT = claims.seeds(5), 30, 7
 
 # %%
-# The network learns nine of the ten digits. Three kinds of foreign pictures come in
-# the test: the digit it never saw, shapes that are drawn like letters and printed in
-# the same blurred way, and digits whose pixels were put in random order.
+# The network learns nine of the ten digits. The test has three kinds of unknown
+# (out-of-distribution) images: the tenth digit, letters drawn in the same blurred way,
+# and digits whose pixels were put in random order.
 
 (x_train, y_train), (x_test, y_test) = datasets.digits(test=0.5, seed=claims.seed())
 x_seen, y_seen = x_train[y_train != HELD_OUT], y_train[y_train != HELD_OUT]
@@ -218,8 +218,8 @@ axes[0].invert_yaxis()
 plt.show()
 
 # %%
-# The last network, picture by picture: what its draws say about one digit it knows and
-# the foreign pictures that it is surest and least sure about.
+# The last network on single images: its draws for the known and the unknown images
+# about which it is most and least certain.
 
 entropy = predictive_entropy(draws)
 far = np.arange(known, len(everything))
@@ -253,12 +253,12 @@ plt.show()
 # - A part of that hundredth is free: the entropy of the plain network, one pass without
 #   noise, is another score than its largest softmax, and mostly lies between the two.
 # - What only the draws can tell, the mutual information, is among the best on letters
-#   and falls behind on shuffled pixels, where the draws agree that they do not know.
+#   and falls behind on shuffled pixels, where all draws are uncertain in the same way.
 #   Which score is best depends on the images that will come.
 # - The mean of the draws is no more accurate than the plain network.
-# - BatchNormalization is untouched: not one number of the model has moved.
+# - BatchNormalization is untouched: no weight or statistic of the model has changed.
 #
-# The trivial baseline finds foreign pictures at random, with an AUROC of 0.5.
+# The trivial baseline is a random score, with an AUROC of 0.5.
 
 table = np.median(auroc, axis=0)
 print(f"{'AUROC, medians of 5':28s}" + "  ".join(f"{n:>18s}" for n in foreign))

@@ -44,8 +44,8 @@ Prerequisites: :doc:`/gallery/losses/plot_maximum_likelihood`. Neighbors:
 # --------
 #
 # Let :math:`u = f(Z)` be the values at :math:`M` inducing points. Give them a normal
-# distribution :math:`q(u)` to be trained, and let the prior fill in the rest. The
-# evidence is then bounded from below,
+# distribution :math:`q(u)` to be trained; given :math:`u`, all other values follow the
+# prior. The evidence is then bounded from below,
 #
 # .. math::
 #
@@ -72,9 +72,9 @@ from dlcompanion.uncertainty import SparseGaussianProcess
 keras.utils.set_random_seed(claims.seed())
 
 # %%
-# Six hundred noisy points of a wave that gets rougher on its right half, with a gap in
-# the middle, three times. The exact process is scikit-learn's, with kernel and noise
-# fitted by the evidence.
+# Three data sets of six hundred noisy points of a wave that is rougher on its right
+# half, with a gap in the middle. The exact process is scikit-learn's, with kernel and
+# noise fitted by the evidence.
 
 SIZE, STEPS, BATCH = 600, 900, 200
 *SEEDS, FRESH = claims.seeds(4)
@@ -162,8 +162,8 @@ for seed in SEEDS:
 
 # %%
 # One of the three data sets. The marks at the bottom are the inducing points. Ten of
-# them are too few for the rough half; thirty leave nothing to see. In the gap, where
-# there are no data, the band opens.
+# them are too few for the rough half; with thirty no difference is visible. In the gap,
+# where there are no data, the band widens.
 
 x, y = draw(SIZE, SEEDS[0])
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.4), layout="constrained", sharey=True)
@@ -192,7 +192,7 @@ plt.show()
 # %%
 # Left, the bound approaches the evidence from below. Right, the negative log-likelihood
 # of fresh points. The dashed line is the exact process on thirty of the examples,
-# chosen at random: throwing data away is the other way to be cheap.
+# chosen at random, which costs about as little.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained")
 for row in rows:
@@ -219,10 +219,10 @@ for name in ("subset", *counts, "exact"):
 #
 # - The bound is useful by itself: when more points no longer raise it, there are
 #   enough.
-# - Beyond the data and in the gap the sparse band opens, too, if less wide than the
-#   exact one. Nothing tells a network with a predicted spread that it left its data.
-# - One length for all of :math:`x` is wrong here, since the right half is rougher.
-#   That is the model's fault, not that of the approximation: both share it.
+# - Beyond the data and in the gap the sparse band widens, too, though less than the
+#   exact one. A network that predicts its spread (GaussianNLL alone) has no such band.
+# - One lengthscale for all of :math:`x` is wrong here, since the right half is rougher.
+#   That is an error of the model, not of the approximation: both processes have it.
 
 above = max(row["bound", c] - row["evidence"] for row in rows for c in counts)
 claim(
