@@ -63,8 +63,8 @@ Neighbors: :doc:`/gallery/optimization/plot_lookahead`,
 #    \frac{\partial L}{\partial b^{(l)}} = \sum_i \delta_i^{(l)} .
 #
 # One matrix product takes the error a layer back, another gives the derivative of the
-# weights, and both need what the forward pass saw: :math:`h^{(l-1)}` must have been
-# kept :cite:p:`rumelhart1986learning`.
+# weights, and both need the activations of the forward pass: :math:`h^{(l-1)}` must
+# have been kept :cite:p:`rumelhart1986learning`.
 
 import tracemalloc
 
@@ -135,10 +135,10 @@ def random_weights(sizes, seed, dtype="float32"):
 
 
 # %%
-# One digit goes through four layers of 64 units, drawn as 8 by 8 pictures. Above,
-# what goes forward and has to be kept; below, what comes back: where the loss would
-# rise (red) or fall (blue) if that unit were a little larger. The picture on the lower
-# left is a gift of the same computation: how the *pixels* should change.
+# One digit goes through four layers of 64 units, drawn as 8 by 8 pictures. Above, what
+# goes forward and has to be kept; below, what comes back: where the loss would rise
+# (red) or fall (blue) if that unit were a little larger. The image on the lower left is
+# the derivative by the *pixels*.
 
 (x_train, y_train), (x_test, y_test) = datasets.digits(flat=True, seed=claims.seed())
 sizes = [x_train.shape[-1], 64, 64, 64, int(y_train.max()) + 1]
@@ -171,10 +171,10 @@ plt.show()
 # Is it right?
 # ------------
 #
-# The definition of a derivative is the independent witness:
+# The definition of a derivative is an independent check:
 # :math:`(L(\theta + \epsilon) - L(\theta - \epsilon)) / 2 \epsilon`. But with which
-# :math:`\epsilon`? A large one measures the curve beside the point, a small one
-# drowns in rounding. We try them all, on 60 weights of each kernel.
+# :math:`\epsilon`? With a large one the curvature makes an error, with a small one
+# rounding does. We try them all, on 60 weights of each kernel.
 
 x, y = x_train[:32], y_train[:32]
 steps = 10.0 ** np.arange(-11, 0.1, 0.5)
@@ -199,8 +199,8 @@ def worst_difference(dtype, step):
 gaps = {t: [worst_difference(t, s) for s in steps] for t in ("float32", "float64")}
 
 # %%
-# The second witness is the framework. The same network in ``keras.ops``, nothing said
-# about derivatives:
+# The second check is the framework: the same network in ``keras.ops``, without any
+# derivatives written out.
 
 
 def network_loss(x, y, weights):
@@ -393,8 +393,9 @@ plt.show()
 # - The derivative by the scores is *probabilities minus truth*: softmax and
 #   cross-entropy belong together.
 # - Memory grows by one array of activations a layer, since :math:`\tanh'` is written
-#   with :math:`h`; who keeps :math:`z` too pays twice. Batch size multiplies the slope:
-#   deep networks run out of memory in training and not in use.
+#   with :math:`h`; keeping :math:`z` too would take twice as much. Memory is
+#   proportional to the batch size: deep networks run out of memory in training, not in
+#   prediction.
 # - By hand and by the framework it is the same training, through all 660 steps.
 
 majority = np.mean(y_test == np.bincount(y_train).argmax())

@@ -86,10 +86,9 @@ angle_spread, length_spread = (
 )
 
 # %%
-# In the plane all angles are equally likely. In ten dimensions the acute and the
-# obtuse ones are rare, in a thousand there are none: the fan closes to a needle. The
-# lengths follow, they gather on a sphere. Dots are measured, lines
-# are the law.
+# In the plane all angles are equally likely. In ten dimensions the acute and the obtuse
+# ones are rare, in a thousand there are none: the fan closes to a needle. The lengths
+# concentrate, too: all points lie near a sphere. Dots are measured, lines are the law.
 
 colors = plt.cm.viridis(np.linspace(0.0, 0.85, len(dimensions)))
 figure = plt.figure(figsize=(9, 4), layout="constrained")
@@ -144,12 +143,12 @@ plt.show()
 #
 # .. math:: V_d = \frac{\pi^{d/2}}{\Gamma(d/2 + 1)}\, 2^{-d} .
 #
-# No computer will ever hit that ball by chance in a hundred dimensions, but it can
-# climb there. Take a point of the ball in :math:`d` dimensions, add one coordinate from
-# the cube, and ask whether it is still inside: the share of those that are is
-# :math:`V_{d+1} / V_d`. Uniform points come from an old trick: the first :math:`d`
-# coordinates of a point of the unit *sphere* in :math:`d + 2` dimensions are uniform
-# in the unit ball of :math:`d`.
+# In a hundred dimensions no random point of the cube will ever hit that ball, but the
+# volume can be measured one dimension at a time. Take a point of the ball in :math:`d`
+# dimensions, add one coordinate from the cube, and ask whether it is still inside: the
+# share of those that are is :math:`V_{d+1} / V_d`. Uniform points come from an old
+# trick: the first :math:`d` coordinates of a point of the unit *sphere* in :math:`d +
+# 2` dimensions are uniform in the unit ball of :math:`d`.
 
 top = 100
 
@@ -199,8 +198,8 @@ plt.show()
 # If all lengths are equal, so are all distances. Divide the distance to the nearest of
 # 100 points by that to the farthest: at 0 "near" is a useful word, at 1 it says nothing
 # :cite:p:`beyer1999nearest`. We measure it for Gaussian clouds, then for digits, and
-# then for digits whose pixels were shuffled, each pixel among the pictures: every
-# single pixel keeps its distribution and the pictures lose their sense.
+# then for digits whose pixels were shuffled, each pixel among the images: every single
+# pixel keeps its distribution, and the relations between pixels are lost.
 
 
 def squared_distances(x, other):
@@ -285,7 +284,7 @@ nearest_accuracy, ridge_accuracy = map(np.array, accuracy.values())
 # Left, the curve of the Gaussians, and where the digits fall on it. They have 64
 # coordinates and the distances of a cloud in about a dozen dimensions: the strokes of a
 # hand have few degrees of freedom. Shuffled, they behave nearly as their 64 dimensions
-# say. Right, the nearest neighbour drowns.
+# suggest. Right, the nearest neighbor fails.
 
 pixels = digits(flat=True)[0][0].shape[-1]
 ratios = np.array(list(near_far.values()))

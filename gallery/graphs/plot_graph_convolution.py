@@ -51,9 +51,10 @@ Prerequisites: :doc:`/gallery/foundations/plot_backpropagation`. Notation:
 #    H^{(l+1)} = \sigma\bigl(\hat A\, H^{(l)} W^{(l)}\bigr), \qquad
 #    \hat A = \tilde D^{-1/2} (A + I)\, \tilde D^{-1/2},
 #
-# where :math:`\tilde D` holds the degrees of :math:`A + I`. Three layers see three
-# friendships far. The labels touch two rows of the last layer; their gradient reaches
-# everybody else's embedding because everybody's embedding is shared with friends.
+# where :math:`\tilde D` holds the degrees of :math:`A + I`. With three layers a node
+# receives information from three edges away. Only two rows of the last layer have
+# labels; their gradient reaches the other embeddings because neighbors share weights
+# and features.
 
 import keras
 import matplotlib.pyplot as plt
@@ -79,7 +80,7 @@ others = np.arange(1, members - 1)
 
 # %%
 # The club as Zachary drew it up, colored by the side that each member took in the
-# end. The two stars are all that the network will be told.
+# end. The two stars are the only labels that the network gets.
 
 
 def draw(axes, place, side, size=60):
@@ -202,9 +203,10 @@ plt.show()
 # -------------------------------------
 #
 # Three baselines on the same two labels. The majority class and a logistic regression
-# on the same features cannot know: nobody's features say anything about anybody else.
-# Label propagation is the serious one: keep the two known labels fixed, and let
-# everybody else take the mean of their friends, until nothing changes.
+# on the same features cannot do better than chance: the features of one member carry no
+# information about another. Label propagation is the strong baseline: keep the two
+# known labels fixed, and let every other node take the mean of its neighbors, until
+# nothing changes.
 
 final = snapshots[steps][1].argmax(axis=-1)
 accuracy = np.mean(final[:, others] == club.y[others], axis=1)
@@ -231,11 +233,11 @@ print(f"who is wrong, by seed               {wrong}")
 # Deeper is not better
 # --------------------
 #
-# Each :math:`\hat A` is a step of averaging, and what is averaged often enough becomes
-# all the same. The largest eigenvalue of :math:`\hat A` is 1, its eigenvector is
-# :math:`\tilde D^{1/2} \mathbb 1`, which tells the degree of a node and nothing else.
-# Everything that tells friends apart shrinks like the second eigenvalue,
-# :math:`|\lambda_2|^L`, after :math:`L` layers.
+# Each :math:`\hat A` is a step of averaging, and after many steps all nodes are alike
+# (oversmoothing). The largest eigenvalue of :math:`\hat A` is 1, and its eigenvector
+# :math:`\tilde D^{1/2} \mathbb 1` depends on the degree of a node only. All other
+# differences between nodes shrink like the second eigenvalue, :math:`|\lambda_2|^L`,
+# after :math:`L` layers.
 
 normalized = ops.convert_to_numpy(plan.normalized @ ops.eye(members)).astype("float64")
 values, vectors = np.linalg.eigh(normalized)
@@ -278,11 +280,10 @@ plt.show()
 # - Most of the networks err on one member only, and on the same one. Zachary explains
 #   number 8: he was three weeks from his black belt, and stayed with the instructor
 #   although his friends were the officer's. That is not in the graph.
-# - Label propagation, which learns nothing, does as well here. The club has no
-#   features. With features the two part ways: propagation has no use for them, and a
-#   graph convolution is made for them.
-# - The last thing that averaging forgets (right) is the division of the club itself.
-#   That is why a few layers of averaging help, and sixty destroy.
+# - Label propagation, which learns nothing, does as well here, since the members have
+#   no features. It cannot use features; a graph convolution can.
+# - The difference that averaging removes last (right) is the division of the club
+#   itself. That is why a few layers of averaging help, and sixty make the nodes alike.
 #
 # And the claims:
 

@@ -71,9 +71,9 @@ from dlcompanion.training import fit_in_memory, restart
 keras.utils.set_random_seed(claims.seed())
 
 # %%
-# We plant the truth, so that we know the best likelihood that anybody can reach. Two
-# roads lead through the picture. One becomes more likely and wider to the right, the
-# other less likely and narrower.
+# The data are drawn from a density that we choose, so the best possible likelihood is
+# known. It has two roads. One becomes more likely and wider to the right, the other
+# less likely and narrower.
 
 
 def truth(x):
@@ -105,8 +105,8 @@ best_nll = -np.mean(np.log(true_density(x_test[:, 0], y_test)))
 
 # %%
 # Three networks of the same body: one number and the squared error, one normal, and
-# four normals (twice as many as there are, since nobody tells us). Five training sets
-# of 10,000 points each, with one compiled program for each network.
+# four normals (twice as many as needed, since in practice the number is unknown). Five
+# training sets of 10,000 points each, with one compiled program for each network.
 
 STEPS, BATCH, SIZE = 1_500, 200, 10_000
 
@@ -151,8 +151,8 @@ def each_seed(model, ended, measure):
 
 
 # %%
-# The planted density, and what the heads made of 10,000 points. The white line is the
-# network that was asked for one number.
+# The planted density, and what the heads learned from 10,000 points. The white line is
+# the network with one output and the squared error.
 
 across = np.linspace(-2, 2, 161, dtype="float32")
 up = np.linspace(-2.5, 2.5, 201, dtype="float32")
@@ -184,9 +184,10 @@ axes[0].set_ylabel("y")
 plt.show()
 
 # %%
-# Two cuts through the picture. On the right a test that needs no truth: put every test
-# point into the distribution function that was predicted for it. If the prediction is
-# right, the results are uniform, whatever the shapes are.
+# Two cuts through the densities. On the right a test that does not need the planted
+# density (probability integral transform): put every test point into the distribution
+# function that was predicted for it. If the prediction is right, the results are
+# uniform.
 
 
 def ranks(name):
@@ -247,8 +248,8 @@ for name, values in scores.items():
 print(f"planted density         {best_nll:.3f}")
 
 # %%
-# And the tree in the middle: how dense is the truth where the squared error points,
-# compared with the densest place at the same :math:`x`?
+# Last, the planted density at the prediction of the squared error, relative to its
+# highest value at the same :math:`x`. If it is small, there are hardly any data there.
 
 densest = true_density(x_test[:2_000, 0], up[:, None]).max(axis=0)
 
@@ -268,14 +269,14 @@ deviation = {
 # What to notice
 # --------------
 #
-# - Nobody told the head how many roads there are; the two spare normals did no harm.
-# - One normal is no cure. It learns the right mean and the right variance at every
-#   :math:`x`, is therefore wide where the roads are far apart, and puts most of its
-#   mass between them: the two cuts show it.
-# - The first line of the table is a density that never looks at :math:`x`, and it
-#   beats both networks that do: the wrong shape cost them more than :math:`x` told.
-# - The ranks are uniform for the mixture. Those of the normal have two humps and a
-#   valley: it expects most where there is least. This test needs no truth.
+# - The number of roads was not given; the two spare normals did no harm.
+# - One normal does not help. It learns the right mean and variance at every :math:`x`,
+#   is therefore wide where the roads are far apart, and puts most of its mass between
+#   them: the two cuts show it.
+# - The first line of the table is a density that ignores :math:`x`. It is better than
+#   both networks with the wrong shape of density.
+# - The ranks are uniform for the mixture. Those of the normal have two humps: its
+#   density is highest where there are few data.
 # - The logarithm of a density depends on the unit of :math:`y`: with
 #   centimetres for metres every score here would rise by :math:`\log 100`. Only
 #   *differences* mean something, and the percentage below is of this one planted

@@ -49,8 +49,9 @@ Neighbors: :doc:`/gallery/losses/plot_maximum_likelihood`,
 # .. math:: \bigl[\, m + D_{ap} - D_{an} \,\bigr]_+ .
 #
 # A batch of :math:`b` images has on the order of :math:`b^3` triplets, and soon nearly
-# all of them cost nothing. Which ones to take is the whole question. *Batch all* takes
-# every one that still costs something; *batch hard* the farthest positive and the
+# all of them have a loss of zero. The losses differ in which ones they take (triplet
+# mining). *Batch all* takes every one whose loss is positive; *batch hard* the farthest
+# positive and the
 # nearest negative of each anchor :cite:p:`hermans2017defense`; *semi-hard*, for each
 # positive, the nearest negative that is farther away :cite:p:`schroff2015facenet`.
 
@@ -69,7 +70,7 @@ keras.utils.set_random_seed(claims.seed())
 
 # %%
 # Every digit gets its own light: a brightness and a slope in two directions, drawn
-# from normal distributions. It says nothing about the class.
+# from normal distributions, independent of the class.
 
 (x_train, y_train), (x_test, y_test) = datasets.digits(flat=True, seed=claims.seed())
 digits, labels = np.vstack([x_train, x_test]), np.append(y_train, y_test)
@@ -199,7 +200,7 @@ for line, (name, indices) in zip(axes, table.items(), strict=True):
 plt.show()
 
 # %%
-# All images of the four held-out digits, seen from the side on which they spread most.
+# All images of the four held-out digits, on their first two principal components.
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
 for axis, (name, f) in zip(
@@ -215,8 +216,8 @@ axes[1].legend(title="held out")
 plt.show()
 
 # %%
-# How many of all triplets still cost something, on images of the training digits: the
-# five runs, and their mean.
+# The share of triplets whose loss is positive (active triplets), on images of the
+# training digits: the five runs, and their mean.
 
 figure, axis = plt.subplots(figsize=(6.5, 3.2), layout="constrained")
 for color, (name, runs) in zip(("C0", "C1", "C2"), shares.items(), strict=True):
@@ -232,17 +233,17 @@ plt.show()
 # What to notice
 # --------------
 #
-# - The loss has never seen the digits it is judged by. What carries over is what the
+# - The digits of the test are not in the training data. What carries over is what the
 #   six others taught about the light.
-# - Light is a plane in pixel space. The matrix has learned not to look along it, from
-#   the labels of other digits; a discriminant analysis on the same images, with its
-#   five directions for six classes, keeps too little of the rest.
-# - Without the light there is nothing to learn here, and the pixels win: these digits
-#   are few, clean and centred. A learned distance is an answer to a nuisance, not a
-#   free improvement.
-# - Semi-hard and batch all leave ever fewer triplets that cost something, and a mean
-#   over all triplets would fade with their number: the losses divide by what they
-#   count. Batch hard leaves about half of them, and its neighbors are as good: its
+# - The light is a three-dimensional subspace of the pixels. The matrix has learned to
+#   ignore it; a discriminant analysis on the same images, with its five directions for
+#   six classes, keeps too little of the rest.
+# - Without the light there is nothing to learn here, and the pixels are better: these
+#   digits are few, clean and centered. A learned distance removes irrelevant variation;
+#   it is no free improvement.
+# - With semi-hard and batch all ever fewer triplets are active, and a mean over all
+#   triplets would go to zero: the losses divide by the number of those that they use.
+#   Batch hard leaves about half of them, and its neighbors are as good: its
 #   triplets are too hard to be satisfied, so all distances become smaller, and compared
 #   with a small distance the margin is large. Nearest neighbors depend on the order of
 #   distances only. The share of active triplets does not tell how good an embedding is.
@@ -261,7 +262,7 @@ for name, values in size.items():
     print(f"{name:20s} size of embedding  {values.round(2)}")
 
 # %%
-# The claims, the last being one against the method.
+# The claims; the last one shows where the method does not help.
 
 gains = {name: np.subtract(scores[name], scores["pixels"]) for name in minings}
 for name in minings:

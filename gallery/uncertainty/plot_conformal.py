@@ -111,7 +111,7 @@ for seed in NETWORKS:
 
 # %%
 # A network is run once. What is calibrated ten times sits behind it, on an identity
-# model that hands its probabilities through. The baseline believes the softmax: classes
+# model that hands its probabilities through. The baseline trusts the softmax: classes
 # in falling order until their probabilities sum to 0.9.
 
 CAL = 500
@@ -174,8 +174,8 @@ by_class = {  # of each network (networks, classes)
 # %%
 # Left: fifty coverages of each kind. The line is 0.9; the scatter is the price of 500
 # calibration examples and of a finite test. Right: the same by digit. On average nine
-# in ten, but the marginal promise is kept by covering the easy digits too often and
-# the hard ones too rarely. A threshold for each class repairs that, with larger sets.
+# in ten are covered, but the easy digits too often and the hard ones too rarely. A
+# threshold for each class repairs that, with larger sets.
 
 figure, (left, right) = plt.subplots(
     1, 2, figsize=(10, 4), layout="constrained", width_ratios=(1, 1.3)

@@ -55,7 +55,7 @@ Prerequisites: :doc:`/gallery/optimization/plot_stochastic_weight_averaging`. Ne
 #    + \tfrac{1}{2(K-1)} D D^\top\Bigr), \qquad
 #    p(y \mid x) \approx \frac1S \sum_s p(y \mid x, w_s) .
 #
-# No step of training changes, and nothing is fitted: the learning rate, which has to
+# Training does not change, and nothing else is fitted: the learning rate, which has to
 # stay large, decides how wide the Gaussian is.
 
 import keras
@@ -102,8 +102,8 @@ class Walk(keras.callbacks.Callback):
 
 # %%
 # SGD with a large, constant learning rate, where every fifth training label is wrong.
-# After 60 epochs the network resists most wrong labels; after 150 it has learnt them by
-# heart. The moments are taken over the second part of each run.
+# After 60 epochs the network has not learned most wrong labels; after 150 it has
+# learned them by heart. The moments are taken over the second part of each run.
 
 model = network()
 model.compile(keras.optimizers.SGD(RATE), "sparse_categorical_crossentropy")
@@ -141,9 +141,9 @@ for epochs, swag.start in lengths.items():
         doubt.append(unsure[wrong].mean() / unsure[~wrong].mean())
 
 # %%
-# The walk of the last run in the plane of its two widest directions, over the training
-# loss in that plane, and draws from the Gaussian, seen in the same plane. To the right,
-# what the draws are worth together.
+# Left, the path of SGD in the last run in the plane of its two widest directions, over
+# the training loss in that plane, and draws from the Gaussian. Right, the likelihood of
+# the mean over several draws.
 
 
 def flat(weights):
@@ -199,8 +199,8 @@ plt.show()
 # What to notice
 # --------------
 #
-# - The walk is not only a circling: it drifts, and its Gaussian is longest along the
-#   drift. After 150 epochs, on labels learnt by heart, it is little else.
+# - SGD does not only move around a point: it drifts, and the Gaussian is longest along
+#   the drift, above all in the long run.
 # - A single draw is no better than the average; the mean over many draws is, where the
 #   network is overconfident.
 # - SWAG flattens the probabilities. After 150 epochs, with the wrong labels learned by
