@@ -43,18 +43,19 @@ Notation: :doc:`/notation`.
 # --------
 #
 # Near a minimum :math:`w^*`, SGD with a constant learning rate is a random walk on a
-# spring. Its stops :math:`w_1, \dots, w_n` scatter around :math:`w^*` with some
-# covariance :math:`\Sigma`, and in many dimensions nearly all of that mass lies on a
-# shell, some way up the slope. Their mean
+# spring. Its weights :math:`w_1, \dots, w_n` at the ends of epochs (here called stops)
+# scatter around :math:`w^*` with some covariance :math:`\Sigma`. In many dimensions
+# nearly all of them lie at a distance from :math:`w^*`, where the loss is higher. Their
+# mean
 #
 # .. math::
 #
 #    \bar w = \frac1n \sum_{i=1}^n w_i
 #
-# has the covariance :math:`\Sigma / n` if the stops are independent: it lies on the
-# floor. What is lost is one thing. The running mean and variance of a
-# BatchNormalization layer were gathered along the path, for weights that nobody uses
-# any more; :math:`\bar w` needs one more pass over the data.
+# has the covariance :math:`\Sigma / n` if the stops are independent, so it lies near
+# the minimum. One thing has to be repaired: the running mean and variance of a
+# BatchNormalization layer belong to the weights along the path; for :math:`\bar w` they
+# are computed in one more pass over the data.
 
 import keras
 import matplotlib.pyplot as plt
@@ -67,8 +68,8 @@ from dlcompanion.optimization import SWA, refresh_batch_normalization
 from dlcompanion.training import fit_in_memory, restart
 
 # %%
-# Handwritten digits, and every fifth training label replaced by a random one: a
-# network that comes to rest here has learned the errors too. The test set is clean.
+# Handwritten digits, and every fifth training label replaced by a random one, so that a
+# network can overfit by learning the wrong labels too. The test set is clean.
 
 (x, y_clean), (x_test, y_test) = datasets.digits(flat=True, seed=claims.seed())
 cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -97,8 +98,8 @@ def test_loss(model):
 
 
 # %%
-# One callback remembers the stops, as the reader would; it also keeps the running
-# statistics of the last one, which the average will be tried with.
+# One callback keeps the stops, and the running statistics of the last one, with which
+# the average will be tried, too.
 
 
 class Stops(keras.callbacks.Callback):
@@ -162,9 +163,9 @@ print(f"{'ten equal guesses':26s} {np.log(classes):.3f}")
 # ------------------
 #
 # Left, a plane through the average and the two directions in which the stops of the
-# first run scatter most. The ground has the colour of the test loss there, with
-# statistics measured for it; every stop has the colour of its own test loss, and is
-# drawn where its shadow falls on the plane. Right, a straight line from the last stop
+# first run scatter most. The background has the color of the test loss there, with
+# statistics computed for it; every stop has the color of its own test loss, and is
+# projected to the plane. Right, a straight line from the last stop
 # (:math:`t = 0`) through the average (:math:`t = 1`) and beyond, for all five runs.
 
 _, stops, swa = runs[0]
@@ -227,20 +228,20 @@ plt.show()
 # What to notice
 # --------------
 #
-# - On the plane the path is calm, a drift from one side to the other. The stops are
-#   dark and the ground below them is bright: they are not *on* the plane. What shakes
-#   them lies in the 9,096 directions that the picture does not show, and that is
-#   what the average takes away. The drift it takes the middle of.
-# - The ground is brightest at the first stops: the longer SGD walks, the more wrong
-#   labels it learns.
+# - On the plane the path is a slow drift from one side to the other. The stops have a
+#   higher loss than the plane below them, because they are not *on* it: most of the
+#   noise is in the thousands of directions that the figure does not show, and the
+#   average removes it.
+# - The loss on the plane is lowest at the first stops: the longer SGD runs, the more
+#   wrong labels it learns.
 # - On the line the loss falls from the last stop to the average and rises again
 #   behind it. Which stop comes last is chance; the average depends on it much less.
-# - Fresh statistics do something for the last stop too: compare the curves at
-#   :math:`t = 0` with the table. The greater part of the gain is the averaging.
-# - Averaging weights is not averaging predictions. Nothing is paid in inference, and
-#   it works because the stops lie in one basin.
-# - The average with the statistics of the last stop is better than that stop, and
-#   throws away a good part of what had been won.
+# - New statistics improve the last stop, too: compare the curves at :math:`t = 0` with
+#   the table. The greater part of the gain is the averaging.
+# - Averaging weights is not averaging predictions (an ensemble). It costs nothing in
+#   prediction, and it works because the stops lie in the same valley of the loss.
+# - The average with the old statistics of BatchNormalization loses a good part of the
+#   gain.
 #
 # The claims. The baselines are what one would have had without the callback: the
 # last stop of the same run, and the same training with a learning rate that falls.

@@ -101,9 +101,9 @@ for axis, (name, layer) in zip(axes, layers.items(), strict=True):
 plt.show()
 
 # %%
-# The share that is dropped is the share that was asked for, whatever the square. The
-# paper's formula (dashed) falls behind where squares overlap, and is right again for
-# the one square that fills the map.
+# The share that is dropped is the rate, whatever the size of the square. The paper's
+# formula (dashed) drops too little where squares overlap, and is right again for the
+# one square that fills the map.
 
 sizes = [1, 2, 3, 4, 5, 6, 7, 8]
 rates = [0.1, 0.3, 0.5]
@@ -134,11 +134,11 @@ axis.legend(loc="upper left", ncols=3, fontsize="small")
 plt.show()
 
 # %%
-# What the neighbours give away
-# -----------------------------
+# What the neighbors reveal
+# -------------------------
 #
-# A small network for the 8 x 8 digits, with a place for a layer that drops. Trained
-# without one, it gives us honest feature maps.
+# A small network for the 8 x 8 digits, with a place for a layer that drops. First it is
+# trained without one, to get feature maps.
 
 (x_train, y_train), (x_test, y_test) = datasets.digits(test=0.5, seed=claims.seed())
 
@@ -237,8 +237,8 @@ plt.show()
 # ----------------
 #
 # Five networks of each kind on 300 digits, tested on clean digits and on digits of
-# which a 3 x 3 square was blacked out (four random places each), the kind of loss that
-# DropBlock rehearses inside the network.
+# which a 3 x 3 square was blacked out (four random places each), which resembles what
+# DropBlock does inside the network.
 
 x_hidden, y_hidden = np.repeat(x_test, 4, axis=0), np.repeat(y_test, 4)
 corners = np.random.default_rng(claims.seed()).integers(0, 6, (len(x_hidden), 2))
@@ -273,14 +273,15 @@ plt.show()
 # What to notice
 # --------------
 #
-# - A dropped pixel is mostly not lost: a plain average of its neighbours brings a
-#   good part of it back. With larger squares there is less to read off.
-# - At :math:`k = 5` the mean of the channel is a better guess than the
-#   neighbours: what is near enough to tell has gone as well.
-# - On clean digits the kinds differ by no more than the seeds do: a network this
-#   small has little to regularise.
-# - Against missing regions squares pay, and pay more than single pixels do. This is
-#   one small network on one kind of damage, and the network rehearsed that kind.
+# - Dropout of single pixels removes little information: a plain average of the
+#   neighbors recovers a good part of a dropped value. With larger squares it recovers
+#   less.
+# - At :math:`k = 5` the mean of the channel is about as good a guess as the neighbors:
+#   the near ones are dropped as well.
+# - On clean digits the kinds differ by no more than the seeds do: a network this small
+#   does not overfit much.
+# - With missing regions DropBlock is better than dropout. This is one small network and
+#   one kind of damage, which resembles what it was trained with.
 #
 # The trivial baseline is the most frequent class; then the claims.
 
