@@ -39,7 +39,7 @@ are, and draw predictions:
    set_training_examples(model, len(x))  # the N of the formula below
    model.compile("adam", "mse")
    model.fit(x, y, epochs=3, verbose=0)
-   draws = predictive_samples(model, x, samples=30)  # (30, 100, 1)
+   draws = predictive_samples(model, x, samples=10)  # (10, 100, 1)
    mean, deviation = draws.mean(axis=0), draws.std(axis=0)
 
 Prerequisites: :doc:`/gallery/foundations/plot_backpropagation`. Neighbors:
