@@ -287,7 +287,7 @@ def closest(claims):
         value, bound = float(claim["value"]), float(claim["bound"])
         return abs(value - bound) / max(abs(value), abs(bound), 1e-12)
 
-    return min(claims, key=room)
+    return min([c for c in claims if c["comparison"] != "=="] or claims, key=room)
 
 
 def row(*cells):

@@ -9,6 +9,8 @@ import re
 import book
 import elsewhere
 from docutils import nodes
+from sphinx import addnodes
+from sphinx.transforms import SphinxTransform
 
 DRAWS = re.compile(r"\bplt\.show\(\)|\bFuncAnimation\(|\bplt\.subplots\(")
 CLAIM_CODE = "Code of the claims"
@@ -98,14 +100,18 @@ def claims_table(script):
     )
 
 
-def add_names(app, docname, source):
+class Names(SphinxTransform):
     """Index entries for the names of a topic, with which the search finds its page."""
-    stem = docname.rpartition("/plot_")[2]
-    topic = {t["slug"]: t for t in book.topics()}.get(stem)
-    if "/plot_" in docname and topic:
-        lines = [".. index::"]
-        lines += [f"   single: ! {name}" for name in search_names(topic)]
-        source[0] = "\n".join(lines) + "\n\n" + source[0]
+
+    default_priority = 800  # before Sphinx collects the entries of a page
+
+    def apply(self, **kwargs):
+        stem = self.env.docname.rpartition("/plot_")[2]
+        topic = {t["slug"]: t for t in book.topics()}.get(stem)
+        if "/plot_" in self.env.docname and topic:
+            # no target within the page: an entry is for all of it
+            names = [("single", n, "", "main", None) for n in search_names(topic)]
+            self.document.insert(0, addnodes.index(entries=names))
 
 
 def search_names(topic):
@@ -137,7 +143,7 @@ def outdated(app, env, added, changed, removed):
 
 
 def setup(app):
-    app.connect("source-read", add_names)
+    app.add_transform(Names)
     app.connect("doctree-read", shorten, priority=900)
     app.connect("doctree-read", fold)
     app.connect("env-get-outdated", outdated)
