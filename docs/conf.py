@@ -31,6 +31,7 @@ import book  # noqa: E402
 import inventories  # noqa: E402
 
 import dlcompanion  # noqa: E402
+from dlcompanion.topics.markdown import MACROS  # noqa: E402
 
 project = "dlcompanion"
 author = "the dlcompanion authors"
@@ -49,6 +50,7 @@ extensions = [
     "sphinxcontrib.bibtex",
     "sphinxcontrib.video",
     "gallery_cache",
+    "notebooks",
     "api_pages",
     "book_pages",
     "page_parts",
@@ -97,7 +99,7 @@ bibtex_reference_style = "author_year"
 
 mathjax_path = "mathjax/tex-chtml-full.js"
 mathjax3_config = {
-    "tex": {"macros": {"R": r"\mathbb{R}", "E": r"\mathbb{E}"}},
+    "tex": {"macros": MACROS},
     "options": {"enableMenu": False},
 }
 
@@ -130,7 +132,6 @@ sphinx_gallery_conf = {
     "image_srcset": ["2x"],
     "thumbnail_size": (640, 360),
     "capture_repr": ("_repr_html_",),
-    "first_notebook_cell": f'%pip install -q "dlcompanion[gallery]=={release}"',
     "remove_config_comments": True,
     "show_signature": False,
     "min_reported_time": 10_000,
