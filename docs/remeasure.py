@@ -94,6 +94,7 @@ def run(script, offset, backend, end):
     """Run a script on other seeds and add what it claimed to the table."""
     if time.monotonic() > end:
         return []
+    code = elsewhere.code_digest(script)
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "claims.jsonl"
         environment = {
@@ -131,6 +132,8 @@ def run(script, offset, backend, end):
             [c["value"], c["comparison"], c["bound"], c["holds"]] for c in claims
         ],
     }
+    if elsewhere.code_digest(script) != code:
+        return [f"{script.stem} was changed while it ran: its run does not count"]
     with writing:
         add(script, row)
     return []

@@ -162,6 +162,22 @@ def test_a_crash_is_an_error_and_leaves_the_table(
     assert elsewhere.read_table() == {}
 
 
+def test_a_script_that_is_edited_while_it_runs_does_not_count(
+    remeasure, elsewhere, monkeypatch, capsys
+):
+    process = pretend([0.5])
+
+    def edited(command, **kwargs):
+        remeasure.script.write_text(SCRIPT.replace("0.5", "0.4"))
+        return process(command, **kwargs)
+
+    monkeypatch.setattr(subprocess, "run", edited)
+    job = (remeasure.script, 5_000, "tensorflow", float("inf"))
+    (error,) = remeasure.run(*job)
+    assert "was changed while it ran" in error
+    assert elsewhere.read_table() == {}
+
+
 def test_no_run_is_started_after_the_time_is_over(remeasure, monkeypatch):
     process = pretend([0.5])
     monkeypatch.setattr(subprocess, "run", process)
