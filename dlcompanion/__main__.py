@@ -1,5 +1,6 @@
 """The command line: ``python -m dlcompanion list | show | copy | run``."""
 
+import importlib.metadata
 import importlib.util
 import os
 import subprocess
@@ -7,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from dlcompanion import topics
+from dlcompanion import __version__, startup, topics
 from dlcompanion.checks import check_count
 
 
@@ -45,28 +46,39 @@ def main(arguments=None):
 def _app():
     import typer
 
-    app = typer.Typer(
-        help="The deep-learning textbook that one can pip install.",
-        add_completion=False,
-        no_args_is_help=True,
-        rich_markup_mode=None,
+    def print_versions(asked: bool):
+        if asked:
+            print(versions())
+            raise typer.Exit()
+
+    app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None)
+    version = typer.Option(
+        "--version",
+        callback=print_versions,
+        is_eager=True,
+        help="Print the versions of the package and of Keras, and the backend.",
     )
-    name = typer.Argument(help="A topic such as lookahead, or a class of one.")
+    name = typer.Argument(help="A topic such as lookahead, or another name of it.")
     chapter = typer.Argument(help="A chapter such as optimization.")
     folder = typer.Argument(help="Where to copy it; made if it is not there.")
-    done = typer.Option("--done", help="Only what can be read and run today.")
+    planned = typer.Option("--planned", help="Also what is not written yet.")
     seed_offset = typer.Option(
         "--seed-offset", help="Shifts the seeds: do the claims hold for others?"
     )
     force = typer.Option("--force", help="Overwrite a file that is there.")
+    notebook = typer.Option("--notebook", help="Copy it as a Jupyter notebook.")
+
+    @app.callback()
+    def options(version: Annotated[bool, version] = False):
+        """The deep-learning textbook that one can pip install."""
 
     @app.command("list")
     def list_(
         chapter: Annotated[str | None, chapter] = None,
-        done: Annotated[bool, done] = False,
+        planned: Annotated[bool, planned] = False,
     ):
-        """List the topics, of one chapter or of all."""
-        list_topics(chapter, done)
+        """List the topics that can be read and run, of one chapter or of all."""
+        list_topics(chapter, planned)
 
     @app.command()
     def show(name: Annotated[str, name]):
@@ -78,9 +90,11 @@ def _app():
         name: Annotated[str, name],
         folder: Annotated[Path, folder] = Path(),
         force: Annotated[bool, force] = False,
+        notebook: Annotated[bool, notebook] = False,
     ):
         """Copy a topic's script, to read, change and run it."""
-        print(copy_script(topics.find_topic(name), folder, force))
+        write = copy_notebook if notebook else copy_script
+        print(write(topics.find_topic(name), folder, force))
 
     @app.command()
     def run(
@@ -93,18 +107,36 @@ def _app():
     return app
 
 
-def list_topics(chapter=None, done=False):
+def versions():
+    """The package, Keras and its backend, in one line.
+
+    Returns:
+        String.
+
+    Example:
+        >>> versions()  # doctest: +ELLIPSIS
+        'dlcompanion 0.1.0, Keras 3..., backend ...'
+    """
+    try:
+        keras = importlib.metadata.version("keras")
+    except importlib.metadata.PackageNotFoundError:
+        keras = "not installed"
+    backend = startup.backend_name()
+    return f"dlcompanion {__version__}, Keras {keras}, backend {backend}"
+
+
+def list_topics(chapter=None, planned=False):
     """Print a table of topics.
 
     Args:
         chapter: String, a chapter's slug, or ``None`` for all.
-        done: Boolean, whether to leave out what is only planned.
+        planned: Boolean, whether to show what is only planned, too.
 
     Raises:
         ValueError: If there is no such chapter.
 
     Example:
-        >>> list_topics("losses", done=True)  # doctest: +ELLIPSIS
+        >>> list_topics("losses")  # doctest: +ELLIPSIS
         <BLANKLINE>
         Losses ...
     """
@@ -113,12 +145,15 @@ def list_topics(chapter=None, done=False):
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     shown = [topics.find_chapter(chapter)] if chapter else topics.chapters().values()
+    left_out = 0
     for head in shown:
         slug = head["slug"]
         rows = [t for t in topics.topics().values() if t["chapter"] == slug]
         finished = [t for t in rows if t["state"] == "done"]
-        if done and not finished:
-            continue
+        if not planned:
+            left_out += len(rows) - len(finished)
+            if not finished and not chapter:
+                continue
         console.print(
             f"\n[bold]{head['title']}[/bold] ({slug}): "
             f"{len(finished)} of {len(rows)} topics are there"
@@ -128,12 +163,16 @@ def list_topics(chapter=None, done=False):
         table.add_column(no_wrap=True, min_width=7)
         table.add_column(justify="right", no_wrap=True, min_width=5)
         table.add_column()
-        for topic in finished if done else rows:
+        for topic in rows if planned else finished:
             seconds = f"{topic['seconds']:.0f} s" if "seconds" in topic else ""
             style = None if topic["state"] == "done" else "dim"
             state = topic["state"]
             table.add_row(topic["slug"], state, seconds, topic["title"], style=style)
-        console.print(table)
+        if table.rows:
+            console.print(table)
+    if left_out:
+        more = "1 more topic is" if left_out == 1 else f"{left_out} more topics are"
+        console.print(f"\n{more} planned; --planned lists them, too.")
 
 
 def show_topic(topic):
@@ -165,6 +204,7 @@ def show_topic(topic):
         "state": topic["state"],
         "target": topic["target"],
         "verdict": topic.get("verdict"),
+        "builds on": ", ".join(topics.prerequisites(topic)) or None,
         "import": line,
         "script": script,
         "seconds": topic.get("seconds"),
@@ -200,15 +240,44 @@ def copy_script(topic, folder, force=False):
         'plot_lookahead.py'
     """
     script = topics.script_path(topic)
-    target = folder / script.name
+    return _write(folder / script.name, script.read_bytes(), force)
+
+
+def copy_notebook(topic, folder, force=False):
+    """Write a topic's script into a folder as a Jupyter notebook.
+
+    Args:
+        topic: A topic's dict.
+        folder: ``pathlib.Path``, made if it is not there.
+        force: Boolean, whether to overwrite a file of the same name.
+
+    Returns:
+        ``pathlib.Path``, the notebook.
+
+    Raises:
+        ValueError: If the topic has no script yet, or the notebook is there already.
+        OSError: If the folder cannot be written to.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     copy_notebook(topics.find_topic("lookahead"), Path(folder)).name
+        'plot_lookahead.ipynb'
+    """
+    script = topics.script_path(topic)
+    text = topics.notebook(script)
+    return _write(folder / f"{script.stem}.ipynb", text.encode(), force)
+
+
+def _write(target, data, force):
     if os.path.lexists(target) and not force:
         raise ValueError(f"{target} is there already; --force overwrites it.")
-    folder.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     # whole or not at all: the text goes to a new file that then takes the name
-    part = folder / f".{script.name}.{os.getpid()}.part"
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         with open(part, "xb") as file:
-            file.write(script.read_bytes())
+            file.write(data)
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
@@ -240,7 +309,9 @@ def run_script(topic, seed_offset=0):
     """
     script = str(topics.script_path(topic))
     if importlib.util.find_spec("matplotlib") is None:
-        raise ImportError('The scripts need: pip install "dlcompanion[gallery]"')
+        extra = {"jax": "gallery-jax", "torch": "gallery-torch"}
+        extra = extra.get(startup.backend_name(), "gallery")
+        raise ImportError(f'The scripts need: pip install "dlcompanion[{extra}]"')
     environment = dict(os.environ)
     if check_count("seed_offset", seed_offset, least=0):
         environment["DLCOMPANION_SEED_OFFSET"] = str(seed_offset)

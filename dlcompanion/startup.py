@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+import json
 import os
 import sys
 
@@ -44,6 +45,27 @@ def _remedy(missing):
         f"environment variable KERAS_BACKEND to what is installed: "
         f"{', '.join(installed)}"
     )
+
+
+def backend_name():
+    """The backend that Keras will use, without importing Keras.
+
+    Returns:
+        String: the environment variable ``KERAS_BACKEND``, else what ``keras.json``
+        says in the folder ``KERAS_HOME`` or ``~/.keras``, else ``"tensorflow"``.
+
+    Example:
+        >>> import keras
+        >>> backend_name() == keras.backend.backend()
+        True
+    """
+    home = os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras")
+    try:
+        with open(os.path.join(home, "keras.json"), encoding="utf-8") as file:
+            chosen = json.load(file).get("backend")
+    except (OSError, ValueError, AttributeError):  # Keras goes on without it, too
+        chosen = None
+    return os.environ.get("KERAS_BACKEND") or chosen or BACKENDS[0]
 
 
 def is_command_line():

@@ -5,6 +5,7 @@
     python docs/build.py --clean              from nothing, every script executed
     python docs/build.py --record             write what the scripts measured to
                                               dlcompanion/topics/measured, to commit
+    python docs/build.py --seed-offset 1000   with other seeds: do the claims hold?
 
 The site is in docs/_build/html. What was run, and what it cost, is in
 docs/_build/ledger.json.
@@ -29,6 +30,8 @@ sys.path[:0] = [str(DOCS / "_ext"), str(DOCS.parent)]
 sys.argv[0] = "dlcompanion"
 
 import book  # noqa: E402
+
+from dlcompanion.claims import SEED_OFFSET  # noqa: E402
 
 BUILD = DOCS / "_build"
 HTML = BUILD / "html"
@@ -58,7 +61,17 @@ def main():
         action="store_true",
         help="write the committed records of the scripts that were chosen",
     )
+    parser.add_argument(
+        "--seed-offset",
+        type=offset,
+        default=0,
+        metavar="N",
+        help="shift all seeds of the scripts by N",
+    )
     options = parser.parse_args()
+    if options.record and options.seed_offset:
+        parser.error("--record is of the site's own seeds, without --seed-offset")
+    os.environ[SEED_OFFSET] = str(options.seed_offset)
     chosen = select(options.only) if options.only else book.scripts()
     if options.clean:
         clean()
@@ -94,6 +107,15 @@ def main():
         page = HTML / f"gallery/{chosen[0].parent.name}/{chosen[0].stem}.html"
     print(f"Open {page.relative_to(Path.cwd()) if inside(page) else page}")
     return 0
+
+
+def offset(text):
+    """An integer of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(
+            f"must be an integer of at least 0. Received: {text!r}"
+        )
+    return int(text)
 
 
 def select(names):

@@ -31,6 +31,7 @@ import book  # noqa: E402
 import inventories  # noqa: E402
 
 import dlcompanion  # noqa: E402
+from dlcompanion.topics.markdown import MACROS  # noqa: E402
 
 project = "dlcompanion"
 author = "the dlcompanion authors"
@@ -49,8 +50,10 @@ extensions = [
     "sphinxcontrib.bibtex",
     "sphinxcontrib.video",
     "gallery_cache",
+    "notebooks",
     "api_pages",
     "book_pages",
+    "page_parts",
     "site_fixes",
     "mathjax_files",
 ]
@@ -96,7 +99,7 @@ bibtex_reference_style = "author_year"
 
 mathjax_path = "mathjax/tex-chtml-full.js"
 mathjax3_config = {
-    "tex": {"macros": {"R": r"\mathbb{R}", "E": r"\mathbb{E}"}},
+    "tex": {"macros": MACROS},
     "options": {"enableMenu": False},
 }
 
@@ -112,7 +115,7 @@ sphinx_gallery_conf = {
     "gallery_dirs": ["gallery"],
     "filename_pattern": _only or r"/plot_",
     "subsection_order": [f"../gallery/{name}" for name in book.gallery_chapters()],
-    "within_subsection_order": "FileNameSortKey",
+    "within_subsection_order": "book.position",
     "nested_sections": True,
     "copyfile_regex": r"",
     "backreferences_dir": "api/backreferences",
@@ -124,11 +127,11 @@ sphinx_gallery_conf = {
     "abort_on_example_error": False,
     "parallel": _jobs if _jobs > 1 else False,
     "junit": "../gallery-junit.xml",
+    "image_scrapers": ("alt_texts",),
     "matplotlib_animations": (True, "mp4"),
     "image_srcset": ["2x"],
     "thumbnail_size": (640, 360),
     "capture_repr": ("_repr_html_",),
-    "first_notebook_cell": f'%pip install -q "dlcompanion[gallery]=={release}"',
     "remove_config_comments": True,
     "show_signature": False,
     "min_reported_time": 10_000,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dlcompanion import topics
+from dlcompanion import startup, topics
 from dlcompanion.__main__ import _one_line, main, run_script
 
 pytestmark = pytest.mark.once
@@ -44,7 +44,7 @@ def refused(capsys, arguments, message):
 
 
 def test_list_has_every_topic_under_its_chapter(capsys):
-    assert main(["list"]) == 0
+    assert main(["list", "--planned"]) == 0
     lines = capsys.readouterr().out.splitlines()
     listed = [
         line.split()[0] for line in lines if line and "topics are there" not in line
@@ -63,14 +63,62 @@ def test_list_of_a_chapter_shows_state_and_seconds(capsys):
     assert "lookahead" not in out
 
 
-def test_list_done_leaves_the_plans_out(capsys):
-    assert main(["list", "--done"]) == 0
-    out = capsys.readouterr().out
-    assert DONE in out and "planned" not in out
+def test_list_leaves_the_plans_out_and_counts_them(capsys):
+    assert main(["list"]) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    rows = topics.topics().values()
+    done = [topic["slug"] for topic in rows if topic["state"] == "done"]
+    assert [line.split()[0] for line in lines if " done " in line] == done
+    assert not any("planned" in line for line in lines)
+    left = len(rows) - len(done)
+    assert last == f"{left} more topics are planned; --planned lists them, too."
+
+
+def test_list_of_a_chapter_counts_its_own_plans(capsys):
+    rows = [t for t in topics.topics().values() if t["chapter"] == "losses"]
+    left = sum(topic["state"] == "planned" for topic in rows)
+    assert main(["list", "losses"]) == 0
+    assert f"\n{left} more topic" in capsys.readouterr().out
+    assert main(["list", "losses", "--planned"]) == 0
+    assert "more topic" not in capsys.readouterr().out
+
+
+def test_version_says_what_keras_says(capsys):
+    import keras
+
+    import dlcompanion
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == (
+        f"dlcompanion {dlcompanion.__version__}, Keras {keras.__version__}, "
+        f"backend {keras.backend.backend()}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "file", "backend"),
+    [
+        ("torch", '{"backend": "jax"}', "torch"),
+        ("", '{"backend": "jax"}', "jax"),
+        (None, '{"backend": "jax"}', "jax"),
+        (None, "{}", "tensorflow"),
+        (None, "cut off {", "tensorflow"),
+        (None, "[]", "tensorflow"),
+        (None, None, "tensorflow"),
+    ],
+)
+def test_the_backend_is_that_of_keras(monkeypatch, tmp_path, variable, file, backend):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("KERAS_BACKEND", variable)
+    if file is not None:
+        (tmp_path / "keras.json").write_text(file)
+    assert startup.backend_name() == backend
 
 
 def test_show_gives_claim_import_and_script(capsys):
-    assert main(["show", "Lookahead"]) == 0  # a public name finds its topic
+    assert main(["show", "LOOK-ahead"]) == 0  # any writing of a name finds its topic
     out = capsys.readouterr().out
     topic = topics.topics()["lookahead"]
     assert topic["title"] in out and topic["verdict"] in out
@@ -79,6 +127,13 @@ def test_show_gives_claim_import_and_script(capsys):
     assert topic["claims"][0]["text"] in measured[0]
     assert "from dlcompanion.optimization import Lookahead" in out
     assert str(topics.script_path(topic)) in out
+
+
+def test_show_names_the_pages_to_read_before(capsys):
+    assert main(["show", "ppo"]) == 0
+    assert "\nbuilds on actor_critic\n" in capsys.readouterr().out
+    assert main(["show", PLANNED]) == 0
+    assert "builds on" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("slug", list(topics.topics()))
@@ -142,6 +197,36 @@ def test_copy_to_a_file(tmp_path, capsys):
     assert file.read_text() == "mine"
 
 
+NOTEBOOK = f"plot_{DONE}.ipynb"
+
+
+def test_copy_writes_a_notebook_and_nothing_else(tmp_path, capsys):
+    assert main(["copy", DONE, str(tmp_path), "--notebook"]) == 0
+    copy = Path(capsys.readouterr().out.strip())
+    assert [*tmp_path.iterdir()] == [copy] == [tmp_path / NOTEBOOK]
+    script = topics.script_path(topics.topics()[DONE])
+    assert copy.read_text(encoding="utf-8") == topics.notebook(script)
+
+
+def test_copy_overwrites_a_notebook_only_with_force(tmp_path, capsys):
+    mine = tmp_path / NOTEBOOK
+    mine.write_text("mine")
+    arguments = ["copy", DONE, str(tmp_path), "--notebook"]
+    refused(capsys, arguments, f"{NOTEBOOK} is there already; --force overwrites it")
+    assert mine.read_text() == "mine"
+    assert main([*arguments, "--force"]) == 0
+    assert mine.read_text() != "mine"
+    assert list(tmp_path.iterdir()) == [mine]
+
+
+def test_a_notebook_that_cannot_be_made_leaves_no_file(tmp_path, capsys, monkeypatch):
+    text = '"""\nTitle\n=====\n\n.. frob:: it\n"""\n'
+    small_script(monkeypatch, tmp_path, text)
+    folder = tmp_path / "folder"
+    refused(capsys, ["copy", DONE, str(folder), "--notebook"], "Received: .. frob::")
+    assert not folder.exists()
+
+
 # -- names that are not there -------------------------------------------------
 
 
@@ -149,8 +234,9 @@ def test_copy_to_a_file(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["show", "lokahead"], "Did you mean lookahead?"),
-        (["show", "LookAhead"], "Did you mean"),
-        (["copy", "drop_block"], "Did you mean dropblock"),
+        (["show", "LokAhead"], "Did you mean"),
+        (["show", "relnvp"], "Did you mean RealNVP?"),
+        (["copy", "drop_blok"], "Did you mean dropblock"),
         (["run", "zzzzzz"], "python -m dlcompanion list"),
         (["show", "attention"], "Did you mean self_attention"),
         (["list", "optimisation"], "Did you mean optimization"),
@@ -158,16 +244,17 @@ def test_copy_to_a_file(tmp_path, capsys):
         (["lst"], "No such command"),
         (["show"], "argument"),
         (["list", "--frob"], "No such option"),
+        (["list", "--done"], "No such option"),
     ],
 )
 def test_unknown_names_get_one_line_with_near_misses(arguments, message, capsys):
     refused(capsys, arguments, message)
 
 
-@pytest.mark.parametrize("action", ["copy", "run"])
+@pytest.mark.parametrize("action", [["copy"], ["copy", "--notebook"], ["run"]])
 def test_a_planned_page_cannot_be_copied_or_run(action, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    refused(capsys, [action, PLANNED], "is planned and not there yet")
+    refused(capsys, [*action, PLANNED], "is planned and not there yet")
     assert not list(tmp_path.iterdir())
 
 
@@ -207,6 +294,8 @@ def test_run_without_matplotlib_names_the_extra(monkeypatch, tmp_path, capsys):
     small_script(monkeypatch, tmp_path, "")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     refused(capsys, ["run", DONE], 'pip install "dlcompanion[gallery]"')
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    refused(capsys, ["run", DONE], 'pip install "dlcompanion[gallery-jax]"')
 
 
 def test_run_counts_a_signal_as_the_shell_does(monkeypatch, tmp_path):
@@ -257,7 +346,9 @@ def no_backend(tmp_path_factory):
 
 def test_the_process_answers_without_keras(no_backend, tmp_path):
     path = f"{no_backend}{os.pathsep}{HERE}"
-    for arguments in (["list"], ["show", DONE], ["copy", DONE, str(tmp_path)]):
+    copy = ["copy", DONE, str(tmp_path)]
+    notebook = [*copy, "--notebook"]
+    for arguments in (["--version"], ["list"], ["show", DONE], copy, notebook):
         done = command(*arguments, python_path=path, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / f"plot_{DONE}.py").is_file()
@@ -283,8 +374,9 @@ def wheel(tmp_path_factory):
         shutil.copytree(
             ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__")
         )
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
+    (source / "docs").mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "docs/references.bib"):
+        shutil.copy(ROOT / name, source / name)
     built = next(WheelBuilder(str(source)).build(directory=str(source / "dist")))
     folder = tmp_path_factory.mktemp("site-packages")
     zipfile.ZipFile(built).extractall(folder)
@@ -312,6 +404,9 @@ def test_the_wheel_copies_and_runs_away_from_the_checkout(wheel, no_backend, tmp
     assert (done.returncode, done.stderr) == (0, "")
     copy = tmp_path / f"plot_{DONE}.py"
     assert copy.read_bytes() == next(ROOT.glob(f"gallery/*/{copy.name}")).read_bytes()
+    command("copy", DONE, str(tmp_path), "--notebook", python_path=path, cwd=tmp_path)
+    made = (tmp_path / NOTEBOOK).read_text(encoding="utf-8")
+    assert made == topics.notebook(copy)
     shown = command("show", DONE, python_path=path, cwd=tmp_path).stdout
     assert str(wheel / "dlcompanion" / "_gallery") in shown
     script = wheel / "dlcompanion/_gallery/foundations" / copy.name

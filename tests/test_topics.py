@@ -95,6 +95,39 @@ def test_a_row_that_breaks_a_rule_is_named(folder, more, rule):
     assert message.endswith(f"Received: {key}={value!r}")
 
 
+@pytest.mark.parametrize("names", [[], "VAE", ["VAE", ""], ["VAE", "-"], [1], None])
+def test_other_names_are_a_list_of_texts(folder, names):
+    more = {} if names is None else {"names": names}
+    (folder / "losses.toml").write_text(GOOD + toml({**ROW, "names": ["VAE"]}))
+    assert topics.read_chapters(folder)["losses"]["topic"][0]["names"] == ["VAE"]
+    (folder / "losses.toml").write_text(GOOD + toml({**ROW, **more}))
+    if names is None:
+        assert topics.read_chapters(folder)["losses"]["topic"] == [ROW]
+    else:
+        rule = "'names' of a topic is a list of texts"
+        assert refused(folder, rule).endswith(f"Received: names={names!r}")
+
+
+OTHER = {**ROW, "slug": "ae_of_two_numbers", "title": "The VAE", "names": ["VAE"]}
+
+
+@pytest.mark.parametrize("shared", ["vae", "THE-VAE", "ae of two numbers", "V A E"])
+@pytest.mark.parametrize("chapter", ["losses", "vision"])
+def test_another_name_belongs_to_one_topic(folder, chapter, shared):
+    (folder / "graphs.toml").write_text(GOOD + toml(OTHER))
+    file = folder / f"{chapter}.toml"
+    row = {**ROW, "slug": "a_second", "title": "A second", "names": ["GAN", shared]}
+    file.write_text(file.read_text() + toml(row))
+    message = refused(folder, "No two topics share a name, and ")
+    assert "'ae_of_two_numbers'" in message and "'a_second'" in message
+
+
+def test_another_name_may_repeat_a_name_of_its_own_topic(folder):
+    row = {**OTHER, "names": ["VAE", "the vae", "vae"]}
+    (folder / "graphs.toml").write_text(GOOD + toml(row))
+    assert topics.read_chapters(folder)["graphs"]["topic"] == [row]
+
+
 @pytest.mark.parametrize("chapter", ["losses", "vision"])
 def test_a_slug_is_used_once(folder, chapter):
     file = folder / f"{chapter}.toml"
@@ -245,6 +278,99 @@ def test_a_topic_may_be_shown_on_the_page_of_another():
 )
 def test_tests_stand_where_the_component_stands(component, test):
     assert topics.test_file(component) == test
+
+
+# -- names --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "deep_ensembles",
+        "deep-ensembles",
+        "Deep Ensembles",
+        "DeepEnsemble",
+        "deepensemble",
+        topics.topics()["deep_ensembles"]["title"],
+        topics.topics()["deep_ensembles"]["title"].upper(),
+    ],
+)
+def test_a_topic_is_found_whatever_the_case_hyphens_and_spaces(name):
+    assert topics.find_topic(name)["slug"] == "deep_ensembles"
+
+
+def test_every_slug_title_and_public_name_finds_its_topic():
+    for slug, topic in topics.topics().items():
+        for name in (slug, topic["title"], *topics.public_names(topic)):
+            for written in (name, name.upper(), name.replace("_", "-")):
+                assert topics.find_topic(written)["slug"] == slug, written
+
+
+@pytest.fixture
+def named(monkeypatch):
+    """The catalogue, with another title and other names for two topics."""
+    from dlcompanion.topics import catalogue
+
+    rows = {**topics.topics()}
+    rows["dqn"] = {**rows["dqn"], "title": "Deep Q-network (DeepQ)"}
+    rows["dqn"]["names"] = ["Nature agent", "Atari player"]
+    monkeypatch.setattr(catalogue, "topics", lambda: rows)
+    catalogue._names.cache_clear()
+    yield
+    catalogue._names.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nature-agent",
+        "ATARIPLAYER",
+        "deep q network",
+        "deepq",
+        "Deep Q-network (DeepQ)",
+    ],
+)
+def test_a_topic_is_found_by_its_other_names(named, name):
+    assert topics.find_topic(name)["slug"] == "dqn"
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("relnvp", "Did you mean RealNVP?"),
+        ("atari playr", "Did you mean 'Atari player'"),
+        ("deep q netwrk", "Did you mean 'Deep Q-network'"),
+    ],
+)
+def test_near_misses_are_of_all_names_one_a_topic(named, name, near):
+    with pytest.raises(ValueError) as error:
+        topics.find_topic(name)
+    message = str(error.value)
+    assert near in message and message.startswith(f"There is no topic {name!r}.")
+
+
+# -- what a page names ----------------------------------------------------------
+
+
+def test_prerequisites_are_read_from_the_page(tmp_path, monkeypatch):
+    script = tmp_path / "optimization" / "plot_lookahead.py"
+    script.parent.mkdir()
+    monkeypatch.setattr("dlcompanion.topics.files.gallery", lambda: tmp_path)
+    topic = topics.find_topic("lookahead")
+    assert topics.prerequisites(topic) == []
+    two = (
+        "Prerequisites: :doc:`/gallery/reinforcement/plot_ppo` and\n"
+        ":ref:`the digits <sphx_glr_gallery_losses_plot_triplet.py>`. "
+    )
+    later = "Notation: :doc:`/notation`.\n\nSee :doc:`/gallery/graphs/plot_late`."
+    for said, found in ((two, ["ppo", "triplet"]), ("", [])):
+        script.write_text(f'r"""\nTitle\n=====\n\n{said}{later}\n"""\n')
+        assert topics.prerequisites(topic) == found
+
+
+@pytest.mark.parametrize("slug", list(topics.topics()))
+def test_prerequisites_are_topics(slug):
+    assert set(topics.prerequisites(topics.topics()[slug])) <= {*topics.topics()}
 
 
 def test_a_topic_to_show_has_neither_component_nor_tests():

@@ -113,19 +113,19 @@ def new_files(topic, kind):
         files[topic["test"]] = fill("test.py", words, imports=lines(ours))
         files[f"tests/references/make_{slug}.py"] = fill("reference.py", words)
     if own_page:
-        title = (
-            topic["title"] if ":" in topic["title"] else f"{topic['title']}: FILL IN"
-        )
+        title = f"{topic['title']}: FILL IN"
         others = "import keras\nimport matplotlib.pyplot as plt\nimport numpy as np\n\n"
-        ours = {"dlcompanion.claims": "claim"}
+        ours = {"dlcompanion": "claims", "dlcompanion.claims": "claim"}
         words |= {"title": title, "rule": "=" * len(title)}
         if own_component:
             ours[path] = name
             words["component"] = f"FILL IN: with :class:`~{path}.{name}`."
             words["use"] = f"{name}()  # FILL IN: in a model"
+            words["paste"] = f"\n   {import_line(path, name)}"
         else:
             words["component"] = "FILL IN: the class of Keras, as a link to it."
             words["use"] = "None  # FILL IN: Keras's own, in a model"
+            words["paste"] = ""
         target = textwrap.fill(topic["target"] + ".", 86, break_on_hyphens=False)
         words["target"] = textwrap.indent(target, "# ")
         files[topic["script"]] = fill("page.py", words, imports=others + lines(ours))

@@ -17,10 +17,12 @@ from dlcompanion.topics.files import (
     import_line,
     is_checkout,
     missing_files,
+    prerequisites,
     public_names,
     script_path,
     test_file,
 )
+from dlcompanion.topics.notebooks import notebook
 from dlcompanion.topics.records import read_record, write_record
 from dlcompanion.topics.rows import read_chapters
 
@@ -34,6 +36,8 @@ __all__ = [
     "import_line",
     "is_checkout",
     "missing_files",
+    "notebook",
+    "prerequisites",
     "public_names",
     "read_chapters",
     "read_record",

@@ -2,10 +2,11 @@
 
 import difflib
 import functools
+import re
 
 from dlcompanion.topics.files import missing_files, public_names, test_file
 from dlcompanion.topics.records import read_record
-from dlcompanion.topics.rows import read_chapters
+from dlcompanion.topics.rows import read_chapters, simplified
 
 
 @functools.cache
@@ -64,10 +65,11 @@ def _derived(row, rows):
 
 
 def find_topic(name):
-    """The topic of a slug, or of a public name such as ``"Lookahead"``.
+    """The topic of a name, whatever its case, hyphens and spaces.
 
     Args:
-        name: String.
+        name: String: a slug, a public name such as ``"Lookahead"``, a title, or another
+            usual name of the topic.
 
     Returns:
         The topic's dict.
@@ -76,18 +78,38 @@ def find_topic(name):
         ValueError: If there is no such topic; the message names near misses.
 
     Example:
+        >>> find_topic("Deep-Ensembles")["slug"]
+        'deep_ensembles'
         >>> find_topic("lookahed")
         Traceback (most recent call last):
         ValueError: There is no topic 'lookahed'. Did you mean lookahead?
     """
-    if name in topics():
-        return topics()[name]
-    for topic in topics().values():
-        if name in public_names(topic):
-            return topic
-    names = [n for topic in topics().values() for n in public_names(topic)]
-    hint = did_you_mean(name, [*topics(), *names])
-    raise ValueError(f"There is no topic {name!r}.{hint}")
+    names = _names()
+    found = {simplified(known): slug for known, slug in reversed(names.items())}
+    if simplified(name) in found:
+        return topics()[found[simplified(name)]]
+    near = {}  # one name a topic: the nearest
+    for known in _near(name, names):
+        near.setdefault(names[known], known)
+    raise ValueError(f"There is no topic {name!r}.{_question(near.values())}")
+
+
+@functools.cache
+def _names():
+    """Every name of a topic and the topic's slug; of equal names the first counts."""
+    kinds = (
+        lambda topic: [topic["slug"]],
+        public_names,
+        lambda topic: [topic["title"], *topic.get("names", ())],
+        # the two names in "Variational autoencoder (VAE)"
+        lambda topic: re.fullmatch(r"(.*?)(?: \((.*)\))?", topic["title"]).groups(),
+    )
+    names = {}
+    for kind in kinds:
+        for slug, topic in topics().items():
+            for name in filter(None, kind(topic)):
+                names.setdefault(name, slug)
+    return names
 
 
 def find_chapter(name):
@@ -127,10 +149,20 @@ def did_you_mean(name, names):
         >>> did_you_mean("graphz", ["graphs"])
         ' Did you mean graphs?'
     """
-    known = {n.lower(): n for n in reversed([*names])}
-    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
-    near += [key for key in known if name.lower() in key and len(name) > 3]
-    near = [known[key] for key in dict.fromkeys(near)][:3]
+    return _question(_near(name, names))
+
+
+def _near(name, names):
+    """The names that are like a name or hold it, the likest first."""
+    known = {simplified(n): n for n in reversed([*names])}
+    name = simplified(name)
+    near = difflib.get_close_matches(name, known, n=9, cutoff=0.6)
+    near += [key for key in known if name in key and len(name) > 3]
+    return [known[key] for key in dict.fromkeys(near)]
+
+
+def _question(near):
     if not near:
         return " See: python -m dlcompanion list"
-    return f" Did you mean {' or '.join(near)}?"
+    quoted = [f"'{name}'" if " " in name else name for name in [*near][:3]]
+    return f" Did you mean {' or '.join(quoted)}?"

@@ -1,6 +1,7 @@
 """Where the files of a topic are, in a checkout and in the wheel."""
 
 import ast
+import re
 from pathlib import Path
 
 from dlcompanion.topics.records import FOLDER as RECORDS
@@ -56,6 +57,29 @@ def script_path(topic):
     if not path.is_file():
         raise ValueError(f"The page of {topic['slug']!r} is planned and not there yet.")
     return path
+
+
+def prerequisites(topic):
+    """The pages that the page of a topic names as its prerequisites.
+
+    Args:
+        topic: A topic's dict.
+
+    Returns:
+        List of slugs; empty if the page names none or is not there yet.
+
+    Example:
+        >>> from dlcompanion.topics import find_topic
+        >>> prerequisites(find_topic("ppo"))
+        ['actor_critic']
+    """
+    path = gallery() / Path(topic["script"]).relative_to("gallery")
+    if not path.is_file():
+        return []
+    text = ast.get_docstring(ast.parse(path.read_bytes()))
+    said = re.search(r"Prerequisites?:(.*?)(?=Notation:|\n\n|\Z)", text, re.DOTALL)
+    pages = re.findall(r"/plot_(\w+)|_plot_(\w+)\.py", said[1]) if said else []
+    return [*dict.fromkeys(a or b for a, b in pages)]
 
 
 def test_file(component):

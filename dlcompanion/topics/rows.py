@@ -3,7 +3,8 @@
 A row has what nobody can derive: ``slug``, ``title``, ``do`` (``"build"``: the package
 has the component, ``"show"``: Keras has it), ``target`` (what the page has to measure)
 and, once it is measured, ``verdict`` on the target. ``script`` names the topic whose
-page shows this one too, and ``component`` the file, where that is infrastructure.
+page shows this one too, ``component`` the file, where that is infrastructure, and
+``names`` lists other usual names of the topic.
 """
 
 import re
@@ -37,7 +38,7 @@ DO = ("build", "show")
 VERDICTS = ("held", "weaker", "false")
 
 _NEEDED = ("slug", "title", "do", "target")
-_OPTIONAL = ("verdict", "script", "component")
+_OPTIONAL = ("verdict", "script", "component", "names")
 
 
 def read_chapters(folder=FOLDER):
@@ -78,7 +79,40 @@ def read_chapters(folder=FOLDER):
         if host not in homes:
             rule = "script is the slug of the topic whose page shows this one"
             raise _broken(rule, name, row["slug"], f"script={host!r}")
+    _check_names(rows)
     return found
+
+
+def simplified(name):
+    """A name without what nobody should have to mind: case, hyphens, spaces, signs.
+
+    Args:
+        name: String.
+
+    Returns:
+        String, the letters and digits of ``name`` in lower case.
+
+    Example:
+        >>> simplified("Deep ensembles") == simplified("deep-ensembles")
+        True
+    """
+    return "".join(filter(str.isalnum, name.casefold()))
+
+
+def _check_names(rows):
+    """Refuse another name of a topic that is a name of a second topic, too."""
+    owners = {
+        simplified(row[key]): row["slug"]
+        for _, row in rows
+        for key in ("title", "slug")
+    }
+    for chapter, row in rows:
+        slug = row["slug"]
+        for name in row.get("names", ()):
+            owner = owners.setdefault(simplified(name), slug)
+            if owner != slug:
+                rule = f"No two topics share a name, and {owner!r} has this one too"
+                raise _broken(rule, chapter, slug, f"names={row['names']!r}")
 
 
 def _read(path):
@@ -123,11 +157,23 @@ def _check_keys(table, needed, optional, chapter, slug=None):
             raise _broken(rule, chapter, slug, f"{key}={table[key]!r}")
     for key in dict.fromkeys((*needed, *table)):
         value = table.get(key)
-        if not isinstance(value, str) or not value.strip():
+        if key == "names":
+            if not _is_list_of_names(value):
+                rule = "'names' of a topic is a list of texts, none of them empty"
+                raise _broken(rule, chapter, slug, f"{key}={value!r}")
+        elif not isinstance(value, str) or not value.strip():
             rule = f"Every {thing} needs {key!r}, a text"
             if key in optional:
                 rule = f"{key!r} of a {thing} is a text"
             raise _broken(rule, chapter, slug, f"{key}={value!r}")
+
+
+def _is_list_of_names(value):
+    return (
+        isinstance(value, list)
+        and len(value) > 0
+        and all(isinstance(name, str) and simplified(name) for name in value)
+    )
 
 
 def _broken(rule, chapter, slug, received):

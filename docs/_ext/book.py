@@ -8,10 +8,12 @@ import ast
 import functools
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 
 from dlcompanion import topics as catalogue
+from dlcompanion.claims import SEED_OFFSET
 
 DOCS = Path(__file__).resolve().parents[1]
 ROOT = DOCS.parent
@@ -36,7 +38,19 @@ def scripts(chapter="*"):
     """Every gallery script, in the order of the site."""
     order = list(CHAPTERS)
     found = GALLERY.glob(f"{chapter}/plot_*.py")
-    return sorted(found, key=lambda p: (order.index(p.parent.name), p.name))
+    return sorted(
+        found, key=lambda p: (order.index(p.parent.name), position(p.name), p.name)
+    )
+
+
+def position(file):
+    """Where a script stands in the book: at its topic, in the order of the catalogue.
+
+    sphinx-gallery sorts the scripts of a chapter by it.
+    """
+    slugs = list(catalogue.topics())
+    slug = Path(file).stem.removeprefix("plot_")
+    return slugs.index(slug) if slug in slugs else len(slugs)
 
 
 def script_title(path):
@@ -107,6 +121,17 @@ def number(value):
     return text.replace("-", "−")
 
 
+def parts(claim):
+    """Value, comparison and bound of a claim, as a reader writes them."""
+    sign = {"<=": "≤", ">=": "≥", "==": "="}
+    unit = f" {claim['unit']}" if claim["unit"] else ""
+    return (
+        number(claim["value"]) + unit,
+        sign.get(claim["comparison"], claim["comparison"]),
+        number(claim["bound"]) + unit,
+    )
+
+
 def escape(text):
     """Plain text as reStructuredText that shows it unchanged."""
     return re.sub(r"([\\\\*_`|])", r"\\\1", text)
@@ -121,12 +146,12 @@ def minutes(seconds):
 
 
 def fingerprint(script):
-    """Hash of a script and of every file of the package that it uses.
+    """Hash of a script, its seeds and every file of the package that it uses.
 
     sphinx-gallery re-runs a script when its text has changed. A page must also be
     measured anew when the component behind it has changed.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(os.environ.get(SEED_OFFSET, "0").encode())
     for path in sorted({script, *_imports(script, set())}):
         digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -8,6 +8,7 @@ import json
 import re
 
 import book
+import elsewhere
 from docutils import nodes
 from docutils.parsers.rst import directives, roles
 from learning_curves import learning_curves
@@ -110,7 +111,7 @@ class Claimed(BookDirective):
             yield ""
             target = book.script_document(script)
             chapter = book.CHAPTERS[script.parent.name]["title"]
-            yield f"  **{' '.join(parts(claim))}** · :doc:`{chapter} <{target}>`"
+            yield f"  **{' '.join(book.parts(claim))}** · :doc:`{chapter} <{target}>`"
             yield ""
 
 
@@ -222,20 +223,9 @@ def measured(topic):
     yield f"  .. dropdown:: The target {verdict[topic['verdict']]}: {count} on the page"
     yield ""
     for claim in topic["claims"]:
-        value, sign, bound = parts(claim)
+        value, sign, bound = book.parts(claim)
         yield f"     - {book.escape(claim['text'])}: **{value}** {sign} {bound}"
     yield ""
-
-
-def parts(claim):
-    """Value, comparison and bound of a claim, as a reader writes them."""
-    sign = {"<=": "≤", ">=": "≥", "==": "="}
-    unit = f" {book.escape(claim['unit'])}" if claim["unit"] else ""
-    return (
-        book.number(claim["value"]) + unit,
-        sign.get(claim["comparison"], claim["comparison"]),
-        book.number(claim["bound"]) + unit,
-    )
 
 
 class Claims(BookDirective):
@@ -260,24 +250,44 @@ class Claims(BookDirective):
             yield "Not executed in this build."
             yield ""
             return
-        yield f":muted:`{script.parent.name}/{script.name} · "
-        yield f"{run['cpu_seconds']:.1f} s of CPU · Keras {run['keras']} on "
-        yield f"{run['backend']} · {run['finished'][:10]}`"
+        counts = elsewhere.counts(script)
+        claim = closest(claims)
+        value, sign, bound = book.parts(claim)
+        held = f"{sum(c['holds'] for c in claims)} of {len(claims)} hold"
+        yield f"{held}; {elsewhere.sentence(script)}. Closest to its bound: "
+        yield f"{book.escape(claim['text'])}, **{value}** {sign} {bound}."
         yield ""
-        yield from [".. list-table::", "   :class: claims", "   :header-rows: 1"]
-        yield from ["   :widths: 50 16 16 8 10", ""]
-        yield from row("Claim", "Value", "Bound", "Seeds", "CPU")
-        for claim in claims:
-            value, sign, bound = parts(claim)
+        yield f".. dropdown:: {plural(len(claims), 'claim')} in full"
+        yield ""
+        yield f"   :muted:`{script.parent.name}/{script.name} · "
+        yield f"   {run['cpu_seconds']:.1f} s of CPU · Keras {run['keras']} on "
+        yield f"   {run['backend']} · {run['finished'][:10]}`"
+        yield ""
+        yield from ["   .. list-table::", "      :class: claims"]
+        yield from ["      :header-rows: 1", "      :widths: 50 16 16 8 10", ""]
+        lines = [*row("Claim", "Value", "Bound", "Seeds", "Other seeds")]
+        for number, claim in enumerate(claims):
+            value, sign, bound = book.parts(claim)
             mark = ":done:`holds`" if claim["holds"] else ":false:`false`"
-            yield from row(
+            lines += row(
                 f"{mark} {book.escape(claim['text'])}",
                 value,
                 f"{sign} {bound}",
                 claim["seeds"] or "–",
-                f"{claim['seconds'] - run['process_seconds_before']:.1f} s",
+                f"{counts[number].held} of {counts[number].runs}" if counts else "–",
             )
+        yield from (f"   {line}" for line in lines)
         yield ""
+
+
+def closest(claims):
+    """The claim with the least room between value and bound, in parts of the bound."""
+
+    def room(claim):
+        value, bound = float(claim["value"]), float(claim["bound"])
+        return abs(value - bound) / max(abs(value), abs(bound), 1e-12)
+
+    return min([c for c in claims if c["comparison"] != "=="] or claims, key=room)
 
 
 def row(*cells):

@@ -5,12 +5,14 @@ import re
 from pathlib import Path
 
 import book
+import elsewhere
 
 THUMBNAIL = re.compile(
     r'(<p><a class="reference internal" )'
     r'(href="[^"]*"><span class="doc">([^<]*)</span></a></p>\s*'
     r'<div class="sphx-glr-thumbnail-title">)'
 )
+CARD = re.compile(r'(<div class="sphx-glr-thumbnail-title">)([^<]*?): ([^<]*)(</div>)')
 OUTPUT = re.compile(r'(<div class="sphx-glr-script-out.*?</pre>)', re.DOTALL)
 TAGS = "<div id='sg-tag-list' class='sphx-glr-tag-list'></div>"
 HOLDS = re.compile(r"^(<span></span>)?holds(?=   )", re.MULTILINE)
@@ -23,6 +25,7 @@ def repair(app, pagename, templatename, context, doctree):
         return
     # sphinx-gallery hides the text of a thumbnail's link: name the link.
     body = THUMBNAIL.sub(lambda m: f'{m[1]}aria-label="{m[3]}" {m[2]}', body)
+    body = CARD.sub(card, body)
     # sphinx-gallery writes this id once a chapter, and uses the first
     before, tags, after = body.partition(TAGS)
     body = before + tags + after.replace(TAGS, "")
@@ -56,18 +59,28 @@ def about(pagename):
     chapter = html.escape(book.CHAPTERS[script.parent.name]["title"])
     link = f"../../claims.html#{script.parent.name}"
     count = f'<a href="{link}">{held} of {len(claims)} claims hold</a>'
-    parts = [chapter, f"{run['cpu_seconds']:.0f} s of CPU", count]
+    parts = [
+        chapter,
+        f"{run['cpu_seconds']:.0f} s of CPU",
+        count,
+        elsewhere.sentence(script),
+    ]
+    names = elsewhere.backends(script)
+    if len(names) > 1:
+        parts.append(f"ran on {', '.join(names[:-1])} and {names[-1]}")
     return f'<p class="kind-line">{" · ".join(parts)}</p>'
 
 
-def keywords(app, docname, source):
-    """Let the search find a page by the name of its topic, whatever its title is."""
+def card(match):
+    """Topic and claim of a thumbnail, each on its line."""
+    opened, name, claim, closed = match.groups()
+    return (
+        f'{opened}<strong>{name}</strong><span class="claimed">{claim}</span>{closed}'
+    )
+
+
+def tags(app, docname, source):
     source[0] = source[0].replace("🏷 Tags:", "Tags:")  # a box without an emoji font
-    stem = docname.rpartition("/plot_")[2]
-    for topic in book.topics():
-        if topic["slug"] == stem:
-            words = re.findall(r"\w+", f"{stem.replace('_', ' ')} {topic['title']}")
-            source[0] += f"\n\n.. meta::\n   :keywords: {', '.join(words)}\n"
 
 
 def remove_old_pages(app, exception):
@@ -81,6 +94,6 @@ def remove_old_pages(app, exception):
 
 def setup(app):
     app.connect("build-finished", remove_old_pages)
-    app.connect("source-read", keywords)
+    app.connect("source-read", tags)
     app.connect("html-page-context", repair)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import zipfile
 from pathlib import Path
 
 import page_checks
@@ -66,5 +68,15 @@ def test_a_script_can_be_downloaded(page):
         assert len(files) == 1
         assert f"{files[0].parent.name}/{stem}{ending}" in text
     notebook = json.loads(files[0].read_text(encoding="utf-8"))
-    assert "pip install" in "".join(notebook["cells"][0]["source"])
-    assert "dlcompanion[gallery]" in "".join(notebook["cells"][0]["source"])
+    first, *cells = notebook["cells"]
+    for words in ("import dlcompanion", "pip install", ".[gallery]", "whl[gallery]"):
+        assert words in "".join(first["source"])
+    text = [c["source"] for c in cells if c["cell_type"] == "markdown"]
+    raw = re.compile(r":[a-z:]+:`|^ *\.\. [a-z-]+::", re.MULTILINE)
+    assert text and not raw.search("\n".join("".join(source) for source in text))
+    # the archives hold the same notebook
+    for archive in (f"{stem}.zip", "gallery_jupyter.zip"):
+        (path,) = SITE.glob(f"_downloads/*/{archive}")
+        with zipfile.ZipFile(path) as files_in_it:
+            (name,) = [n for n in files_in_it.namelist() if n.endswith(files[0].name)]
+            assert files_in_it.read(name) == files[0].read_bytes()

@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import threading
+import tomllib
 from pathlib import Path
 
 import axe_playwright_python
@@ -297,16 +298,34 @@ def topic(page):
     return Path(page).stem.removeprefix("plot_").replace("_", " ")
 
 
-def test_the_search_knows_every_script_by_its_topic(browser):
-    """As above for all scripts, in one visit: the search without its list."""
+def names(page):
+    """What people may type who look for the topic of a page."""
+    slug, chapter = topic(page).replace(" ", "_"), Path(page).parent.name
+    catalogue = DOCS.parent / "dlcompanion" / "topics" / f"{chapter}.toml"
+    rows = tomllib.loads(catalogue.read_text(encoding="utf-8"))["topic"]
+    (row,) = (row for row in rows if row["slug"] == slug)
+    outside, _, inside = row["title"].partition(" (")
+    found = [outside, inside.rstrip(")"), topic(page), *row.get("names", ())]
+    return [name for name in found if name]
+
+
+def test_the_search_finds_the_page_of_a_topic_first_by_all_its_names(browser, root):
+    wanted = {name: page for page in SCRIPTS for name in names(page)}
     with screen(browser):
-        visit(browser, f"{SITE.as_uri()}/search.html")
-        found = browser.execute_script(
-            """return arguments[0].map((words) => Search._performSearch(
-              ...Search._parseQuery(words)).map(([document]) => document + ".html"))""",
-            [topic(page) for page in SCRIPTS],
+        visit(browser, f"{root}/search.html?q=nothing")
+        first = browser.execute_async_script(
+            """const [names, done] = arguments;
+            const first = (name) =>  // the list is shown from its end
+              Search._performSearch(...Search._parseQuery(name)).at(-1)?.[0];
+            const timer = setInterval(() => {
+              if (!Search._index) return;
+              clearInterval(timer);
+              done(names.map((name) => `${first(name)}.html`));
+            }, 50)""",
+            list(wanted),
         )
-    assert [p for p, pages in zip(SCRIPTS, found, strict=True) if p not in pages] == []
+    found = dict(zip(wanted, first, strict=True))
+    assert {n: (found[n], p) for n, p in wanted.items() if found[n] != p} == {}
 
 
 def test_the_search_field_of_the_front_page_leads_to_the_results(browser, root):

@@ -1,0 +1,174 @@
+"""What every page of the gallery has, beyond the parts that test_layout names."""
+
+import ast
+import re
+
+import pytest
+from source_files import ROOT, SCRIPTS, called, claims_of, each, tree
+
+from dlcompanion import topics
+
+pytestmark = pytest.mark.once
+
+TOPICS = topics.topics()
+LEVELS = {"introductory", "intermediate", "advanced"}
+SEEDED = {"set_random_seed", "default_rng", "SeedGenerator", "RandomState", "PRNGKey"}
+
+
+def topic_of(path):
+    return TOPICS[path.stem.removeprefix("plot_")]
+
+
+def docstring(path):
+    return ast.get_docstring(tree(path)).strip()
+
+
+# -- the title and what follows -------------------------------------------------
+
+
+@each(SCRIPTS)
+def test_the_title_is_the_topic_and_a_claim(path):
+    title = docstring(path).splitlines()[0]
+    assert title.startswith(f"{topic_of(path)['title']}: ")
+    assert len(title) <= 95
+
+
+@each(SCRIPTS)
+def test_the_page_comes_after_its_prerequisites(path):
+    order = list(TOPICS)
+    for slug in prerequisites(docstring(path)):
+        assert order.index(slug) < order.index(topic_of(path)["slug"])
+
+
+def prerequisites(text):
+    """The topics that a page names as its prerequisites."""
+    found = re.search(r"Prerequisites?:(.*?)(?:\n\n|Notation|$)", text, re.DOTALL)
+    return re.findall(r"/plot_(\w+)", found[1]) if found else []
+
+
+def test_the_prerequisites_are_found():
+    text = (
+        "Words.\n\nPrerequisites: :doc:`/gallery/a/plot_b`,\n:doc:`/gallery/a/plot_c`"
+    )
+    assert prerequisites(f"{text}. Notation: :doc:`/gallery/a/plot_d`.") == ["b", "c"]
+    assert prerequisites("Nothing.") == []
+
+
+@each(SCRIPTS)
+def test_every_figure_has_an_alt_text(path):
+    text = path.read_text(encoding="utf-8")
+    given = re.findall(r"^\s*# alt: (.+(?:\n\s*# (?!alt: ).+)*)", text, re.MULTILINE)
+    assert len(given) >= text.count("plt.show()")
+    for words in given:
+        words = re.sub(r"\s*\n\s*# ", " ", words)
+        assert 20 <= len(words) <= 300, words
+
+
+@each(SCRIPTS)
+def test_exercises_have_hints(path):
+    text = path.read_text(encoding="utf-8").partition("# Try it\n")[2]
+    exercises = re.findall(r"^# (\d)\. ", text, re.MULTILINE)
+    hints = re.findall(r"^# \.\. dropdown:: Hint to (\d)", text, re.MULTILINE)
+    assert len(exercises) >= 2 and hints == exercises
+
+
+@each(SCRIPTS)
+def test_the_tags_are_kinds_and_one_level(path):
+    text = path.read_text(encoding="utf-8")
+    (tags,) = re.findall(r"^# sphinx_gallery_tags = (\[.*\])$", text, re.MULTILINE)
+    tags = ast.literal_eval(tags)
+    assert len(LEVELS & set(tags)) == 1
+    # on which backends a script runs is measured: docs/remeasure.py
+    assert not [t for t in tags if re.search("backend|TensorFlow|JAX|PyTorch", t)]
+
+
+# -- chance -----------------------------------------------------------------------
+
+
+@each(SCRIPTS)
+def test_every_seed_comes_from_claims(path):
+    assert list(literal_seeds(tree(path))) == []
+
+
+def literal_seeds(module):
+    """Where a script has a seed that no offset shifts."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.Call):
+            given = [
+                k.value for k in node.keywords if k.arg in ("seed", "random_state")
+            ]
+            if called(node) in SEEDED:
+                given += node.args[:1] or ([] if node.keywords else [None])
+            for value in given:
+                if value is None or not is_derived(value):
+                    yield f"line {node.lineno}: {ast.unparse(node)[:60]}"
+        elif isinstance(node, ast.For | ast.comprehension):
+            if "seed" in ast.unparse(node.target) and called_range(node.iter):
+                yield f"{ast.unparse(node.target)} in {ast.unparse(node.iter)}"
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+            names = [ast.unparse(target) for target in node.targets]
+            if any("seed" in name for name in names):
+                yield f"line {node.lineno}: {ast.unparse(node)}"
+
+
+def is_derived(value):
+    """Whether a seed is computed from something that has a name."""
+    return any(isinstance(node, ast.Name) for node in ast.walk(value))
+
+
+def called_range(node):
+    return isinstance(node, ast.Call) and called(node) == "range"
+
+
+@pytest.mark.parametrize(
+    "line, clean",
+    [
+        ("keras.utils.set_random_seed(claims.seed())", True),
+        ("rng = np.random.default_rng([claims.seed(), 1])", True),
+        ("for seed in claims.seeds(5): f(seed=seed)", True),
+        ("keras.utils.set_random_seed(0)", False),
+        ("rng = np.random.default_rng()", False),
+        ("rng = np.random.default_rng([0, 1])", False),
+        ("split(x, random_state=7)", False),
+        ("f(seed=3)", False),
+        ("for seed in range(5): f(seed)", False),
+        ("x = [f(seed) for seed in range(5)]", False),
+        ("seed = 0", False),
+    ],
+)
+def test_a_literal_seed_is_noticed(line, clean):
+    assert (list(literal_seeds(ast.parse(line))) == []) == clean
+
+
+# -- claims -----------------------------------------------------------------------
+
+
+@each(SCRIPTS)
+def test_a_claim_can_be_read_alone(path):
+    record = topics.read_record(path.stem.removeprefix("plot_"))
+    assert len(record["claims"]) >= len(claims_of(path))
+    for claim in record["claims"]:
+        text = claim["text"]
+        assert 3 <= len(text.split()) and len(text) <= 110, text
+        first = text.split()[0].lower()
+        assert first not in {"and", "but", "it", "its", "there", "they", "this"}, text
+        assert not re.search(r"\bthe same\b(?! \w)", text), text
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.stem)
+def test_a_verdict_is_not_better_than_other_seeds(path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs" / "_ext")
+    import elsewhere
+
+    counts = elsewhere.counts(path)
+    if topic_of(path)["verdict"] == "held":
+        assert [c for c in counts if c.held < c.runs] == []
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.stem)
+def test_a_claim_holds_on_most_other_seeds(path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs" / "_ext")
+    import elsewhere
+
+    for claim, count in enumerate(elsewhere.counts(path)):
+        assert 2 * count.held > count.runs, f"claim {claim + 1} of {path.stem}"
