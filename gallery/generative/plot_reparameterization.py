@@ -178,7 +178,7 @@ weights = rng.normal(size=(problems, 1, coins)).astype("float32")
 
 def cost(x):
     """(..., problems, tries, coins) -> (..., problems, tries)."""
-    return 10.0 + ops.square(ops.sum(x * weights, axis=-1) - 1.0)
+    return 10.0 + ops.square(ops.sum(ops.multiply(x, weights), axis=-1) - 1.0)
 
 
 def cost_of_pairs(b):
