@@ -1,16 +1,35 @@
 r"""
-Told the digit, the code keeps the hand
-=======================================
+Conditional variational autoencoder (CVAE): told the digit, the code keeps the hand
+===================================================================================
 
 A generative model of digits draws *some* digit. Mostly one wants a certain one, and
-keeps the freedom for the rest: a three, but written how? Give the class to both
-networks of a variational autoencoder, and the code need not spend a single bit on it.
-:class:`~dlcompanion.generative.ConditionalVAE` draws what it is asked for, writes all
-ten digits in one hand, and, since it bounds the likelihood of a picture *given* a
-class, can be asked which class explains a picture best.
+leaves the rest open: a three, but in which handwriting? A conditional variational
+autoencoder gives the class (or any other context) to the encoder and to the decoder, so
+that the latent code need not describe it. Use it to draw samples of a chosen kind, to
+separate a known factor from the rest, or, since it bounds the likelihood of an image
+*given* a class, as a generative classifier. Without labels, or another context that is
+known, it cannot be trained. :class:`~dlcompanion.generative.ConditionalVAE` takes any
+vector as context.
 
-Before this page: :ref:`sphx_glr_gallery_generative_plot_variational_autoencoder.py`;
-notation: :doc:`/notation`.
+In your own model
+-----------------
+
+.. code-block:: python
+
+   import numpy as np
+
+   from dlcompanion.generative import ConditionalVAE
+
+   rng = np.random.default_rng(0)
+   x = rng.uniform(size=(256, 20)).astype("float32")
+   context = np.eye(4, dtype="float32")[rng.integers(4, size=256)]
+   model = ConditionalVAE.dense(20, context=4, latent=3, hidden=(32,))
+   model.compile("adam")
+   model.fit([x, context], epochs=2, verbose=0)
+   of_each_class = model.sample(np.eye(4, dtype="float32"))
+
+Prerequisites: :doc:`/gallery/generative/plot_variational_autoencoder`. Notation:
+:doc:`/notation`. Next: :doc:`/gallery/generative/plot_importance_weighted_autoencoder`.
 """
 
 # %%

@@ -1,17 +1,39 @@
 r"""
-A network that predicts the cost takes REINFORCE's noise away and leaves no bias
-================================================================================
+Control variates (REBAR, RELAX): a learned control lowers variance without bias
+===============================================================================
 
-A relaxation gives a gradient to choices that have none, but the gradient of another
-problem. The score function is right on average, and noisy. There is a way to have the
-one correct the other: subtract from the noisy estimate something that *predicts* it,
-and add back the mean of what was subtracted. The difference is small where the
-prediction is good, and the mean is untouched where it is bad. Such a thing is called a
-control variate. :func:`~dlcompanion.generative.relax_gradient` takes any function as
-one: the relaxed cost itself (REBAR), or a network that is trained for it (RELAX).
+The gradient of a mean over discrete choices can be estimated in two ways: a relaxation
+has little noise and a bias, the score function (REINFORCE) no bias and much noise. A
+control variate combines them: subtract from the noisy estimate something that
+*predicts* it, and add back the mean of what was subtracted. The variance falls as far
+as the prediction is good, and the mean is right however bad it is. The control may be
+the relaxed cost itself (REBAR) or a network that is trained for it (RELAX);
+:func:`~dlcompanion.generative.relax_gradient` takes any function. Use it where each
+evaluation of the cost is dear; where several samples are cheap, leave-one-out is
+simpler and about as good.
 
-Before this page: :ref:`sphx_glr_gallery_generative_plot_reparameterization.py`;
-notation: :doc:`/notation`.
+In your own model
+-----------------
+
+.. code-block:: python
+
+   import numpy as np
+   from keras import ops
+
+   from dlcompanion.generative import rebar_control, relax_gradient
+
+
+   def cost(b):  # of one-hot choices, (samples, 5, 3) -> (samples,)
+       return ops.sum(b * np.arange(3, dtype="float32"), axis=(1, 2)) ** 2
+
+
+   logits = np.zeros((5, 3), "float32")  # five choices among three
+   noise = np.random.default_rng(0).uniform(1e-6, 1 - 1e-6, (2, 8, 5, 3))
+   control = rebar_control(cost, temperature=0.5)
+   gradient = relax_gradient(cost, control, logits, noise.astype("float32"))
+
+Prerequisites: :doc:`/gallery/generative/plot_score_function`,
+:doc:`/gallery/generative/plot_reparameterization`. Notation: :doc:`/notation`.
 """
 
 # %%

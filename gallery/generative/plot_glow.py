@@ -1,16 +1,35 @@
 r"""
-Glow: mixing the channels by a learned matrix saves bits on handwritten digits
-==============================================================================
+Glow: a learned mixing of channels saves bits on handwritten digits
+===================================================================
 
-The couplings of RealNVP look at a picture as a list of numbers, cut in the middle. Glow
-looks at it as a picture: its networks are convolutions, its scales go from fine to
-coarse, and between two couplings a learned matrix mixes the channels at every pixel, so
-that none is left out for long. :class:`~dlcompanion.generative.Glow` is built of the
-same couplings and has the same exact density. On digits of 8 x 8 pixels it needs fewer
-bits for a picture than a RealNVP of the same size, and from it one can draw digits.
+Glow is a normalizing flow for images: a generative model with an exact density, whose
+samples take one pass. RealNVP in its dense form looks at an image as a list of numbers,
+cut in the middle. Glow's networks are convolutions, its scales go from fine to coarse,
+and between two couplings a learned invertible 1x1 convolution mixes the channels at
+every pixel, so that each of them is soon moved. :class:`~dlcompanion.generative.Glow`
+needs fewer bits for a digit of 8 x 8 pixels than a dense RealNVP of the same size. Use
+it where exact likelihoods of images are needed; a step costs far more than one of a
+dense flow, and for looks alone other generative models are better.
 
-Before this page: :ref:`sphx_glr_gallery_generative_plot_normalizing_flows.py`;
-notation: :doc:`/notation`.
+In your own model
+-----------------
+
+.. code-block:: python
+
+   import numpy as np
+
+   from dlcompanion.generative import Glow, bits_per_dimension, dequantize
+
+   levels = np.random.default_rng(0).integers(0, 16, size=(64, 4, 4, 1))
+   x = dequantize(levels, 16)  # noise makes numbers in (0, 1) of gray levels
+   flow = Glow((4, 4, 1), levels=1, steps=1, filters=8)
+   flow.compile("adam")
+   flow.fit(x, epochs=2, verbose=0)
+   images = flow.sample(5, temperature=0.7)
+   bits = bits_per_dimension(flow.log_prob(x), 16, 16)  # 16 pixels, 16 levels
+
+Prerequisites: :doc:`/gallery/generative/plot_normalizing_flows`. Notation:
+:doc:`/notation`. Next: :doc:`/gallery/generative/plot_planar_flow`.
 """
 
 # %%

@@ -1,17 +1,35 @@
 r"""
-The upper of two levels of codes sleeps until it is woken
-=========================================================
+Hierarchical variational autoencoder: the upper level is silent until woken
+===========================================================================
 
 A variational autoencoder assumes that its codes are standard normal, and pays whenever
-they are not. Why not *learn* the distribution of the codes, by a second autoencoder on
-top of the first? :class:`~dlcompanion.generative.HierarchicalVAE` does so. On paper the
-second level can only help. In a short training it falls silent, and what is left is
-the model with one level. This page measures the silence, the remedy, and what the
-second level is worth once it is awake: a quarter of a nat, and in the ELBO nothing at
-all if both train for twice as long.
+they are not. A hierarchical one *learns* the distribution of its codes, by a second
+level of latent variables above the first. On paper the second level can only help. In a
+short training it often falls silent (posterior collapse), and what is left is the model
+with one level. :class:`~dlcompanion.generative.HierarchicalVAE` has two levels; this
+page measures the silence, the remedy (free bits), and what the second level is then
+worth: on small digits a fraction of a nat. Use more levels for large images and deep
+networks; try a plain VAE first.
 
-Before this page: :ref:`sphx_glr_gallery_generative_plot_variational_autoencoder.py`;
-notation: :doc:`/notation`.
+In your own model
+-----------------
+
+.. code-block:: python
+
+   import numpy as np
+
+   from dlcompanion.generative import HierarchicalVAE
+
+   x = np.random.default_rng(0).uniform(size=(256, 20)).astype("float32")
+   model = HierarchicalVAE.dense(20, latent=4, upper=2, hidden=(32,), free_bits=0.3)
+   model.compile("adam")
+   model.fit(x, epochs=2, verbose=0)
+   new = model.sample(5)
+   family = model.sample_given(np.zeros((5, 2), "float32"))  # five of one upper code
+
+Prerequisites: :doc:`/gallery/generative/plot_variational_autoencoder`,
+:doc:`/gallery/generative/plot_importance_weighted_autoencoder`. Notation:
+:doc:`/notation`.
 """
 
 # %%

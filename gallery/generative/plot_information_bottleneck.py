@@ -1,17 +1,41 @@
 r"""
-Tanh networks compress in the information plane, and the bins are to blame
-==========================================================================
+Information bottleneck: tanh networks compress, and the bins are to blame
+=========================================================================
 
-A good summary keeps what tells the answer and forgets the rest. That is the information
-bottleneck, and in 2017 a beautiful picture claimed that networks find it by themselves:
-first they fit, then, for most of training, they forget their input. A year later the
-rebuttal: with ReLU nothing is forgotten, and with tanh it is the ruler that moves. This
-page measures information where it is known, repeats the experiment, and then repeats
-it with finer bins. What compresses in earnest has to be made noisy and charged for it:
-:class:`~dlcompanion.generative.VariationalBottleneck`.
+The information bottleneck asks of a representation that it keeps what tells the answer
+and forgets the rest, measured by mutual information. In 2017 the information plane
+seemed to show that networks do so by themselves: first they fit, then they forget their
+input. A year later it was shown that with ReLU nothing is forgotten, and that with tanh
+it is the estimate that moves: the activations saturate, and coarse bins no longer tell
+them apart. This page measures information where it is known, repeats the experiment,
+and repeats it with finer bins. Use the estimators to compare, with care; a compression
+that is one has to be noisy and paid for, as in the layer
+:class:`~dlcompanion.generative.VariationalBottleneck`, a regularizer (regulariser).
 
-Before this page: :ref:`sphx_glr_gallery_generative_plot_variational_autoencoder.py`;
-notation: :doc:`/notation`.
+In your own model
+-----------------
+
+.. code-block:: python
+
+   import keras
+   import numpy as np
+
+   from dlcompanion.generative import VariationalBottleneck
+
+   rng = np.random.default_rng(0)
+   x, y = rng.normal(size=(256, 20)).astype("float32"), rng.integers(3, size=256)
+   model = keras.Sequential(
+       [
+           keras.layers.Dense(32, "relu"),
+           VariationalBottleneck(8, beta=1e-2),  # a noisy code; its loss is added
+           keras.layers.Dense(3, "softmax"),
+       ]
+   )
+   model.compile("adam", "sparse_categorical_crossentropy")
+   model.fit(x, y, epochs=2, verbose=0)
+
+Prerequisites: :doc:`/gallery/generative/plot_variational_autoencoder`. Notation:
+:doc:`/notation`.
 """
 
 # %%
@@ -72,8 +96,8 @@ channel = np.abs(counted - exact)
 # correlated pairs of normal variables, of known information, and two bounds: the one of
 # Donsker and Varadhan, and InfoNCE, which has to pick the partner out of a batch of 64.
 
-BATCH, PAIRS = 64, 4
-levels = np.array([0.5, 1.0, 2.0, 4.0, 6.0])
+BATCH, PAIRS, STEPS = 64, 4, 300
+levels = np.array([0.5, 1.0, 2.0, 6.0])
 
 
 def normals(information, n):
@@ -97,13 +121,13 @@ def critic():
 estimates = {}
 for make in (DonskerVaradhanEstimator, InfoNCEEstimator):
     estimator = make(critic())
-    rate = keras.optimizers.schedules.CosineDecay(4e-3, 400)
+    rate = keras.optimizers.schedules.CosineDecay(4e-3, STEPS)
     estimator.compile(keras.optimizers.Adam(rate))
     estimator.build([(None, PAIRS), (None, PAIRS)])
     start, found = estimator.get_weights(), []
     for level in levels:
         restart(estimator, weights=start)
-        pairs = list(normals(level, 400 * BATCH))
+        pairs = list(normals(level, STEPS * BATCH))
         fit_in_memory(estimator, pairs, batch_size=BATCH, verbose=0)
         found.append(estimator.estimate(*normals(level, 3_200), batch_size=BATCH))
     estimates[make.__name__] = np.array(found)
@@ -259,7 +283,7 @@ plt.show()
 # nats.
 
 (x_train, y_train), (x_test, y_test) = digits(flat=True, seed=claims.seed())
-pixels, classes = x_train.shape[-1], y_train.max() + 1
+pixels, classes = x_train.shape[-1], int(y_train.max()) + 1
 priced = {}
 for beta in (1e-4, 1e-2, 0.1):
     keras.utils.set_random_seed(claims.seed())

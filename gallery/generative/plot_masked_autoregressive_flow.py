@@ -1,18 +1,35 @@
 r"""
-A triangle of masks gives a density in one pass, and makes sampling wait in line
-================================================================================
+Masked autoregressive flow (MAF): a density in one pass, samples one by one
+===========================================================================
 
-Any density is a product of conditionals, one variable given those before it. A network
-for each of them is slow and wasteful; :class:`~dlcompanion.generative.MADE` gets them
-all from one network, by cutting the connections that would let an output see its own
-input. Stack such layers, and you have
-:class:`~dlcompanion.generative.MaskedAutoregressiveFlow`. The price shows when one
-wants to draw: the second variable waits for the first, the third for the second.
-:class:`~dlcompanion.generative.InverseAutoregressiveFlow` is the same layer run the
-other way, and pays on the other side.
+Any density is a product of conditional densities, one variable given those before it.
+An autoregressive model learns these conditionals. :class:`~dlcompanion.generative.MADE`
+gets all of them from one network, by masking the connections that would let an output
+see its own input, and :class:`~dlcompanion.generative.MaskedAutoregressiveFlow` stacks
+such layers to a normalizing flow: the density takes one pass, a sample one pass for
+each variable, because each waits for those before it.
+:class:`~dlcompanion.generative.InverseAutoregressiveFlow` (IAF) is the same layer run
+the other way, with quick samples and slow densities. Use MAF for density estimation,
+IAF for variational posteriors, and couplings where both must be quick.
 
-Before this page: :ref:`sphx_glr_gallery_generative_plot_normalizing_flows.py`;
-notation: :doc:`/notation`.
+In your own model
+-----------------
+
+.. code-block:: python
+
+   import numpy as np
+
+   from dlcompanion.generative import MaskedAutoregressiveFlow
+
+   x = np.random.default_rng(0).normal(size=(512, 4)).astype("float32")
+   flow = MaskedAutoregressiveFlow(event_size=4, blocks=2, hidden_units=(32,))
+   flow.compile("adam")
+   flow.fit(x, epochs=2, verbose=0)
+   nats = flow.log_prob(x)  # one pass
+   new = flow.sample(10)  # four passes a block
+
+Prerequisites: :doc:`/gallery/generative/plot_normalizing_flows`. Notation:
+:doc:`/notation`. Next: :doc:`/gallery/generative/plot_spline_flow`.
 """
 
 # %%

@@ -1,16 +1,36 @@
 r"""
-A flow bends a Gaussian into moons and still knows the exact density
-====================================================================
+Normalizing flows (NICE, RealNVP): a Gaussian bent into moons, with exact density
+=================================================================================
 
-A network can turn noise into anything, but ask it how probable a point is and most
-generative models answer with a bound, or not at all. A normalizing flow answers
-exactly, because it is built from layers that can be run backwards and whose change of
-volume is known. :class:`~dlcompanion.generative.RealNVP` needs no inverse of any
-network for that: it moves half of the variables by what the other half says, and then
-the halves swap roles.
+A normalizing (normalising) flow is a generative model with an exact density. It turns
+noise into data by layers that can be inverted and whose change of volume is known, so
+that the log-likelihood of any point is a formula, and a sample is one pass.
+:class:`~dlcompanion.generative.RealNVP` is built of affine couplings: it moves half of
+the variables by what the other half says, and then the halves swap roles; no network
+has to be inverted. Use flows for density estimation, as flexible posteriors, and where
+likelihoods must be compared. They need as many noise variables as data, keep the
+topology of the noise (a thread remains between two clusters), and in few dimensions a
+mixture of Gaussians may be as good.
 
-Before this page: :ref:`sphx_glr_gallery_foundations_plot_backpropagation.py`;
-notation: :doc:`/notation`.
+In your own model
+-----------------
+
+.. code-block:: python
+
+   import numpy as np
+
+   from dlcompanion.generative import RealNVP
+
+   x = np.random.default_rng(0).normal(size=(512, 4)).astype("float32")
+   flow = RealNVP(event_size=4, couplings=2)  # scale your data to about unit variance
+   flow.compile("adam")
+   flow.fit(x, epochs=2, verbose=0)
+   new = flow.sample(10)
+   nats = flow.log_prob(x)
+
+Prerequisites: :doc:`/gallery/foundations/plot_backpropagation`. Notation:
+:doc:`/notation`. Next: :doc:`/gallery/generative/plot_spline_flow`,
+:doc:`/gallery/generative/plot_masked_autoregressive_flow`.
 """
 
 # %%

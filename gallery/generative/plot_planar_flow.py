@@ -1,16 +1,40 @@
 r"""
-Eight planar layers bend one Gaussian into two valleys
-======================================================
+Planar and radial flows: eight layers bend one Gaussian into two valleys
+========================================================================
 
 Sometimes there are no data, only an energy :math:`U(x)`: a posterior up to its
-constant, a molecule, a lattice. We want to draw from :math:`e^{-U} / Z`. The first
-flows were made for this. Each layer of a :class:`~dlcompanion.generative.PlanarFlow`
-has one hidden unit and pushes points away from a plane or towards it; each of a
-:class:`~dlcompanion.generative.RadialFlow` does so with a centre.
-:class:`~dlcompanion.generative.FreeEnergy` trains them on nothing but noise.
+constant, a molecule, a lattice; and one wants to draw from :math:`e^{-U} / Z`. The
+first normalizing flows were made for this problem, variational inference. Each layer of
+a :class:`~dlcompanion.generative.PlanarFlow` has one hidden unit and pushes points away
+from a plane or towards it; each of a :class:`~dlcompanion.generative.RadialFlow` does
+so with a center (centre). :class:`~dlcompanion.generative.FreeEnergy` trains them on
+noise alone. Use them in few dimensions, as the smallest flows there are; couplings and
+splines fit more with the same work.
 
-Before this page: :ref:`sphx_glr_gallery_generative_plot_normalizing_flows.py`;
-notation: :doc:`/notation`.
+In your own model
+-----------------
+
+.. code-block:: python
+
+   import numpy as np
+   from keras import ops
+
+   from dlcompanion.generative import FreeEnergy, PlanarFlow
+
+
+   def energy(x):  # of a ring
+       return 2 * (ops.sqrt(ops.sum(x**2, axis=-1) + 1e-6) - 2) ** 2
+
+
+   flow = PlanarFlow(event_size=2, length=2)
+   model = FreeEnergy(flow, energy)
+   model.compile("adam")
+   noise = np.random.default_rng(0).normal(size=(512, 2)).astype("float32")
+   model.fit(noise, epochs=2, verbose=0)
+   x, log_prob = flow.sample_and_log_prob(100)
+
+Prerequisites: :doc:`/gallery/generative/plot_normalizing_flows`. Notation:
+:doc:`/notation`.
 """
 
 # %%

@@ -1,19 +1,42 @@
 r"""
-The slope of the cost is worth ten samples of its value, if it is the right slope
-==================================================================================
+Reparameterization trick: the slope of the cost is worth ten samples of its value
+=================================================================================
 
-To learn a distribution one needs the derivative of a mean by the distribution's
-parameters. If the cost can be differentiated at the sample, the sample can be written
-as a function of the parameters and of noise, and the chain rule does the rest. That is
-the reparameterization trick, :func:`~dlcompanion.generative.pathwise_gradient`. Where a
-sample jumps there is no such function, and one may pretend:
-:class:`~dlcompanion.generative.GumbelSoftmax` and
-:class:`~dlcompanion.generative.StraightThroughBernoulli` give a slope to choices that
-have none. This page puts all these estimators before the same two problems, whose exact
-gradients are known, and measures what each of them errs by luck and what by nature.
+To learn a distribution one needs the derivative of a mean with respect to the
+distribution's parameters. If the cost can be differentiated at the sample, the sample
+is written as a function of the parameters and of noise, and the chain rule does the
+rest: the reparameterization (reparameterisation) trick, or pathwise gradient,
+:func:`~dlcompanion.generative.pathwise_gradient`. Use it for normal and other
+continuous distributions, as in a variational autoencoder. A discrete sample jumps, and
+no such function exists; relaxations such as
+:class:`~dlcompanion.generative.GumbelSoftmax` (the concrete distribution) and
+:class:`~dlcompanion.generative.StraightThroughBernoulli` give it a slope at the price
+of a bias. This page runs all of them on problems whose exact gradients are known, and
+measures variance and bias.
 
-Before this page: :ref:`sphx_glr_gallery_generative_plot_score_function.py`;
-notation: :doc:`/notation`.
+In your own model
+-----------------
+
+.. code-block:: python
+
+   import keras
+   import numpy as np
+
+   from dlcompanion.generative import GumbelSoftmax
+
+   x = np.random.default_rng(0).normal(size=(256, 20)).astype("float32")
+   model = keras.Sequential(
+       [
+           keras.layers.Dense(8),  # logits of a choice among eight
+           GumbelSoftmax(temperature=0.5),  # hard=True for one-hot vectors
+           keras.layers.Dense(20),
+       ]
+   )
+   model.compile("adam", "mse")
+   model.fit(x, x, epochs=2, verbose=0)
+
+Prerequisites: :doc:`/gallery/generative/plot_score_function`. Notation:
+:doc:`/notation`. Next: :doc:`/gallery/generative/plot_control_variates`.
 """
 
 # %%

@@ -1,16 +1,41 @@
 r"""
-A baseline costs nothing and takes nine tenths of REINFORCE's noise away
-========================================================================
+Score-function gradient (REINFORCE): a baseline removes nine tenths of its noise
+================================================================================
 
-How do you differentiate through a coin toss? The outcome jumps, and there is no slope
-to follow. The score function finds the gradient from the *values* of the cost alone,
-for any distribution whose log-probability you can write down, and pays for that with
-noise. :func:`~dlcompanion.generative.score_function_gradient` is that estimator, and
-this page measures what it costs, what a baseline gives back, and when
-:func:`~dlcompanion.generative.pathwise_gradient` makes it all unnecessary.
+How does one differentiate the mean of a cost whose samples are discrete? The outcome of
+a coin toss jumps, and there is no slope to follow. The score-function gradient, also
+called REINFORCE or the likelihood-ratio method, needs only the *values* of the cost and
+a log-probability that can be differentiated. It is unbiased, and noisy; a baseline,
+which is subtracted from the cost, takes most of the noise away. Use it for discrete
+choices and for costs without a gradient, as in policy gradients. Where the cost has a
+slope at the sample, :func:`~dlcompanion.generative.pathwise_gradient` has far less
+variance. :func:`~dlcompanion.generative.score_function_gradient` is the estimator of
+this page.
 
-Before this page: :ref:`sphx_glr_gallery_foundations_plot_backpropagation.py`;
-notation: :doc:`/notation`.
+In your own model
+-----------------
+
+.. code-block:: python
+
+   import numpy as np
+   from keras import ops
+
+   from dlcompanion.generative import score_function_gradient
+
+
+   def log_prob(logits, x):  # of coins
+       each = x * ops.log_sigmoid(logits) + (1 - x) * ops.log_sigmoid(-logits)
+       return ops.sum(each, axis=-1)
+
+
+   logits = np.zeros(4, "float32")
+   samples = np.random.default_rng(0).integers(2, size=(16, 4)).astype("float32")
+   gradient = score_function_gradient(
+       log_prob, lambda x: ops.sum(x, axis=-1) ** 2, logits, samples, "leave_one_out"
+   )
+
+Prerequisites: :doc:`/gallery/foundations/plot_backpropagation`. Notation:
+:doc:`/notation`. Next: :doc:`/gallery/generative/plot_reparameterization`.
 """
 
 # %%

@@ -1,15 +1,36 @@
 r"""
-Two numbers are enough to draw a digit
-======================================
+Variational autoencoder (VAE): two numbers are enough to draw a digit
+=====================================================================
 
-To draw new digits one needs to know what is common to the ones there are. A latent
-variable model says: first a short code :math:`z` is drawn, then the picture, given
-the code. Writing it down is easy; fitting it is not, because nobody saw the codes, and
-to sum over all of them is out of reach. The variational autoencoder,
-:class:`~dlcompanion.generative.VAE`, learns a second network that guesses the code
-behind a picture, and trains both on a bound of the likelihood that can be computed.
+A variational autoencoder learns a distribution from examples, without labels, and draws
+new ones from it. It is a latent variable model: first a short code :math:`z` is drawn,
+then the image, given the code. The codes are never observed, and the sum over all of
+them cannot be computed. So a second network, the encoder, guesses the code behind an
+image, and both networks are trained on a lower bound of the likelihood, the ELBO, which
+can be computed. Use it for generation, compression, or a smooth map of the data; for
+sharp images or exact likelihoods take another model of this chapter.
+:class:`~dlcompanion.generative.VAE` is built from any encoder and decoder.
 
-Notation: :doc:`/notation`.
+In your own model
+-----------------
+
+.. code-block:: python
+
+   import keras
+   import numpy as np
+
+   from dlcompanion.generative import VAE
+
+   x = np.random.default_rng(0).uniform(size=(256, 20)).astype("float32")
+   encoder = keras.Sequential([keras.Input((20,)), keras.layers.Dense(2 * 3)])
+   decoder = keras.Sequential([keras.Input((3,)), keras.layers.Dense(20)])
+   vae = VAE(encoder, decoder, likelihood="gaussian")  # codes of three numbers
+   vae.compile("adam")
+   vae.fit(x, epochs=2, verbose=0)
+   new, bound = vae.sample(5), vae.elbo(x)
+
+Prerequisites: :doc:`/gallery/generative/plot_reparameterization`. Notation:
+:doc:`/notation`. Next: :doc:`/gallery/generative/plot_conditional_autoencoder`.
 """
 
 # %%

@@ -1,17 +1,39 @@
 r"""
-Twenty bits draw a digit better than four real numbers
-======================================================
+Vector-quantized autoencoder (VQ-VAE): 20 bits draw a digit better than 4 numbers
+=================================================================================
 
-A code of real numbers is convenient for a network and useless for everything that works
-on symbols: a language model, a table, a file. The vector-quantised autoencoder,
-:class:`~dlcompanion.generative.VQVAE`, writes every example as a few entries of a list
-that it learns along the way. Looking an entry up has no gradient, so that two things
-have to be invented: how the encoder learns at all, and how the list does. The first
-answer is an honest trick, the second turns out to be k-means.
+A code of real numbers suits a network, but not what works on symbols: a language model,
+a table, a file. The vector-quantized (vector-quantised) autoencoder,
+:class:`~dlcompanion.generative.VQVAE`, writes every example as a few entries of a
+codebook that it learns along the way. Looking up an entry has no gradient, so two
+questions arise: how the encoder learns, and how the codebook does. The first answer is
+the straight-through gradient, the second is k-means by running means. Use it to turn
+images or sound into tokens, or to compress; where codes should vary smoothly, take a
+variational autoencoder.
 
-Before this page: :ref:`sphx_glr_gallery_generative_plot_variational_autoencoder.py`,
-:ref:`sphx_glr_gallery_generative_plot_reparameterization.py`;
-notation: :doc:`/notation`.
+In your own model
+-----------------
+
+.. code-block:: python
+
+   import keras
+   import numpy as np
+
+   from dlcompanion.generative import VQVAE, EMAVectorQuantizer
+
+   x = np.random.default_rng(0).normal(size=(256, 20)).astype("float32")
+   layers = keras.layers
+   encoder = keras.Sequential([layers.Dense(3 * 4), layers.Reshape((3, 4))])
+   decoder = keras.Sequential([layers.Flatten(), layers.Dense(20)])
+   model = VQVAE(encoder, decoder, EMAVectorQuantizer(codes=16))
+   model.compile("adam")
+   model.fit(x, epochs=2, verbose=0)
+   tokens = model.encode(x)  # (256, 3), integers below 16
+   again = model.decode(tokens)
+
+Prerequisites: :doc:`/gallery/generative/plot_variational_autoencoder`,
+:doc:`/gallery/generative/plot_reparameterization`. Notation: :doc:`/notation`. Next:
+:doc:`/gallery/generative/plot_hierarchical_autoencoder`.
 """
 
 # %%
