@@ -234,9 +234,10 @@ relative = {k: found / baseline for k, found in variance.items()}  # of each pro
 median = {k: float(np.median(v)) for k, v in relative.items()}
 
 # %%
-# Left, the variance while the network learns, mean square less the square of the mean,
-# each seed and their median. Right, what an estimate costs and how much it scatters;
-# along a dotted line one could as well average several of one kind.
+# All variances are divided by that of the mean cost as baseline, problem by problem.
+# Left, the variance while the network learns, each problem and their median. Right,
+# what an estimate costs and how much it scatters; along a dotted line one could as well
+# average several of one kind.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.2), layout="constrained")
 colours = {"RELAX, network": "C3", "RELAX, relaxed cost + network": "C4"}
@@ -265,19 +266,22 @@ right.set(xscale="log", yscale="log", xlabel="evaluations of the cost", xlim=gri
 right.set_xticks([1, 2, 3], ["1", "2", "3"])
 right.minorticks_off()
 right.set(ylabel="relative variance")
+# alt: Left, variance relative to the mean-cost baseline while two controls learn, thin
+# curves for problems, falling below one; right, relative variance against evaluations
+# of the cost, for seven estimators.
 plt.show()
 
 # %%
 # What to notice
 # --------------
 #
-# - The network never sees more of the cost than REINFORCE does. It makes one evaluation
-#   worth more than leave-one-out makes of three.
+# - The network never sees more of the cost than REINFORCE does. With it one evaluation
+#   is worth about as much as three are with leave-one-out.
 # - REBAR needs a cost that can be evaluated between the corners, and evaluates it three
 #   times. At equal numbers of evaluations leave-one-out of three is a match for it: a
 #   control has to be paid for, and a baseline from samples of one's own is cheap.
-# - In the beginning the network is a bad control, and makes things worse than a
-#   constant would. No bias comes of it at any time.
+# - In the beginning the network is a bad control, and the variance is larger than with
+#   a constant. No bias comes of it at any time.
 # - While the logits move, the control has to follow. It learns from estimates that are
 #   made anyway, but it does cost a second backward pass a step.
 
@@ -318,6 +322,21 @@ claim(
 #    controls can still be used, and does the network find the parity?
 # 3. Replace :math:`\tilde z` by an independent draw of :math:`z`. The mean stays right.
 #    What happens to the variance, and why?
+#
+# .. dropdown:: Hint to 1
+#
+#    Make the two numbers ``keras.Variable`` and pass them to ``rebar_control``; descend
+#    on the same square.
+#
+# .. dropdown:: Hint to 2
+#
+#    The relaxed cost of a parity says nothing about the coins between the corners, so
+#    REBAR loses its ground. A network is told only values at the corners, too.
+#
+# .. dropdown:: Hint to 3
+#
+#    An independent draw predicts the cost only by its mean. Call ``relaxed_samples``
+#    twice with other noise.
 #
 # References
 # ----------

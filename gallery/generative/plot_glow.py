@@ -73,7 +73,7 @@ keras.utils.set_random_seed(claims.seed())
 numpy = keras.ops.convert_to_numpy
 
 # %%
-# A pixel has one of 17 grey levels. A density on such numbers could put an infinite
+# A pixel has one of 17 gray levels. A density on such numbers could put an infinite
 # spike on each level, so uniform noise is added to spread a level over its share of
 # the unit interval (:func:`~dlcompanion.generative.dequantize`), eight times over for
 # training. What the density then costs is counted in bits for each pixel, and is at
@@ -183,6 +183,8 @@ for row, (title, pictures) in zip(
         axis.imshow(picture[..., 0], cmap="gray_r", vmin=0, vmax=1)
         axis.set(xticks=[], yticks=[])
     row[0].set_ylabel(title)
+# alt: Five rows of ten digits: data, and samples at temperatures 0.3, 0.6, 0.8 and 1;
+# low temperatures are clean and alike, high ones varied and broken.
 plt.show()
 
 # %%
@@ -211,6 +213,8 @@ for values, name, colour in ((rival_bits, "RealNVP", "C1"), (glow_bits, "Glow", 
 axes[2].axhline(histogram, color="0.5", ls=":", label="each pixel by itself")
 axes[2].set(xlabel="epoch", ylabel="bits for each pixel")
 axes[2].legend(fontsize=8)
+# alt: Left, absolute values of a mixing matrix at the start and learned, much alike;
+# right, test bits per pixel against the epoch, Glow below RealNVP.
 plt.show()
 
 # %%
@@ -274,6 +278,21 @@ claim(
 #    turns the order of the channels round. How many bits was the matrix worth?
 # 2. Train on one noise instead of eight. After how many epochs do the test bits rise?
 # 3. ``margin=None`` leaves the logit out. What happens at the borders of 0 and 1?
+#
+# .. dropdown:: Hint to 1
+#
+#    A layer whose ``call`` reverses the last axis, in both directions, with
+#    log-determinant zero. Give it a ``get_config``.
+#
+# .. dropdown:: Hint to 2
+#
+#    ``noises = claims.seeds(1)`` and the same number of steps, hence eight times the
+#    epochs; look at the curve of the test bits.
+#
+# .. dropdown:: Hint to 3
+#
+#    Without the logit, nothing keeps the density inside the unit interval: the flow
+#    spends density on numbers that are no gray levels, and samples have to be clipped.
 #
 # References
 # ----------

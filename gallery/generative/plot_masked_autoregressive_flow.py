@@ -114,6 +114,8 @@ axes[0].set(
 picture = axes[1].imshow(np.log10(errors.T + 1e-7), cmap="magma", aspect="auto")
 figure.colorbar(picture, ax=axes[1], shrink=0.8, label="log10 of the error")
 axes[1].set(title="the inverse, pass by pass", xlabel="passes", ylabel="variable")
+# alt: Left, a lower triangular Jacobian, white above the diagonal; right, error of ten
+# variables by pass of the inverse: a dark staircase, one more variable a pass.
 plt.show()
 
 # %%
@@ -158,6 +160,8 @@ for axis, name in zip(axes, ["MAF", "IAF"], strict=True):
     axis.minorticks_off()
     axis.legend()
 axes[0].set_ylabel(f"CPU ms for {ROWS} points")
+# alt: CPU time of a density and of a sample against the number of variables, log axes:
+# for MAF the sample is the slow one, for IAF the density.
 plt.show()
 
 print("CPU ms   " + "".join(f"{size:>4} variables" for size in SIZES))
@@ -224,7 +228,7 @@ for name, values in nll.items():
     print(f"{name:14}{weights:10}{best:15.2f}{worst:8.2f}{worst - truth:17.2f}")
 
 # %%
-# Two links of the chain that are neighbours in truth: the data, and what each model
+# Two links of the chain that are neighbors in truth: the data, and what each model
 # draws.
 
 place = np.argsort(orders[-1])
@@ -241,6 +245,8 @@ for axis, (name, cloud) in zip(axes, clouds.items(), strict=True):
     axis.scatter(*cloud[:, place[4:6]].T, s=2, alpha=0.5, linewidths=0)
     axis.set(title=name, xlim=(-3, 3), ylim=(-3, 3), aspect="equal")
 axes[0].set(xlabel="link 5", ylabel="link 6")
+# alt: Four scatter plots of two neighboring links of the chain: data on a sine curve,
+# one Gaussian an ellipse, RealNVP and MAF near the curve.
 plt.show()
 
 # %%
@@ -249,7 +255,7 @@ plt.show()
 #
 # - The zeros are exact, because the mask multiplies the kernel: no penalty, no
 #   approximation, whatever is inside.
-# - A pass of the inverse fixes one variable more, and here none can be spared. The
+# - A pass of the inverse fixes at least one variable more, so that ten are enough. The
 #   samples of the masked flow and the densities of the inverse flow grow with the
 #   number of variables, their other directions hardly.
 # - So maximum likelihood takes the masked flow, which needs densities of data; and
@@ -257,8 +263,9 @@ plt.show()
 #   densities of those, known as they are made. For images of thousands of pixels
 #   neither is a pleasure in its dear direction; couplings are cheap in both.
 # - Cheapness has its price too. A coupling conditions on half of the variables, an
-#   autoregressive layer on all before: with as many weights the masked flow comes
-#   nats closer to the truth. It still misses much: it has to find the shuffled chain.
+#   autoregressive layer on all before. With as many weights the masked flow is as close
+#   to the truth or closer, by an amount that depends on the order of the variables. It
+#   still misses much: it has to find the shuffled chain.
 
 masked, inverse = (
     costs[name, dear, SIZES[-1]] / costs[name, cheap, SIZES[-1]]
@@ -302,7 +309,22 @@ claim(
 #    find, and one in the wrong order?
 # 2. Train the inverse flow by ``fit``. It works; how long does an epoch take?
 # 3. Use :class:`~dlcompanion.generative.MADE` alone, with one output for each pixel,
-#    as a model of binarised digits (the logits of a Bernoulli), and draw from it.
+#    as a model of binarized digits (the logits of a Bernoulli), and draw from it.
+#
+# .. dropdown:: Hint to 1
+#
+#    ``orders = [np.arange(LINKS)]``, and the same reversed, with ``blocks=1``. In the
+#    right order each conditional is a sine of one variable.
+#
+# .. dropdown:: Hint to 2
+#
+#    Each density of a training point takes as many passes as there are variables:
+#    compare the CPU times above.
+#
+# .. dropdown:: Hint to 3
+#
+#    ``MADE(1)`` and a binary cross-entropy from logits; to draw, fill in the pixels one
+#    after the other.
 #
 # References
 # ----------

@@ -54,7 +54,7 @@ Prerequisites: :doc:`/gallery/generative/plot_normalizing_flows`. Notation:
 #    F = \mathbb E_{x \sim q} \bigl[\log q(x) + U(x)\bigr]
 #      = \operatorname{KL}\bigl(q \,\|\, e^{-U} / Z\bigr) - \log Z
 #
-# can be minimised by gradients that go through the samples.
+# can be minimized by gradients that go through the samples.
 
 import keras
 import matplotlib.pyplot as plt
@@ -102,6 +102,8 @@ for axis, (layer, weights, title) in zip(axes, shows, strict=True):
     layer.set_weights([np.array(w) for w in weights])
     axis.scatter(*numpy(layer(points)[0]).T, s=2, alpha=0.4, linewidths=0)
     axis.set(title=title, aspect="equal", xlim=(-4, 4), ylim=(-4, 4))
+# alt: Four clouds: one planar layer pushes points away from a line or pulls them to it,
+# one radial layer does so with a center.
 plt.show()
 
 smallest = {"planar": np.inf, "radial": np.inf, "planar, u as it is": np.inf}
@@ -195,7 +197,7 @@ for column, length in enumerate(LENGTHS):
         learned[number, length] = np.exp(numpy(flow.log_prob(grid)))
 
 # %%
-# The baseline is the best that one Gaussian can do: mean and covariance minimise the
+# The baseline is the best that one Gaussian can do: mean and covariance minimize the
 # same :math:`F`, from four starts.
 
 cloud = rng.normal(size=(1_000, 2))
@@ -237,6 +239,8 @@ for axis, title in zip(
     axes[0], ["target", "best Gaussian", "2 layers", "8 layers"], strict=True
 ):
     axis.set_title(title)
+# alt: Four energies in rows: target density, best Gaussian, flow of two layers, flow of
+# eight layers, which covers more of the target.
 plt.show()
 
 figure, axes = plt.subplots(1, 4, figsize=(11, 2.8), layout="constrained", sharey=True)
@@ -248,6 +252,8 @@ for number, axis in enumerate(axes):
     axis.set_xticks(LENGTHS)
 axes[0].set_ylabel("divergence (nats)")
 axes[0].legend()
+# alt: Divergence in nats for two and eight layers, four energies, a dot a seed, and the
+# best Gaussian as a line: eight layers are lower.
 plt.show()
 
 print("divergence, nats    best Gaussian" + "".join(f"{n:>9} layers" for n in LENGTHS))
@@ -303,6 +309,19 @@ claim(
 #    weights. How much is left of the divergence?
 # 3. Multiply the energy by a number that grows from 0.1 to 1 in the course of training,
 #    as the paper does. Which valleys come back?
+#
+# .. dropdown:: Hint to 1
+#
+#    A ring is made by pushing points away from a center: look at the first energy.
+#
+# .. dropdown:: Hint to 2
+#
+#    Give it two blocks and few hidden units, and compare ``count_params()``.
+#
+# .. dropdown:: Hint to 3
+#
+#    Multiply ``energies`` by a weight of the layer, and raise it in a callback at the
+#    end of each epoch. Early, the valleys are shallow, and the flow covers them all.
 #
 # References
 # ----------

@@ -168,6 +168,8 @@ for row, (name, found) in zip(axes, gaussian.items(), strict=True):
     row[0].set_ylabel(f"{name}: by $\\sigma$")
 for axis in axes[1]:
     axis.set_xlabel(r"by $\mu$")
+# alt: Eight clouds of gradient estimates around a cross at the exact gradient: for the
+# square pathwise is the tightest; for the step it lies in one point beside the cross.
 plt.show()
 
 # %%
@@ -308,6 +310,9 @@ right.annotate(
 )
 right.set(xscale="log", yscale="log", xlabel="samples", ylabel="error of the gradient")
 right.legend(fontsize="small")
+# alt: Left, bias against standard deviation, a curve over temperatures for two
+# relaxations, the unbiased at the lower edge; right, error against the number of
+# samples: relaxations level off, the others fall.
 plt.show()
 
 # %%
@@ -402,6 +407,22 @@ claim(
 # 3. Lower the temperature of :class:`~dlcompanion.generative.GumbelSoftmax` during
 #    training: ``layer.temperature.assign``. Which schedule follows from the right-hand
 #    figure, if the learning rate falls as well?
+#
+# .. dropdown:: Hint to 1
+#
+#    The two terms of one parameter are costs of similar samples. With shared draws they
+#    rise and fall together, and their difference is quiet.
+#
+# .. dropdown:: Hint to 2
+#
+#    If the cost is linear, its slope is the difference of its values at 1 and 0: the
+#    straight-through estimate is then exact on average.
+#
+# .. dropdown:: Hint to 3
+#
+#    Early, when the rate is high and steps are noisy anyway, bias matters more than it
+#    seems; late, many small steps average the noise, and bias remains. So cool down as
+#    the rate falls.
 #
 # References
 # ----------

@@ -98,6 +98,8 @@ axes[1].plot(line, np.exp(log_slope), label="$g'(x)$")
 axes[1].plot(knots[0], inner, "ko", ms=5, label="slopes asked for")
 axes[1].set(xlabel="$x$", yscale="log", title="its slope")
 axes[1].legend(fontsize=8)
+# alt: Left, an increasing spline through its knots and its inverse, mirrored; right,
+# its slope on a log axis, continuous and positive.
 plt.show()
 
 # %%
@@ -180,6 +182,8 @@ for axis, what in zip(axes[0], ["10,000 points", *models], strict=True):
     axis.set_title(what)
 for axis in axes.flat:
     axis.set(xticks=[], yticks=[])
+# alt: Two rows, checkerboard and two moons: the points, RealNVP's blurred density, and
+# the spline flow's density with sharp edges.
 plt.show()
 
 # %%
@@ -196,6 +200,8 @@ for axis, (name, (flow, ended)) in zip(axes, trained.items(), strict=True):
         axis.plot(side, numpy(moved)[:, 1], color=plt.cm.viridis((kept + 2) / 4), lw=1)
     axis.set(title=f"third coupling of the {name}", xlabel="$x_2$", ylim=(-4, 4))
 axes[0].set_ylabel("where it goes, for twelve $x_1$")
+# alt: The third coupling of each flow as curves for twelve values of what is kept:
+# straight lines for RealNVP, bent curves for the spline flow.
 plt.show()
 
 # %%
@@ -276,6 +282,20 @@ claim(
 # 2. Two bins, four, sixteen: where does the checkerboard stop to gain?
 # 3. Set ``bound=1.5``, so that a part of the board lies outside. What does the density
 #    look like there?
+#
+# .. dropdown:: Hint to 1
+#
+#    Set ``couplings=8`` for RealNVP only, and time both with ``time.process_time``.
+#
+# .. dropdown:: Hint to 2
+#
+#    ``bins`` is an argument of the flow. A square of the board is as wide as the bound
+#    over three.
+#
+# .. dropdown:: Hint to 3
+#
+#    Outside the bound the flow is the identity: points there keep the Gaussian's
+#    density, unless another layer moves them in.
 #
 # References
 # ----------

@@ -29,8 +29,9 @@ In your own model
    vae.fit(x, epochs=2, verbose=0)
    new, bound = vae.sample(5), vae.elbo(x)
 
-Prerequisites: :doc:`/gallery/generative/plot_reparameterization`. Notation:
-:doc:`/notation`. Next: :doc:`/gallery/generative/plot_conditional_autoencoder`.
+Prerequisites: :doc:`/gallery/foundations/plot_backpropagation`. Notation:
+:doc:`/notation`. Next: :doc:`/gallery/generative/plot_conditional_autoencoder`; how the
+gradient passes the draw: :doc:`/gallery/generative/plot_reparameterization`.
 """
 
 # %%
@@ -135,6 +136,8 @@ right.imshow(
     vmax=1,
 )
 right.set(xticks=[], yticks=[], title="decoded")
+# alt: Left, codes of the test digits in the plane, one color a class, classes in
+# patches; right, a grid of decoded codes, whose digits change smoothly into each other.
 plt.show()
 
 # %%
@@ -151,6 +154,8 @@ for line, (name, pictures) in zip(panels, rows.items(), strict=True):
         axes.imshow(picture.reshape(size, size), cmap="gray_r", vmin=0, vmax=1)
         axes.set(xticks=[], yticks=[])
     line[0].set_ylabel(name)
+# alt: Four rows of ten digits: given, reconstructed by the VAE, reconstructed by two
+# principal components, which are more blurred, and drawn from the prior.
 plt.show()
 
 # %%
@@ -193,9 +198,9 @@ print(f"linear VAE, ELBO, each seed     {np.round(linear, 3)}")
 #
 # Give the network eight codes instead of two, and it may use none. A code that carries
 # nothing costs nothing, and early in training, while the pixels are still taken for
-# noisy, no code pays its price: the encoder learns to be silent before the decoder
-# has learned to listen. Free bits take the incentive away, up to :math:`\lambda` nats
-# a code are free :cite:p:`kingma2016improved`.
+# noisy, no code pays its price: the encoder stops using it before the decoder has
+# learned what it means (posterior collapse). Free bits take the incentive away: up to
+# :math:`\lambda` nats a code are free :cite:p:`kingma2016improved`.
 
 used, bounds = {0.0: [], 0.5: []}, {0.0: [], 0.5: []}
 for free in used:
@@ -219,13 +224,15 @@ axes.set(
     ylabel="KL on test pictures [nats]",
 )
 axes.legend()
+# alt: Bars of the divergence of eight codes, sorted, with free bits and without: with
+# free bits all carry half a nat or more, without most are near zero.
 plt.show()
 
 # %%
 # What to notice
 # --------------
 #
-# - The code sorts the digits although it never saw a class: neighbours in the plane
+# - The code sorts the digits although it never saw a class: neighbors in the plane
 #   draw alike. Where classes meet, the decoder draws something between.
 # - The pictures are soft. The decoder gives the mean of all pictures that share a
 #   code, and two numbers cannot tell strokes apart. PCA is softer still.
@@ -292,6 +299,23 @@ claim(
 #    of training and test pictures grow, and which of the two networks overfits?
 # 3. Start the learned noise small, ``vae.log_scale.assign(-2.0)``, without free bits.
 #    Do the codes still fall silent? What does this say about who is to blame?
+#
+# .. dropdown:: Hint to 1
+#
+#    The divergence is a price on information. More of it makes codes fill the prior
+#    more evenly, so that samples are like reconstructions; less of it makes
+#    reconstructions better.
+#
+# .. dropdown:: Hint to 2
+#
+#    Compare ``vae.elbo(x_train).mean()`` with that of the test images. Then refit the
+#    encoder alone on the test images (``vae.decoder.trainable = False``): what this
+#    wins back was the encoder's part.
+#
+# .. dropdown:: Hint to 3
+#
+#    Assign before ``fit``. A small noise makes the error of the pixels dear from the
+#    first step, so that codes pay at once.
 #
 # References
 # ----------
