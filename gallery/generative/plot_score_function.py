@@ -8,9 +8,8 @@ called REINFORCE or the likelihood-ratio method, needs only the *values* of the 
 a log-probability that can be differentiated. It is unbiased, and noisy; a baseline,
 which is subtracted from the cost, takes most of the noise away. Use it for discrete
 choices and for costs without a gradient, as in policy gradients. Where the cost has a
-slope at the sample, :func:`~dlcompanion.generative.pathwise_gradient` has far less
-variance. :func:`~dlcompanion.generative.score_function_gradient` is the estimator of
-this page.
+slope, :func:`~dlcompanion.generative.pathwise_gradient` has far less variance.
+:func:`~dlcompanion.generative.score_function_gradient` is the estimator of this page.
 
 In your own model
 -----------------
@@ -164,9 +163,8 @@ plt.show()
 # One sample only
 # ---------------
 #
-# Leave-one-out needs a second sample of the *same* example. An agent does not get one,
-# nor does a model whose cost takes an hour. But if the level of the cost can be told
-# from the example, a network can learn it from the others:
+# Leave-one-out needs a second sample of the *same* example; an agent does not get it.
+# But if the level of the cost can be told from the example, a network can learn it:
 # :class:`~dlcompanion.generative.LearnedBaseline`. Each example here has a context
 # :math:`c`, and its cost is that of the coins and :math:`15 \sin 3c` besides. Five of
 # the problems, with a network for each.
@@ -324,19 +322,14 @@ plt.show()
 # What to notice
 # --------------
 #
-# - Without a baseline most of the noise comes from the *level* of the cost, the 10 that
-#   was added to all of it and that has no gradient at all.
-# - Leave-one-out comes close to the best constant, which nobody knows beforehand:
-#   finding it takes the mean of the cost weighted by the squared score.
-# - A learned baseline takes away what the context explains, and needs no second
-#   sample. What the toss itself does to the cost it cannot know, and must not.
-# - A baseline does not repeal the dimension. In 64 dimensions each component of the
-#   score-function gradient still hears the cost of all the other 63.
+# - Without a baseline most of the noise comes from the *level* of the cost, the 10.
+# - Leave-one-out comes close to the best constant, which nobody knows beforehand.
+# - A learned baseline takes away what the context explains, and needs no second sample.
+# - In 64 dimensions each component of the score-function gradient still has the noise
+#   of the cost of all the other 63, with or without baseline.
 # - At the posterior the cost :math:`\log q - \log p` is the *same* for every sample.
-#   Leave-one-out then gives zero exactly: the run comes to rest where it should, and
-#   without baseline it is shaken for ever.
-# - Unless the term of mean zero is kept, which is right on average and noise each time
-#   (third curve). An estimator that is unbiased is not yet a good one.
+#   Leave-one-out then gives zero exactly, and the run comes to rest, unless the term of
+#   mean zero is kept (third curve). An unbiased estimator is not yet a good one.
 
 print("variance, 8 samples of 6 coins: median problem        against none")
 for name, value in variance.items():
@@ -351,14 +344,10 @@ print(f"evidence - ELBO: {uniform:.2g} after the first step, and at the end")
 for name, value in final.items():
     print(f"{name:22s} {value:10.2g}")
 
-worst = max(z_score(found, exact) for found in estimates.values())
+all_z = [z_score(found, exact) for found in estimates.values()]
 claim(
-    "coins: largest bias of the score function with any baseline, in standard errors",
-    worst, "<", 5, seeds=problems,
-)  # fmt: skip
-claim(
-    "normal: largest bias of score function and pathwise gradient, in standard errors",
-    max(gaussian_z), "<", 4.5,
+    "score function, four baselines, and pathwise: largest bias, in standard errors",
+    max(all_z + gaussian_z + single_z), "<", 5, seeds=problems,
 )  # fmt: skip
 claim(
     "variance of REINFORCE without baseline to that with leave-one-out, median problem",
@@ -368,10 +357,6 @@ claim(
     "variance with leave-one-out to that with the best constant, median problem",
     np.median(variance["leave-one-out"] / variance["constant: best"]), "<", 1.4,
     seeds=problems,
-)  # fmt: skip
-claim(
-    "one sample an example: largest bias of three baselines, in standard errors",
-    max(single_z), "<", 5, seeds=len(seeds),
 )  # fmt: skip
 claim(
     "one sample an example: variance, learned baseline to mean cost, median problem",
@@ -395,8 +380,6 @@ claim(
 #    why?
 # 2. Subtract the mean of *all* samples, the one itself included. By which factor is
 #    the estimate biased, and is that a reason not to do it?
-# 3. Draw two samples a step and then sixteen. At equal numbers of cost evaluations,
-#    which wins without baseline, and which with leave-one-out?
 #
 # .. dropdown:: Hint to 1
 #
@@ -409,16 +392,9 @@ claim(
 #    of the own cost: the estimate shrinks by :math:`(n-1)/n`, which a learning rate can
 #    make up for.
 #
-# .. dropdown:: Hint to 3
-#
-#    Change the 4 in ``categorical``, and the steps so that their product is the same.
-#    Without baseline more samples average the level; with leave-one-out even two remove
-#    it.
-#
 # References
 # ----------
-# The estimator is that of :cite:t:`williams1992simple`, leave-one-out that of
-# :cite:t:`kool2019buy`, the learned baseline that of :cite:t:`mnih2014neural`, the
-# pathwise estimator that of :cite:t:`kingma2014auto`.
+# The estimator: :cite:t:`williams1992simple`; leave-one-out: :cite:t:`kool2019buy`; the
+# learned baseline: :cite:t:`mnih2014neural`; pathwise: :cite:t:`kingma2014auto`.
 
 # sphinx_gallery_tags = ["gradients", "all backends", "intermediate"]
