@@ -274,7 +274,8 @@ for number in range(4):
 # - One Gaussian takes the better half of what it cannot cover: the reverse divergence
 #   punishes being where the target is not. It is *mode seeking*, and so are the flows:
 #   look at the fourth energy, whose lower branch is forgotten.
-# - Two layers cannot do the ring: on the first energy they lose to the Gaussian. More
+# - Two layers cannot do the ring: on the first energy they are no better than one
+#   Gaussian. More
 #   layers come closer, slowly. Each bends along one direction only, and each seed finds
 #   other bends. That is why couplings and splines replaced these flows, as soon as
 #   there were any; they remain the smallest flow that there is.
