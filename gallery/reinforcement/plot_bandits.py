@@ -40,6 +40,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
 
+from dlcompanion import claims
 from dlcompanion.claims import claim
 from dlcompanion.reinforcement import (
     UCB1,
@@ -50,7 +51,8 @@ from dlcompanion.reinforcement import (
 )
 
 bandits, arms, steps = 200, 10, 20_000
-means = np.random.default_rng(0).random((bandits, arms))
+of_machines, of_coins, of_example = claims.seeds(3)
+means = np.random.default_rng(of_machines).random((bandits, arms))
 strategies = {
     "greedy": Greedy(),
     "explores one in ten": EpsilonGreedy(0.1),
@@ -59,7 +61,7 @@ strategies = {
 }
 colors = dict(zip(strategies, ("0.3", "C1", "C0", "C2"), strict=True))
 regret = {
-    name: BernoulliBandits(means, seed=1).play(strategy, steps).regret
+    name: BernoulliBandits(means, seed=of_coins).play(strategy, steps).regret
     for name, strategy in strategies.items()
 }
 
@@ -86,7 +88,7 @@ plt.show()
 # arm is known well and the poor ones hardly better than before, because nobody needs
 # to.
 
-one = BernoulliBandits([[0.3, 0.45, 0.6, 0.7]], seed=3)
+one = BernoulliBandits([[0.3, 0.45, 0.6, 0.7]], seed=of_example)
 figure, axes = plt.subplots(1, 3, figsize=(9, 2.6), layout="constrained")
 x = np.linspace(0, 1, 400)
 pulled = 0
@@ -142,14 +144,14 @@ straight = np.corrcoef(np.log(n), regret["UCB1"].mean(axis=1)[n])[0, 1]
 # a line by twice as much.
 
 claim(
-    "mean regret of the greedy strategy over that of Thompson sampling",
+    "mean regret of the greedy strategy over that of Thompson sampling, 20,000 pulls",
     last["greedy"].mean() / last["Thompson"].mean(),
     ">",
     5,
     seeds=bandits,
 )
 claim(
-    "their difference in standard errors",
+    "mean regret, greedy less Thompson sampling, in standard errors",
     z("greedy", "Thompson"),
     ">",
     4,
@@ -162,10 +164,22 @@ claim(
     0.55,
     seeds=bandits,
 )
-claim("growth of UCB1's regret per doubling", growth("UCB1"), "<", 1.3, seeds=bandits)
-claim("correlation of UCB1's regret with log n", straight, ">", 0.99, seeds=bandits)
 claim(
-    "growth of the regret per doubling with one random pull in ten",
+    "mean regret of UCB1, growth in the last doubling of time over the one before",
+    growth("UCB1"),
+    "<",
+    1.3,
+    seeds=bandits,
+)
+claim(
+    "mean regret of UCB1, correlation with the logarithm of the number of pulls",
+    straight,
+    ">",
+    0.99,
+    seeds=bandits,
+)
+claim(
+    "mean regret with one random pull in ten, growth in the last doubling of time",
     growth("explores one in ten"),
     ">",
     1.7,
