@@ -41,6 +41,7 @@ Notation: :doc:`/notation`.
 import matplotlib.pyplot as plt
 import numpy as np
 
+from dlcompanion import claims
 from dlcompanion.claims import claim
 from dlcompanion.reinforcement import (
     SARSA,
@@ -118,23 +119,29 @@ print(f"largest violation of either equation: {max(residuals):.1e}")
 # constant :math:`\alpha` the last few steps decide, and their noise stays; with
 # :math:`\alpha_n = n^{-0.9}` in the :math:`n`-th visit all of them count.
 
-rng = np.random.default_rng(0)
+seeds, checkpoints = claims.seeds(5), np.geomspace(100, 100_000, 16).astype(int)
 beside = (np.arange(4)[:, None] + [1, 3]) % 4
 transitions = 0.95 * np.eye(4)[beside] + 0.05 / 4
-table = FiniteMDP(transitions, 0.5 * rng.normal(size=(4, 2)), np.zeros(4, bool))
-exact = value_iteration(table, discount=0.3).action_values
 
-seeds, checkpoints = 5, np.unique(np.geomspace(100, 100_000, 16).astype(int))
+
+def seats(seed):
+    """A table with its own rewards, and what every move there is worth."""
+    rewards = 0.5 * np.random.default_rng(seed).normal(size=(4, 2))
+    table = FiniteMDP(transitions, rewards, np.zeros(4, bool))
+    return table, value_iteration(table, discount=0.3).action_values
+
+
+tables = [seats(seed) for seed in seeds]
 schedules = {"constant, 0.1": (0.1, 0.0), "decaying": (1.0, 0.9)}
 error = {}
 for name, (size, decay) in schedules.items():
-    curves = np.zeros((seeds, len(checkpoints)))
-    for seed in range(seeds):
+    curves = []
+    for (table, exact), seed in zip(tables, seeds, strict=True):
         agent = QLearning(table, 0.3, size, decay, 1.0, horizon=100, seed=seed)
-        for n, steps in enumerate(checkpoints):
-            agent.fit(int(steps) - (checkpoints[n - 1].item() if n else 0))
-            curves[seed, n] = np.abs(agent.table - exact).max()
-    error[name] = curves
+        for more in np.diff(checkpoints, prepend=0):
+            agent.fit(int(more))
+            curves.append(np.abs(agent.table - exact).max())
+    error[name] = np.reshape(curves, (len(seeds), len(checkpoints)))
 
 figure, axis = plt.subplots(figsize=(6.5, 3.4), layout="constrained")
 for name, curves in error.items():
@@ -157,7 +164,7 @@ cliff = GridWorld.cliff()
 agents = {"Q-learning": QLearning, "SARSA": SARSA}
 learned, online = {}, {}
 for name, kind in agents.items():
-    runs = [kind(cliff, step_size=0.2, exploration=0.1, seed=s) for s in range(seeds)]
+    runs = [kind(cliff, step_size=0.2, exploration=0.1, seed=s) for s in seeds]
     histories = [run.fit(25_000)["returns"] for run in runs]
     online[name] = np.array([h[:1000] for h in histories])
     learned[name] = np.array([run.policy for run in runs])
@@ -227,41 +234,48 @@ for name in agents:
         f"{-np.median(lengths[name]):.0f} not"
     )
 
-claim("Bellman's equation and the linear system, violation", max(residuals), "<", 1e-10)
 claim(
-    "Q-learning with decaying steps, largest error of the table, median",
+    "value iteration, largest violation of Bellman's equation or the linear system",
+    max(residuals),
+    "<",
+    1e-10,
+)
+claim(
+    "Q-learning with a decaying step size, largest error of the table, median",
     np.median(error["decaying"][:, -1]),
     "<",
     1e-3,
-    seeds=seeds,
+    seeds=len(seeds),
 )
 claim(
-    "and in multiples of the error with a constant step",
+    "Q-learning, error of the table, decaying over constant step size, medians",
     np.median(error["decaying"][:, -1]) / np.median(error["constant, 0.1"][:, -1]),
     "<",
     0.2,
-    seeds=seeds,
+    seeds=len(seeds),
 )
 claim(
-    "Q-learning's path on the cliff, steps, the longest",
+    "greedy path of Q-learning along the cliff, longest of the seeds",
     max(lengths["Q-learning"]),
     "==",
     13,
-    seeds=seeds,
+    unit="steps",
+    seeds=len(seeds),
 )
 claim(
-    "SARSA's path, steps, the shortest",
+    "greedy path of SARSA along the cliff, shortest of the seeds",
     min(lengths["SARSA"]),
     ">=",
     15,
-    seeds=seeds,
+    unit="steps",
+    seeds=len(seeds),
 )
 claim(
-    "return of SARSA's path less Q-learning's while exploring, worst of the seeds",
+    "expected return while exploring, SARSA less Q-learning, worst of the seeds",
     min(np.subtract(worth["SARSA"], worth["Q-learning"])),
     ">",
     10,
-    seeds=seeds,
+    seeds=len(seeds),
 )
 
 # %%
