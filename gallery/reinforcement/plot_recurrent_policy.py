@@ -249,7 +249,7 @@ plt.show()
 # The claims.
 
 claim(
-    "greedy return on CartPole without speeds, policy with memory over without, medians",
+    "greedy return on CartPole without speeds, with a memory over without, medians",
     np.median(greedy["with memory"]) / np.median(greedy["without"]),
     ">",
     2,
