@@ -61,14 +61,15 @@ def objective(advantage, clip_range):
 # Eight carts play 32 steps each, and twenty times the 256 steps make one batch. The
 # settings are those that are usual for this pole
 # (the tuned ones of :cite:t:`raffin2020zoo`): the rate falls from 0.001 to zero. Two
-# variants play as many steps: one without the clip, and one that uses each rollout
-# once, at twenty times the rate, so that it may move as far.
+# variants: one without the clip, for half of the steps, which is enough to see how far
+# the policy moves, and one that uses each rollout once, at twenty times the rate, so
+# that it may move as far.
 
 seeds, budget, passes = claims.seeds(5), 40_960, 20
 schedule = keras.optimizers.schedules.PolynomialDecay
 
 
-def train(seeds, clip_range=0.2, update_epochs=passes, rate=0.001):
+def train(seeds, clip_range=0.2, update_epochs=passes, rate=0.001, steps=budget):
     updates = budget // 256 * update_epochs
     agent = PPO(
         "CartPole-v1",
@@ -83,13 +84,13 @@ def train(seeds, clip_range=0.2, update_epochs=passes, rate=0.001):
         horizon=512,
     )
     for seed in seeds:
-        history = agent.restart(seed).fit(budget, verbose=0).history
+        history = agent.restart(seed).fit(steps, verbose=0).history
         yield agent.evaluate(episodes=20)["return_mean"], history
 
 
 variants = {
     "PPO": list(train(seeds)),
-    "no clip": list(train(seeds[:3], clip_range=1e6)),
+    "no clip": list(train(seeds[:3], clip_range=1e6, steps=budget // 2)),
     "one pass, rate x 20": list(train(seeds[:3], update_epochs=1, rate=0.02)),
 }
 greedy, played, apart = {}, {}, {}
@@ -126,11 +127,11 @@ for advantage, color in ((1.0, "C0"), (-1.0, "C3")):
 left.axvspan(0.8, 1.2, color="0.5", alpha=0.15)
 left.set(xlabel=r"$\rho$", ylabel="objective")
 left.legend(fontsize="small")
-steps = np.array(variants["PPO"][0][1]["steps"])
 for n, name in enumerate(variants):
     for axis, values in ((middle, played[name]), (right, apart[name])):
         if axis is right and "one pass" in name:  # it is never away from itself
             continue
+        steps = variants[name][0][1]["steps"]
         for run in values:
             axis.plot(steps, run, color=f"C{n}", alpha=0.35, lw=1)
         axis.plot(steps, np.median(values, axis=0), color=f"C{n}", lw=2, label=name)
@@ -153,9 +154,8 @@ print(f"{'coin':20s} {coin.mean():6.1f}")
 #   they do for one in three, though the rate is twenty times as high. Twenty small
 #   steps, each in the direction that is right where the last one ended, are not one
 #   large step.
-# - Without the clip the policy moves an order of magnitude further from the one that
-#   played. That can go well, and two of three seeds hold the pole in the end; what so
-#   distant a policy would have earned is a guess, and the other one is misled by it.
+# - Without the clip the policy moves several times further from the one that played.
+#   That can go well; but what so distant a policy would have earned is a guess.
 # - The clip is no wall. The ratio of some actions leaves the gray band, because actions
 #   share their weights, and because the gradient is cut off only after the step that
 #   crosses the border. It is enough that nothing pushes on.
@@ -174,21 +174,21 @@ claim(
     seeds=len(seeds),
 )
 claim(
-    "greedy return of PPO with its worst seed, in multiples of random play",
+    "greedy return of PPO after 40,960 steps, worst seed, over random play",
     greedy["PPO"].min() / coin.mean(),
     ">",
     3,
     seeds=len(seeds),
 )
 claim(
-    "largest divergence, best run without clipping over worst run of PPO",
+    "largest divergence of the policy, least without clip over most of PPO with clip",
     apart["no clip"].max(axis=1).min() / apart["PPO"].max(),
     ">",
     2,
     seeds=3,
 )
 claim(
-    "greedy return over that of one pass at twenty times the rate, medians",
+    "greedy return of PPO over that of one pass at twenty times the rate, medians",
     np.median(greedy["PPO"]) / np.median(greedy["one pass, rate x 20"]),
     ">",
     1.2,
