@@ -1,15 +1,33 @@
 r"""
-From the rules alone to a player that nobody beats at tic-tac-toe
-=================================================================
+AlphaZero: from the rules alone to a player that nobody beats at tic-tac-toe
+============================================================================
 
-How does one learn a game without a teacher? Whoever looks ahead plays better than
-whoever does not; so let a network play against itself, look ahead before every move,
-and learn to play at once what it found by looking. Then it looks ahead from a better
-place. That is :class:`~dlcompanion.reinforcement.AlphaZero`. On tic-tac-toe the truth
-is known: :class:`~dlcompanion.reinforcement.Minimax` has the value of all 4,520
-positions. So this page does not only let the player win games. It lets it meet every
-reply to every one of its moves, in both seats, and counts the moves that throw
-something away; and then it takes away what keeps the player curious.
+How does one learn a board game without a teacher? Looking ahead makes any player
+stronger. AlphaZero plays against itself (self-play), looks ahead before every move by
+Monte Carlo tree search (MCTS), and trains a network with two heads, policy and value,
+to give at once what the search found; the next search begins with a better network.
+:class:`~dlcompanion.reinforcement.AlphaZero` does that for board games of two players
+with full information whose rules are known; where the rules are not known, use a method
+without a model, as in :doc:`/gallery/reinforcement/plot_ppo`. Tic-tac-toe (noughts and
+crosses) is small enough for an exact solution:
+:class:`~dlcompanion.reinforcement.Minimax` has the value of all 4,520 positions. So
+this page lets the agent meet every reply to every one of its moves, in both seats, and
+counts the moves that throw something away. Then it trains without the noise in the
+search, and sees what the noise is good for.
+
+In your own model
+-----------------
+
+.. code-block:: python
+
+   from dlcompanion.reinforcement import AlphaZero, LineGame
+
+   game = LineGame(3, 3, 3)  # rows, columns, stones in a row; gravity=True drops them
+   agent = AlphaZero(game, games=16, simulations=8, gradient_steps=4)
+   agent.fit(iterations=2, verbose=0)  # 24 iterations of 128 games for a good player
+   print(agent.evaluate(games=20))  # against random moves
+   board = game.start(1)[0]
+   print(game.render(board), agent.predict(board))
 
 Prerequisites: :doc:`/gallery/reinforcement/plot_policy_gradient` and
 :doc:`/gallery/reinforcement/plot_bandits`. Notation: :doc:`/notation`.
@@ -27,11 +45,11 @@ Prerequisites: :doc:`/gallery/reinforcement/plot_policy_gradient` and
 #
 #    \arg\max_a \; Q(s, a) + c \, p(a \mid s) \frac{\sqrt{N(s)}}{1 + N(s, a)} ,
 #
-# a bandit's compromise between what has been good and what has hardly been tried, adds
-# one position, asks the network about it, and takes the answer back up, with changing
-# sign: what is good for one player is bad for the other. The shares of the visits
-# :math:`\pi(a) \propto N(s, a)` are a better policy than :math:`p`. When the game has
-# ended with :math:`z`, the network takes steps on
+# the compromise of a bandit between what has been good and what has hardly been tried,
+# adds one position, evaluates it with the network, and adds this value to all positions
+# above, with changing sign: what is good for one player is bad for the other. The
+# shares of the visits :math:`\pi(a) \propto N(s, a)` are a better policy than
+# :math:`p`. When the game has ended with :math:`z`, the network takes steps on
 #
 # .. math::
 #
@@ -58,8 +76,8 @@ solution = Minimax(game)
 # quarters of the prior at the root are noise, so that every move is tried now and then.
 # Three others have no noise, and believe the network. The rate of learning falls to
 # nearly zero. Every four iterations the agent, with a search of 64 simulations, meets
-# all replies; and the network alone moves in all positions of the game, also in those
-# to which its own moves would never lead.
+# all replies (an examination); and the network alone moves in all positions of the
+# game, also in those to which its own moves would never lead.
 
 seeds, iterations, every = claims.seeds(3), 24, 4
 
@@ -121,6 +139,9 @@ axes[1].set(title="network alone, all positions", yscale="log")
 axes[2].set(title="self-play", ylabel="share of draws", ylim=(0, 1))
 for axis in axes:
     axis.set_xlabel("iteration")
+# alt: Three panels against iterations, with and without noise: wrong moves with
+# search fall to zero; wrong moves of the network alone fall further with noise; the
+# share of draws in self-play is larger without noise.
 plt.show()
 
 # %%
@@ -162,24 +183,27 @@ for number, axis in enumerate(axes.flat):
     for line in (0.5, 1.5):
         axis.axhline(line, color="0.7", lw=0.8)
         axis.axvline(line, color="0.7", lw=0.8)
+# alt: Ten small boards, one game against perfect play move by move. Empty fields are
+# shaded by the share of visits and labeled with their values, a ring marks the move
+# played; the last board is a draw.
 plt.show()
 
 # %%
 # What to notice
 # --------------
 #
-# - Before the agent has seen every position, none of its moves throws anything away any
-#   more: it never loses, whatever the opponent does, in three examinations in a row.
-# - The network alone, which looks at a position once, comes to play nearly as well.
-#   What the search found has become a habit.
+# - After 24 iterations the agent with its search does not lose, whatever the opponent
+#   plays, in three examinations in a row.
+# - The network alone, without any search, comes to play nearly as well: it has learned
+#   what the search found.
 # - Without noise the two sides agree on drawn games and play little else. Self-play
 #   looks perfect, and the search makes up for most of what the network does not know.
 #   But the network alone stays behind, and in some runs becomes worse again: it no
 #   longer sees the positions to which an opponent leads who plays otherwise.
 # - The search without learning, with as many simulations, errs in some positions, and
 #   is beaten there.
-# - In the game above the agent is O, knows after its first moves that the best is a
-#   draw, and says so: the values go to 0.
+# - In the game above the agent is O. The best it can reach is a draw, and the values of
+#   its moves go to 0 in the course of the game.
 
 match = {"games": 200, "simulations": 64}
 results = [agent.evaluate(**match) for agent, *_ in curious]
@@ -289,13 +313,25 @@ claim(
 #
 # 1. Set ``simulations=4`` in training. How much does a search have to find so that the
 #    network can learn from it?
-# 2. Replace :math:`z` by the value of the search at the root,
-#    ``SearchResult.values``, as the target of the value head. What does the network
-#    then learn from a game that was decided by a blunder?
-# 3. Train on ``LineGame(4, 4, 3, gravity=True)``, which ``Minimax`` solves too. Who
+# 2. Train on ``LineGame(4, 4, 3, gravity=True)``, which ``Minimax`` solves too. Who
 #    wins? Let the agent of that board meet every reply.
-# 4. The symmetries turn each position at random. Make a game with
+# 3. The symmetries turn each position at random. Make a game with
 #    ``symmetries = 1`` and compare the number of games that are needed.
+#
+# .. dropdown:: Hint to 1
+#
+#    ``agent.fit(...).history["policy_loss"]`` tells how well the network predicts the
+#    search; ``solution.errors`` tells whether the search is worth predicting.
+#
+# .. dropdown:: Hint to 2
+#
+#    ``Minimax(game).examine(player)`` works for any ``LineGame`` that is small enough;
+#    the value of ``game.start(1)`` tells who wins.
+#
+# .. dropdown:: Hint to 3
+#
+#    Derive a class from :class:`~dlcompanion.reinforcement.TicTacToe` with the class
+#    attribute ``symmetries = 1``.
 #
 # References
 # ----------
