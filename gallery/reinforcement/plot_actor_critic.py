@@ -170,9 +170,9 @@ plt.show()
 # - REINFORCE needs no such care here: it averages over whole episodes, and makes a
 #   ninth of the updates.
 # - The critic is no constant: towards the end it explains some three quarters of the
-#   variance of the returns it is taught. They contain its own opinions, so the number
-#   flatters it; and where no pole falls all returns are equal, and there is nothing to
-#   explain.
+#   variance of the returns it is taught. They are computed with its own values, so the
+#   number is too high; and where no pole falls all returns are equal, and there is
+#   nothing to explain.
 # - With :math:`\lambda = 0`, where nothing but the critic judges an action, the policy
 #   still learns. With a critic of two layers of 64 tanh units, one update of it for
 #   each of the policy and Adam with a rate of 0.02, its units saturate, all states have

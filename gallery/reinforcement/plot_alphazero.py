@@ -74,7 +74,7 @@ solution = Minimax(game)
 # %%
 # Three agents play 128 games an iteration, every move after 32 simulations. Three
 # quarters of the prior at the root are noise, so that every move is tried now and then.
-# Three others have no noise, and believe the network. The rate of learning falls to
+# Three others have no noise. The rate of learning falls to
 # nearly zero. Every four iterations the agent, with a search of 64 simulations, meets
 # all replies (an examination); and the network alone moves in all positions of the
 # game, also in those to which its own moves would never lead.
@@ -148,7 +148,7 @@ plt.show()
 # A game against perfect play, move by move. The shade of an empty field is the share of
 # the visits that the search before the move gave it, the number what a move there was
 # found to be worth (0 if it was never tried). Where it is the opponent's turn the
-# agent's opinion is shown, and the ring marks what the opponent played.
+# agent's own search is shown, and the ring marks what the opponent played.
 
 player = curious[0][0]
 rng = np.random.default_rng(claims.seed())

@@ -57,7 +57,7 @@ position. Notation: :doc:`/notation`.
 #
 #    a_t = \arg\max_a \; \hat\mu_a + \sqrt{\frac{2 \log t}{n_a}} ,
 #
-# or draw every :math:`\mu_a` from what is believed about it, and act as if that were
+# or draw every :math:`\mu_a` from its posterior distribution, and act as if that were
 # the truth :cite:p:`thompson1933likelihood`.
 
 import matplotlib.pyplot as plt
@@ -108,12 +108,12 @@ left.legend(fontsize="small")
 plt.show()
 
 # %%
-# What Thompson sampling believes
+# What Thompson sampling learns
 # -------------------------------
 #
 # One bandit with four arms. After a few pulls everything is possible; later the good
-# arm is known well and the poor ones hardly better than before, because nobody needs
-# to.
+# arm is known well and the poor ones hardly better than before, because they
+# are hardly pulled.
 
 one = BernoulliBandits([[0.3, 0.45, 0.6, 0.7]], seed=of_example)
 figure, axes = plt.subplots(1, 3, figsize=(9, 2.6), layout="constrained")

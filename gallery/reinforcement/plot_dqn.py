@@ -152,7 +152,7 @@ right.set(xlabel="environment steps", ylabel="mean value", yscale="log")
 plt.show()
 
 # %%
-# What the last agent believes of a cart in the middle that stands still, at each angle
+# The values of the last agent for a cart in the middle that stands still, at each angle
 # of the pole and each speed of its turning. Black is where it is indifferent between
 # the two actions.
 
@@ -194,10 +194,10 @@ plt.show()
 # - Without a memory it does not get further. With episodes of some 200 steps, the 256
 #   steps that it learns from hold one fall or two, and none from most of the track.
 # - What was reached need not stay, although the rate falls to zero for that reason.
-# - The value map says why. In the wide band where the pole can still be caught, a wrong
-#   push can be made good by the next one: both actions are worth nearly the same, and a
-#   small error of the network decides. Only at the rim of the band does it matter what
-#   one does, and the network knows that rim.
+# - The value map shows why. In the wide band where the pole can still be caught, a
+#   wrong push can be made good by the next one: both actions are worth nearly the same,
+#   and a small error of the network decides. Only at the rim of the band does the
+#   action matter, and there the values differ clearly.
 # - The loss is the square up to an error of 10. Straight beyond 1, it aims at the
 #   median of the targets, in which a rare fall does not count.
 #

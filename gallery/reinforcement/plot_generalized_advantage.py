@@ -42,7 +42,7 @@ Prerequisites: :doc:`/gallery/reinforcement/plot_policy_gradient` and
 #
 # The one-step error :math:`\delta_t = r_t + \gamma v(s_{t+1}) - v(s_t)` is an estimate
 # of the advantage. So is the sum of two of them, in which :math:`v(s_{t+1})` cancels:
-# it looks two steps ahead, and then asks the critic. Mixing all of them
+# it looks two steps ahead, and then uses the critic. Mixing all of them
 # :cite:p:`schulman2016high`,
 #
 # .. math::

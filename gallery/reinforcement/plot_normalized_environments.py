@@ -223,8 +223,8 @@ plt.show()
 # - In degrees it is the other way round. The agents that see the speed as it is end
 #   where random actions do; the others learn as they do in radians, since what they see
 #   is the same.
-# - Five runs make wide intervals. What this table says, it says of gaps that are wider
-#   still; of two agents a hundred apart it would say nothing.
+# - Five runs make wide intervals. The gaps in this table are wider still;
+#   two agents a hundred apart could not be ranked.
 
 
 def gap(better, worse):

@@ -36,8 +36,8 @@ Prerequisites: :doc:`/gallery/reinforcement/plot_ppo`. Notation: :doc:`/notation
 # --------
 #
 # The world has a state :math:`s_t`, the agent sees :math:`o_t`, less than that. What it
-# would need is what all it has seen says about :math:`s_t`. A recurrent network keeps
-# a summary of it,
+# would need is all that its observations so far tell about :math:`s_t`. A recurrent
+# network keeps a summary of it,
 #
 # .. math::
 #
@@ -106,7 +106,7 @@ def network(outputs, units=32):
 # have the same settings. From one step to the next the angle moves by hundredths of a
 # radian, so a :class:`~dlcompanion.reinforcement.Normalizer` shows the observations in
 # units of their own. A third agent has no memory, and is shown the last two
-# observations side by side: who knows that two are enough has no need of more.
+# observations side by side: where it is known that two are enough, no memory is needed.
 
 seeds, budget, passes = claims.seeds(3), 32_768, 10
 settings = {
@@ -262,7 +262,7 @@ plt.show()
 # - Two observations side by side do as well or better, since a speed is the difference
 #   of two angles, and they cost less: the steps of a memory have to wait for each
 #   other, and its training takes several times as long. A memory is for what was seen
-#   long ago, or nobody knows when.
+#   long ago, or at an unknown time.
 # - The seeds differ. After so few steps some hold the pole for all of the 500 steps,
 #   and some for a third of them.
 

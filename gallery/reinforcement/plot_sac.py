@@ -57,7 +57,7 @@ Prerequisites: :doc:`/gallery/reinforcement/plot_ppo` and
 #      a = \tanh(\mu(s) + \sigma(s)\, \varepsilon), \quad
 #      \varepsilon \sim \mathcal N(0, 1) ,
 #
-# *through* its own action: the critic says in which direction it would have been
+# *through* its own action: the critic tells in which direction it would have been
 # better. The temperature :math:`\alpha` rises while the entropy is below a target,
 # minus one nat an action, and falls while it is above
 # :cite:p:`haarnoja2018soft,haarnoja2018applications`.

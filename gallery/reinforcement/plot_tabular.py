@@ -4,11 +4,10 @@ Q-learning and SARSA: one learns the short path, the other the safe one
 
 If a problem has few states and few actions, everything an agent needs fits into a
 table: one number for every state and action, its value, which is the reward and what
-can be expected to follow. This page computes these values twice. Whoever knows the
-Markov decision process (MDP), with all its probabilities, solves it by dynamic
-programming, here with :func:`~dlcompanion.reinforcement.value_iteration`. Whoever does
-not know them learns from trial and error, with
-:class:`~dlcompanion.reinforcement.QLearning` or
+can be expected to follow. This page computes these values twice. If the Markov decision
+process (MDP) is known, with all its probabilities, it is solved by dynamic programming,
+here with :func:`~dlcompanion.reinforcement.value_iteration`. If it is not, an agent
+learns from trial and error, with :class:`~dlcompanion.reinforcement.QLearning` or
 :class:`~dlcompanion.reinforcement.SARSA`. Q-learning is *off-policy*: it learns the
 values of the best policy. SARSA is *on-policy*: it learns the values of the policy that
 it follows, with its exploration, and on the edge of a cliff that makes it choose
@@ -44,9 +43,9 @@ Next: :doc:`/gallery/reinforcement/plot_bandits` and
 #    v(s) = \max_a q(s, a), \qquad
 #    q(s, a) = \sum_{s'} p(s' \mid s, a) \bigl(r(s, a, s') + \gamma\, v(s')\bigr).
 #
-# Whoever knows :math:`p` and :math:`r` reads this from right to left and repeats it
-# until it holds. Whoever does not, acts, sees one :math:`s'`, and moves :math:`q(s, a)`
-# a little towards what was seen :cite:p:`watkins1992q`:
+# With :math:`p` and :math:`r` known, this is computed from right to left and repeated
+# until it holds (value iteration). Without them, an agent acts, sees one :math:`s'`,
+# and moves :math:`q(s, a)` a little towards what was seen :cite:p:`watkins1992q`:
 #
 # .. math::
 #
