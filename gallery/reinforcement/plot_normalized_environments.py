@@ -276,7 +276,7 @@ claim(
     "IQM of the return, speed in degrees, observations normalized less not normalized",
     gap("both, degrees", "rewards, degrees"),
     ">",
-    350,
+    250,
     seeds=3,
 )
 claim(
