@@ -326,7 +326,7 @@ claim(
 # .. dropdown:: Hint to 2
 #
 #    ``Minimax(game).examine(player)`` works for any ``LineGame`` that is small enough;
-#    the value of ``game.start(1)`` tells who wins.
+#    ``Minimax(game).values(game.start(1))`` tells who wins.
 #
 # .. dropdown:: Hint to 3
 #

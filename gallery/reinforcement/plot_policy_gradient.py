@@ -289,13 +289,13 @@ claim(
     seeds=len(seeds),
 )
 claim(
-    "variance of REINFORCE's gradient, without baseline over with the learned one",
+    "variance of the gradient of one REINFORCE agent, without baseline over with",
     variance["none"] / variance["learned"],
     ">=",
     2,
 )
 claim(
-    "mean gradient without baseline less that with the learned one, standard errors",
+    "mean gradient of one agent, without baseline less with it, in standard errors",
     abs(z("learned")),
     "<",
     4,

@@ -175,7 +175,7 @@ print(f"{'coin':20s} {coin.mean():6.1f}")
 # --------------
 #
 # - The same rollouts, used twenty times, hold the pole for nearly every seed; used once
-#   they do for one in three, though the rate is twenty times as high. Twenty small
+#   they do for few seeds, though the rate is twenty times as high. Twenty small
 #   steps, each in the direction that is right where the last one ended, are not one
 #   large step.
 # - Without the clip the policy moves several times further from the one that played.
