@@ -193,18 +193,23 @@ class TopicMap(BookDirective):
         result = []
         for name, chapter in book.CHAPTERS.items():
             topics = [t for t in book.topics() if t["chapter"] == name]
-            done = sum(t["state"] == "done" for t in topics)
-            lines = [f"{book.escape(chapter['description'])}."]
-            lines += [f":muted:`{done} of {len(topics)} written`", ""]
-            lines += [".. rst-class:: topic-map", ""]
+            lines = [f"{book.escape(chapter['description'])}.", ""]
+            lines += [f":raw-html:`{share(sum(map(is_written, topics)), len(topics))}`"]
+            lines += ["", ".. rst-class:: topic-map", ""]
             for topic in topics:
                 lines += self.topic(topic)
-            result.append(self.section(chapter["title"], lines, label=name))
+            section = self.section(chapter["title"], lines, label=name)
+            items = next(section.findall(nodes.bullet_list)).children
+            for item, topic in zip(items, topics, strict=True):
+                item["classes"].append(
+                    "is-written" if is_written(topic) else "is-planned"
+                )
+            result.append(section)
         return result
 
     def topic(self, topic):
         script, title = book.script_of(topic), book.escape(topic["title"])
-        if topic["state"] == "done" and script:
+        if is_written(topic):
             yield f"- :done:`done` :doc:`{title} <{book.script_document(script)}>`"
         else:
             yield f"- :planned:`planned` **{title}**"
@@ -214,6 +219,20 @@ class TopicMap(BookDirective):
         yield ""
         if topic["state"] == "done":
             yield from measured(topic)
+
+
+def is_written(topic):
+    """Whether a topic is done and has its page."""
+    return topic["state"] == "done" and book.script_of(topic) is not None
+
+
+def share(written, count):
+    """A bar of HTML: how many of some topics are written."""
+    return (
+        f'<span class="share"><span aria-hidden="true"><span style="width: '
+        f'{100 * written / max(count, 1):.0f}%"></span></span>'
+        f"<span>{written} of {count} written</span></span>"
+    )
 
 
 def measured(topic):
