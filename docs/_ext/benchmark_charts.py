@@ -238,7 +238,7 @@ def drawn_bar(bar, place):
     left, right = sorted((place(bar.ratio), place(1.0)))
     who = "ours" if is_ours(bar) else "peer"
     return (
-        f'<div class="ratio {who}"><span class="label">{html.escape(bar.label)}</span>'
+        f'<div class="cost {who}"><span class="label">{html.escape(bar.label)}</span>'
         f'<span class="track"><span class="fill" style="left:{left:.1f}%;'
         f'width:{right - left:.1f}%"></span><span class="one" '
         f'style="left:{place(1.0):.1f}%"></span><span class="spread" '

@@ -339,7 +339,9 @@ class Benchmarks(BookDirective):
         about = f"{data['date'][:10]} · {data['machine']} · {versions(data)}"
         folded += [f":muted:`{book.escape(about)}`"]
         lines += [f"   {line}".rstrip() for line in folded]
+        known = {**book.CHAPTERS, **{t["slug"]: t for t in book.topics()}}
         title = stem.replace("_", " ").capitalize()
+        title = known.get(stem, {}).get("title", title)
         return self.section(title, lines, label=stem)
 
     def outdated(self, data):

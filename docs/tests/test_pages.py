@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import page_checks
@@ -121,3 +122,33 @@ def test_the_bars_of_the_topic_map_tell_how_much_is_written():
     counts = [(len(e.find_class("is-written")), len(e)) for e in lists]
     assert [(int(w), int(n.split()[0])) for w, n in bars] == counts
     assert sum(written for written, _ in counts) >= len(SCRIPTS) // 2
+
+
+def test_the_course_shows_the_weeks_that_can_be_taught():
+    page = page_checks.parse(SITE / "paths/course.html")
+    weeks = [
+        section for section in page.iter("section") if section.find("h2") is not None
+    ]
+    shown = re.search(r"(\d+) of (\d+) weeks can be taught", page.text_content())
+    assert int(shown[1]) == len(weeks) > 0
+    assert int(shown[2]) == 12
+    for week in weeks:
+        (pages,) = week.find_class("steps")
+        assert len(pages) >= 2
+        assert all(item.find(".//a") is not None for item in pages)
+    card = page_checks.parse(SITE / "paths/index.html").text_content()
+    assert shown[0] in card
+
+
+def test_a_benchmark_says_what_it_found_before_its_table():
+    page = page_checks.parse(SITE / "benchmarks.html")
+    results = [
+        section for section in page.iter("section") if section.find("h2") is not None
+    ]
+    assert len(results) >= 10
+    for result in results:
+        (verdict,) = result.find_class("verdict")
+        assert "times" in verdict.text_content()
+        assert result.find_class("cost")
+        (table,) = result.find_class("benchmark")
+        assert any(e.tag == "details" for e in table.iterancestors())
