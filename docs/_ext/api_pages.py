@@ -24,6 +24,7 @@ INFRASTRUCTURE = {
     "training": "Training",
     "probability": "Probability",
     "datasets": "Data",
+    "plotting": "Pictures",
     "claims": "Claims",
     "testing": "Testing your own components",
     "backend": "Backends",
