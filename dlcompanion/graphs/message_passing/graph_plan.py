@@ -1,4 +1,4 @@
-"""GraphPlan and join_graphs: edges checked, sorted and normalized outside the step."""
+"""Graph plans: edges checked, sorted and normalized outside the step."""
 
 import functools
 from typing import NamedTuple
