@@ -247,4 +247,4 @@ claim(
 # The conditional model is that of :cite:t:`sohn2015learning`, the bound that of
 # :cite:t:`kingma2014auto`.
 
-# sphinx_gallery_tags = ["model", "all backends", "intermediate"]
+# sphinx_gallery_tags = ["model", "intermediate"]

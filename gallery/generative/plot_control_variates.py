@@ -343,4 +343,4 @@ claim(
 # REBAR is that of :cite:t:`tucker2017rebar`, RELAX that of
 # :cite:t:`grathwohl2018backpropagation`, leave-one-out that of :cite:t:`kool2019buy`.
 
-# sphinx_gallery_tags = ["gradients", "all backends", "advanced"]
+# sphinx_gallery_tags = ["gradients", "advanced"]

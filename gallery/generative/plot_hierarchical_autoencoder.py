@@ -293,4 +293,4 @@ claim(
 # inference that comes down the ladder, is the subject of
 # :cite:t:`sonderby2016ladder`; free bits are those of :cite:t:`kingma2016improved`.
 
-# sphinx_gallery_tags = ["model", "all backends", "advanced"]
+# sphinx_gallery_tags = ["model", "advanced"]

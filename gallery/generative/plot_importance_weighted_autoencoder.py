@@ -269,4 +269,4 @@ claim(
 # is the subject of :cite:t:`rainforth2018tighter`; free bits are those of
 # :cite:t:`kingma2016improved`.
 
-# sphinx_gallery_tags = ["model", "all backends", "advanced"]
+# sphinx_gallery_tags = ["model", "advanced"]

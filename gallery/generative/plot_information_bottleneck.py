@@ -395,4 +395,4 @@ claim(
 # :cite:t:`oord2018representation`, the layer that of :cite:t:`alemi2017deep`.
 
 # sphinx_gallery_thumbnail_number = 2
-# sphinx_gallery_tags = ["layer", "callback", "all backends", "intermediate"]
+# sphinx_gallery_tags = ["layer", "callback", "intermediate"]

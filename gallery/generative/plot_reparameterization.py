@@ -397,4 +397,4 @@ claim(
 # :cite:t:`maddison2017concrete`; straight-through: :cite:t:`bengio2013estimating`;
 # REBAR: :cite:t:`tucker2017rebar`; a survey: :cite:t:`mohamed2020monte`.
 
-# sphinx_gallery_tags = ["gradients", "layer", "all backends", "intermediate"]
+# sphinx_gallery_tags = ["gradients", "layer", "intermediate"]

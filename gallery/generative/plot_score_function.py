@@ -1,6 +1,6 @@
 r"""
-Score-function gradient (REINFORCE): a baseline removes nine tenths of its noise
-================================================================================
+Score-function gradient: a baseline removes nine tenths of REINFORCE's noise
+============================================================================
 
 How does one differentiate the mean of a cost whose samples are discrete? The outcome of
 a coin toss jumps, and there is no slope to follow. The score-function gradient, also
@@ -397,4 +397,4 @@ claim(
 # The estimator: :cite:t:`williams1992simple`; leave-one-out: :cite:t:`kool2019buy`; the
 # learned baseline: :cite:t:`mnih2014neural`; pathwise: :cite:t:`kingma2014auto`.
 
-# sphinx_gallery_tags = ["gradients", "all backends", "intermediate"]
+# sphinx_gallery_tags = ["gradients", "intermediate"]

@@ -341,4 +341,4 @@ claim("naive Bayes on the four numbers of a VQ-VAE: test accuracy", accuracy, ">
 # :cite:t:`bengio2013estimating`.
 
 # sphinx_gallery_thumbnail_number = 2
-# sphinx_gallery_tags = ["model", "layer", "metric", "all backends", "intermediate"]
+# sphinx_gallery_tags = ["model", "layer", "metric", "intermediate"]

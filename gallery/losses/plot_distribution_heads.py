@@ -361,4 +361,4 @@ claim(
 # The mixture density network is :cite:t:`bishop1994mixture`; that ranks under the
 # right prediction are uniform goes back to :cite:t:`rosenblatt1952remarks`.
 
-# sphinx_gallery_tags = ["layer", "loss", "TensorFlow and JAX", "introductory"]
+# sphinx_gallery_tags = ["layer", "loss", "introductory"]

@@ -319,4 +319,4 @@ claim(
 # Juditsky, *Acceleration of Stochastic Approximation by Averaging*, SIAM J. Control
 # Optim. 30(4), 1992.
 
-# sphinx_gallery_tags = ["callback", "all backends", "introductory"]
+# sphinx_gallery_tags = ["callback", "introductory"]

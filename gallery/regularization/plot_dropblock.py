@@ -357,4 +357,4 @@ claim(
 # Ghiasi, Lin and Le, *DropBlock: A regularization method for convolutional networks*,
 # 2018, https://arxiv.org/abs/1810.12890 (:cite:t:`ghiasi2018dropblock`).
 
-# sphinx_gallery_tags = ["layer", "all backends", "introductory"]
+# sphinx_gallery_tags = ["layer", "introductory"]

@@ -258,4 +258,4 @@ claim(
 # :cite:t:`mnih2016asynchronous`, in its synchronous form; the advantages are those of
 # :cite:t:`schulman2016high`.
 
-# sphinx_gallery_tags = ["agent", "all backends", "intermediate"]
+# sphinx_gallery_tags = ["agent", "intermediate"]

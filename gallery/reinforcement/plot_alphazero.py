@@ -338,4 +338,4 @@ claim(
 # :cite:t:`silver2018general`; the tree search before networks is that of
 # :cite:t:`kocsis2006bandit`.
 
-# sphinx_gallery_tags = ["agent", "all backends", "intermediate"]
+# sphinx_gallery_tags = ["agent", "intermediate"]

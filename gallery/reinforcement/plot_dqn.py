@@ -288,4 +288,4 @@ claim(
 # ----------
 # :cite:t:`mnih2015human`; :cite:t:`vanhasselt2016deep`.
 
-# sphinx_gallery_tags = ["agent", "all backends", "intermediate"]
+# sphinx_gallery_tags = ["agent", "intermediate"]

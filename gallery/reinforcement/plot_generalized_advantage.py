@@ -256,4 +256,4 @@ claim(
 # :cite:t:`schulman2016high`, equation 16; :math:`\lambda`-returns are older, see
 # chapter 12 of :cite:t:`sutton2018reinforcement`.
 
-# sphinx_gallery_tags = ["function", "all backends", "intermediate"]
+# sphinx_gallery_tags = ["function", "intermediate"]

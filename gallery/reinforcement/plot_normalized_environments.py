@@ -320,4 +320,4 @@ claim(
 # observations always. The update is that of :cite:t:`chan1979updating`,
 # the table that of :cite:t:`agarwal2021deep`.
 
-# sphinx_gallery_tags = ["agent", "all backends", "intermediate"]
+# sphinx_gallery_tags = ["agent", "intermediate"]

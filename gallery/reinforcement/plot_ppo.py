@@ -250,4 +250,4 @@ claim(
 # :cite:t:`schulman2017proximal`, eq. 7; the details that make it work are collected in
 # :cite:t:`huang2022details`.
 
-# sphinx_gallery_tags = ["agent", "all backends", "intermediate"]
+# sphinx_gallery_tags = ["agent", "intermediate"]

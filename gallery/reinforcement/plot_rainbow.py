@@ -291,4 +291,4 @@ claim(
 # :cite:t:`schaul2016prioritized`; :cite:t:`wang2016dueling`;
 # :cite:t:`fortunato2018noisy`.
 
-# sphinx_gallery_tags = ["agent", "all backends", "advanced"]
+# sphinx_gallery_tags = ["agent", "advanced"]

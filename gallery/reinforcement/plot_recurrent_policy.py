@@ -330,4 +330,4 @@ claim(
 # :cite:p:`hausknecht2015deep`; that plain recurrent agents are hard to beat there, once
 # they are set up with care, is the finding of :cite:t:`ni2022recurrent`.
 
-# sphinx_gallery_tags = ["agent", "all backends", "intermediate"]
+# sphinx_gallery_tags = ["agent", "intermediate"]

@@ -397,4 +397,4 @@ claim(
 # :cite:t:`haarnoja2018applications`, in which the critics' smaller value takes the
 # place of a third network.
 
-# sphinx_gallery_tags = ["agent", "all backends", "intermediate"]
+# sphinx_gallery_tags = ["agent", "intermediate"]

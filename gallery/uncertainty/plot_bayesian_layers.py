@@ -470,4 +470,4 @@ claim(
 # 2020, https://arxiv.org/abs/1909.00719 (:cite:t:`foong2020expressiveness`), on what
 # independent weights cannot express.
 
-# sphinx_gallery_tags = ["layer", "all backends", "intermediate"]
+# sphinx_gallery_tags = ["layer", "intermediate"]

@@ -326,4 +326,4 @@ claim(
 # Estimation using Deep Ensembles*, 2017, https://arxiv.org/abs/1612.01474
 # (:cite:t:`lakshminarayanan2017ensembles`).
 
-# sphinx_gallery_tags = ["model", "all backends", "introductory"]
+# sphinx_gallery_tags = ["model", "introductory"]

@@ -364,4 +364,4 @@ for title in runs:
 # Daxberger et al., *Laplace Redux*, 2021, https://arxiv.org/abs/2106.14806
 # (:cite:t:`daxberger2021laplace`).
 
-# sphinx_gallery_tags = ["model", "all backends", "intermediate"]
+# sphinx_gallery_tags = ["model", "intermediate"]

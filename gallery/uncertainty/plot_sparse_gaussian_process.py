@@ -277,4 +277,4 @@ claim(
 # The bound is from :cite:t:`titsias2009variational`; that it can be trained on
 # minibatches from :cite:t:`hensman2013gaussian`.
 
-# sphinx_gallery_tags = ["layer", "regression", "all backends", "intermediate"]
+# sphinx_gallery_tags = ["layer", "regression", "intermediate"]

@@ -284,4 +284,4 @@ claim(
 # Uncertainty in Deep Learning*, 2019, https://arxiv.org/abs/1902.02476
 # (:cite:t:`maddox2019simple`).
 
-# sphinx_gallery_tags = ["callback", "all backends", "intermediate"]
+# sphinx_gallery_tags = ["callback", "intermediate"]
