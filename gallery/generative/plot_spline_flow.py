@@ -226,8 +226,8 @@ print(f"{'entropy':16}{'':12}{entropy:18.3f}")
 # --------------
 #
 # - On the checkerboard a RealNVP of the same size pays half a nat for each point more
-#   than the entropy; the splines pay less than half of that. Their edges are sharp because a
-#   curve may be nearly flat and then steep, which no straight line is.
+#   than the entropy; the splines pay less than half of that. Their edges are sharp
+#   because a curve may be nearly flat and then steep, which no straight line is.
 # - On the moons the splines are ahead too, and every seed ends in the same place, while
 #   those of RealNVP scatter. Sixteen Gaussians are still as good there: a mixture can
 #   put its components where the points are, and in the plane there are few places.
