@@ -24,7 +24,7 @@ In your own model
 
 
    def cost(b):  # of one-hot choices, (samples, 5, 3) -> (samples,)
-       return ops.sum(b * np.arange(3, dtype="float32"), axis=(1, 2)) ** 2
+       return ops.sum(b * ops.arange(3, dtype="float32"), axis=(1, 2)) ** 2
 
 
    logits = np.zeros((5, 3), "float32")  # five choices among three

@@ -275,10 +275,9 @@ for number in range(4):
 #   punishes being where the target is not. It is *mode seeking*, and so are the flows:
 #   look at the fourth energy, whose lower branch is forgotten.
 # - Two layers cannot do the ring: on the first energy they are no better than one
-#   Gaussian. More
-#   layers come closer, slowly. Each bends along one direction only, and each seed finds
-#   other bends. That is why couplings and splines replaced these flows, as soon as
-#   there were any; they remain the smallest flow that there is.
+#   Gaussian. More layers come closer, slowly. Each bends along one direction only, and
+#   each seed finds other bends. That is why couplings and splines replaced these flows,
+#   as soon as there were any; they remain the smallest flow that there is.
 # - The pictures needed the density of given points, hence inverses. A planar layer has
 #   no formula for it; thirty halvings of an interval do.
 
