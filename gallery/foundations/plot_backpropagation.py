@@ -497,4 +497,4 @@ claim(
 # Chen, Xu, Zhang and Guestrin, *Training Deep Nets with Sublinear Memory Cost*, 2016.
 # https://arxiv.org/abs/1604.06174
 
-# sphinx_gallery_tags = ["infrastructure", "all backends", "introductory"]
+# sphinx_gallery_tags = ["infrastructure", "introductory"]

@@ -35,9 +35,10 @@ Give head and loss the same spec:
    model.fit(x, y.astype("float32"), epochs=3, verbose=0)
    density = spec(model.predict(x, verbose=0))  # a distribution: .prob, .cdf, .sample
 
-Prerequisites: :doc:`/gallery/losses/plot_maximum_likelihood`. Neighbors:
-:doc:`/gallery/generative/plot_normalizing_flows` (densities without an input).
-Notation: :doc:`/notation`.
+Prerequisites: :doc:`/gallery/losses/plot_maximum_likelihood`.
+
+Neighbors: :doc:`/gallery/generative/plot_normalizing_flows` (densities without an
+input). Notation: :doc:`/notation`.
 """
 
 # %%
@@ -361,4 +362,4 @@ claim(
 # The mixture density network is :cite:t:`bishop1994mixture`; that ranks under the
 # right prediction are uniform goes back to :cite:t:`rosenblatt1952remarks`.
 
-# sphinx_gallery_tags = ["layer", "loss", "TensorFlow and JAX", "introductory"]
+# sphinx_gallery_tags = ["layer", "loss", "introductory"]

@@ -30,8 +30,9 @@ Wrap any Keras optimizer:
    model.compile(optimizer, loss)
    model.fit(x, y, epochs=3, verbose=0)
 
-Prerequisites: :doc:`/gallery/foundations/plot_backpropagation`. Neighbors:
-:doc:`/gallery/optimization/plot_stochastic_weight_averaging`. Notation:
+Prerequisites: :doc:`/gallery/foundations/plot_backpropagation`.
+
+Neighbors: :doc:`/gallery/optimization/plot_stochastic_weight_averaging`. Notation:
 :doc:`/notation`.
 """
 
@@ -289,4 +290,4 @@ claim(
 # ----------
 # :cite:t:`zhang2019lookahead`, algorithm 1 and proposition 2.
 
-# sphinx_gallery_tags = ["optimizer", "all backends", "introductory"]
+# sphinx_gallery_tags = ["optimizer", "introductory"]

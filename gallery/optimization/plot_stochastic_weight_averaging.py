@@ -33,9 +33,10 @@ Add the callback; training ends with the averaged weights:
    average = SWA(start=5, data=x)  # from epoch 5 on; x renews BatchNormalization
    model.fit(x, y, epochs=8, callbacks=[average], verbose=0)  # ends with the average
 
-Prerequisites: :doc:`/gallery/foundations/plot_backpropagation`. Neighbors:
-:doc:`/gallery/optimization/plot_lookahead`, :doc:`/gallery/uncertainty/plot_swag`.
-Notation: :doc:`/notation`.
+Prerequisites: :doc:`/gallery/foundations/plot_backpropagation`.
+
+Neighbors: :doc:`/gallery/optimization/plot_lookahead`,
+:doc:`/gallery/uncertainty/plot_swag`. Notation: :doc:`/notation`.
 """
 
 # %%
@@ -319,4 +320,4 @@ claim(
 # Juditsky, *Acceleration of Stochastic Approximation by Averaging*, SIAM J. Control
 # Optim. 30(4), 1992.
 
-# sphinx_gallery_tags = ["callback", "all backends", "introductory"]
+# sphinx_gallery_tags = ["callback", "introductory"]

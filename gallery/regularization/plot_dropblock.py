@@ -35,8 +35,10 @@ Put the layer behind a convolution; it is active in training only:
    model.compile("adam", loss)
    model.fit(x, y, epochs=3, verbose=0)
 
-Prerequisites: :doc:`/gallery/foundations/plot_backpropagation`. Neighbors:
-:doc:`/gallery/uncertainty/plot_monte_carlo_dropout`. Notation: :doc:`/notation`.
+Prerequisites: :doc:`/gallery/foundations/plot_backpropagation`.
+
+Neighbors: :doc:`/gallery/uncertainty/plot_monte_carlo_dropout`. Notation:
+:doc:`/notation`.
 """
 
 # %%
@@ -357,4 +359,4 @@ claim(
 # Ghiasi, Lin and Le, *DropBlock: A regularization method for convolutional networks*,
 # 2018, https://arxiv.org/abs/1810.12890 (:cite:t:`ghiasi2018dropblock`).
 
-# sphinx_gallery_tags = ["layer", "all backends", "introductory"]
+# sphinx_gallery_tags = ["layer", "introductory"]

@@ -40,8 +40,9 @@ Give a function that builds one network; the ensemble is a Keras model:
    mean = ensemble.predict(x, verbose=0)  # (300, 3)
    disagreement = mutual_information(ensemble.predict_members(x))  # (300,)
 
-Prerequisites: :doc:`/gallery/uncertainty/plot_calibration`. Neighbors:
-:doc:`/gallery/uncertainty/plot_swag`,
+Prerequisites: :doc:`/gallery/uncertainty/plot_calibration`.
+
+Neighbors: :doc:`/gallery/uncertainty/plot_swag`,
 :doc:`/gallery/uncertainty/plot_monte_carlo_dropout`. Notation: :doc:`/notation`.
 """
 
@@ -326,4 +327,4 @@ claim(
 # Estimation using Deep Ensembles*, 2017, https://arxiv.org/abs/1612.01474
 # (:cite:t:`lakshminarayanan2017ensembles`).
 
-# sphinx_gallery_tags = ["model", "all backends", "introductory"]
+# sphinx_gallery_tags = ["model", "introductory"]

@@ -36,9 +36,10 @@ Train as usual, then fit the posterior on the same data:
    posterior.fit(x[:200], y[:200])  # one pass over the training data
    probabilities = posterior.predict(x[200:], verbose=0)  # (100, 3)
 
-Prerequisites: :doc:`/gallery/uncertainty/plot_calibration`. Neighbors:
-:doc:`/gallery/uncertainty/plot_bayesian_layers`, :doc:`/gallery/uncertainty/plot_swag`.
-Notation: :doc:`/notation`.
+Prerequisites: :doc:`/gallery/uncertainty/plot_calibration`.
+
+Neighbors: :doc:`/gallery/uncertainty/plot_bayesian_layers`,
+:doc:`/gallery/uncertainty/plot_swag`. Notation: :doc:`/notation`.
 """
 
 # %%
@@ -364,4 +365,4 @@ for title in runs:
 # Daxberger et al., *Laplace Redux*, 2021, https://arxiv.org/abs/2106.14806
 # (:cite:t:`daxberger2021laplace`).
 
-# sphinx_gallery_tags = ["model", "all backends", "intermediate"]
+# sphinx_gallery_tags = ["model", "intermediate"]

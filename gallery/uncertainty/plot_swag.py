@@ -35,8 +35,9 @@ A callback collects the weights, and then draws predictions:
    draws = swag.predict_samples(x, samples=20)  # (20, 300, 2)
    probabilities = draws.mean(axis=0)
 
-Prerequisites: :doc:`/gallery/optimization/plot_stochastic_weight_averaging`. Neighbors:
-:doc:`/gallery/uncertainty/plot_deep_ensembles`,
+Prerequisites: :doc:`/gallery/optimization/plot_stochastic_weight_averaging`.
+
+Neighbors: :doc:`/gallery/uncertainty/plot_deep_ensembles`,
 :doc:`/gallery/uncertainty/plot_laplace`. Notation: :doc:`/notation`.
 """
 
@@ -284,4 +285,4 @@ claim(
 # Uncertainty in Deep Learning*, 2019, https://arxiv.org/abs/1902.02476
 # (:cite:t:`maddox2019simple`).
 
-# sphinx_gallery_tags = ["callback", "all backends", "intermediate"]
+# sphinx_gallery_tags = ["callback", "intermediate"]
