@@ -68,6 +68,8 @@ from dlcompanion.claims import claim
 from dlcompanion.optimization import SWA, refresh_batch_normalization
 from dlcompanion.training import fit_in_memory, restart
 
+keras.utils.set_random_seed(claims.seed())
+
 # %%
 # Handwritten digits, and every fifth training label replaced by a random one, so that a
 # network can overfit by learning the wrong labels too. The test set is clean.
