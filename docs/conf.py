@@ -54,6 +54,7 @@ extensions = [
     "api_pages",
     "book_pages",
     "page_parts",
+    "path_pages",
     "site_fixes",
     "mathjax_files",
 ]

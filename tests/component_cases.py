@@ -179,6 +179,10 @@ def _metrics():
     ):
         yield Case(component, arguments, CHANCES, CLASSES)
     yield Case(generative.CodePerplexity, {"codes": 4}, CHANCES, CLASSES)
+    for component in (uncertainty.SetCoverage, uncertainty.MeanSetSize):
+        yield Case(component, {}, (CHANCES > 0.25).astype("float64"), CLASSES)
+    for component in (uncertainty.IntervalCoverage, uncertainty.MeanIntervalWidth):
+        yield Case(component, {}, np.sort(ROWS[:, :2], axis=1), ROWS[:, 2])
 
 
 def _uncertainty():
@@ -196,18 +200,20 @@ def _uncertainty():
         yield Case(component, {}, ROWS)
     gaussian_process = {"inducing_points": 3, "training_examples": 48}
     yield Case(uncertainty.SparseGaussianProcess, gaussian_process, ROWS)
-    yield Case(
-        uncertainty.PredictiveMean,
-        lambda: {
-            "model": keras.Sequential(
-                [keras.Input((4,)), uncertainty.DenseFlipout(1, **BAYESIAN)]
-            ),
-            "samples": 2,
-        },
-        ROWS,
-        SUMS,
-        loss="mse",
-    )
+    for component, arguments in (
+        (uncertainty.PredictiveMean, {"samples": 2}),
+        (uncertainty.VariationalModel, {}),
+    ):
+        yield Case(
+            component,
+            lambda a=arguments: {
+                "model": keras.Sequential(
+                    [keras.Input((4,)), uncertainty.DenseFlipout(1, **BAYESIAN)]
+                ),
+                **a,
+            },
+            ROWS, SUMS, loss="mse",
+        )  # fmt: skip
     yield Case(
         uncertainty.MonteCarloDropout,
         lambda: {"model": keras.Sequential([network(), layers.Dropout(0.5, seed=0)])},

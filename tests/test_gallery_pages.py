@@ -42,7 +42,7 @@ def test_the_page_comes_after_its_prerequisites(path):
 
 def prerequisites(text):
     """The topics that a page names as its prerequisites."""
-    found = re.search(r"Prerequisites?:(.*?)(?:\n\n|Notation|$)", text, re.DOTALL)
+    found = re.search(r"Prerequisites?:(.*?)(?:\n\n|\.\s+[A-Z]|\.?$)", text, re.DOTALL)
     return re.findall(r"/plot_(\w+)", found[1]) if found else []
 
 

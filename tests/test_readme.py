@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from source_files import SCRIPTS, imports
 
 import dlcompanion
 from dlcompanion import topics
@@ -87,8 +88,8 @@ def test_a_text_says_that_the_package_is_on_no_index(path):
     ],
 )
 def test_every_backend_has_an_extra_with_all_that_the_scripts_use(extra, backend):
-    scripts = "\n".join(p.read_text() for p in ROOT.glob("gallery/*/plot_*.py"))
-    roots = set(re.findall(r"^ *(?:from|import) (\w+)", scripts, re.MULTILINE))
+    modules = set().union(*(imports(script) for script in SCRIPTS))
+    roots = {module.partition(".")[0] for module in modules}
     roots -= sys.stdlib_module_names
     # scipy comes with scikit-learn; Keras and NumPy with the package
     roots -= {"dlcompanion", "keras", "numpy", "scipy"}

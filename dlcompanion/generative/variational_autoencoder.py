@@ -62,7 +62,8 @@ class VAE(SavesSeeds, UnsupervisedModel):
             or not finite, the encoder's output is not of shape ``(batch, 2 * latent)``,
             the decoder's not that of the data, or NumPy data hold a NaN or, for a
             Bernoulli, something outside :math:`[0, 1]`. In a compiled step such data
-            make the loss NaN.
+            make the loss NaN. In ``fit`` and ``evaluate``, if the encoder masks steps:
+            a code of one vector has no mask, and padding would count as data.
 
     Example:
         >>> x = np.random.default_rng(0).uniform(size=(8, 64)).astype("float32")
@@ -182,6 +183,21 @@ class VAE(SavesSeeds, UnsupervisedModel):
         z = mean + ops.exp(0.5 * log_variance) * noise
         decoded = self._decoded(self.decoder_inputs(z, context), training)
         return {"mean": mean, "log_variance": log_variance, "decoded": decoded}
+
+    def without_targets(self, x, y=None, sample_weight=None):
+        masking = [
+            layer.name
+            for layer in backend.flatten_layers(self.encoder)
+            if isinstance(layer, keras.layers.Masking)
+            or getattr(layer, "mask_zero", False)
+        ]
+        if masking:
+            raise ValueError(
+                "The likelihood counts every step of the data, also where the encoder "
+                "masks it: write an UnsupervisedModel whose example_losses leaves "
+                f"padding out. Received: an encoder with the layers {masking}"
+            )
+        return super().without_targets(x, y, sample_weight)
 
     def example_losses(self, x, outputs):
         x, _ = self.data_and_context(x)

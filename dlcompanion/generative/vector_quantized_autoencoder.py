@@ -319,6 +319,11 @@ class VQVAE(UnsupervisedModel):
     :math:`m \log_2 K` bits. Train with ``fit(x)``; the logs hold ``loss``, ``error``,
     the mean squared error of a number, and ``perplexity``, of the codes in use.
 
+    ``sample_weight`` weighs the error of each example. The losses of the quantizer and
+    the perplexity are those of all examples alike: a layer sees no weights. Steps that
+    a mask of the decoder's output ``(batch, time, ...)`` leaves out, as of a Masking
+    layer in the encoder, count nowhere.
+
     Args:
         encoder: Keras model from ``(batch, ...)`` to ``(batch, ..., features)``: the
             last axis is a vector to quantize.
@@ -388,8 +393,17 @@ class VQVAE(UnsupervisedModel):
     def example_losses(self, x, outputs):
         decoded = backend.widen(outputs["decoded"])
         error = ops.square(ops.cast(x, decoded.dtype) - decoded)
-        error = ops.mean(ops.reshape(error, (ops.shape(error)[0], -1)), axis=-1)
-        self.perplexity.update_state(outputs["numbers"])
+        numbers, mask = outputs["numbers"], backend.mask_of(outputs["decoded"])
+        if mask is None:
+            error = ops.mean(ops.reshape(error, (ops.shape(error)[0], -1)), axis=-1)
+            self.perplexity.update_state(numbers)
+            return {"loss": error, "error": error}
+        kept = ops.cast(spread_mask(mask, error), error.dtype)
+        axes = tuple(range(1, len(error.shape)))
+        count = ops.maximum(ops.sum(kept, axis=axes), 1)
+        error = ops.sum(ops.where(kept > 0, error, 0), axis=axes) / count
+        kept = ops.reshape(spread_mask(mask, numbers), (-1,))
+        self.perplexity.update_state(ops.reshape(numbers, (-1, 1)), sample_weight=kept)
         return {"loss": error, "error": error}
 
     def encode(self, x):

@@ -161,6 +161,7 @@ class UnsupervisedModel(keras.Model):
     def fit(
         self, x=None, y=None, *args, sample_weight=None, validation_data=None, **kwargs
     ):
+        """Train on data without targets; all else is as in Keras."""
         x, y, sample_weight = self.without_targets(x, y, sample_weight)
         if validation_data is not None:
             held_out = keras.utils.unpack_x_y_sample_weight(validation_data)
@@ -172,10 +173,12 @@ class UnsupervisedModel(keras.Model):
         )  # fmt: skip
 
     def evaluate(self, x=None, y=None, *args, sample_weight=None, **kwargs):
+        """Losses and metrics on data without targets, as in Keras."""
         x, y, sample_weight = self.without_targets(x, y, sample_weight)
         return super().evaluate(x, y, *args, sample_weight=sample_weight, **kwargs)
 
     def predict(self, x, *args, **kwargs):
+        """Outputs for data that :meth:`check_data` accepts, as in Keras."""
         if not _is_stream(x):
             self.check_data(x)
         return super().predict(x, *args, **kwargs)

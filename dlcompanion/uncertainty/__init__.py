@@ -42,6 +42,12 @@ from dlcompanion.uncertainty.prediction_sets.conformal_regression import (
     ConformalizedQuantileRegression,
     SplitConformalRegression,
 )
+from dlcompanion.uncertainty.prediction_sets.coverage import (
+    IntervalCoverage,
+    MeanIntervalWidth,
+    MeanSetSize,
+    SetCoverage,
+)
 from dlcompanion.uncertainty.prediction_sets.mondrian_conformal import (
     ClassConditionalConformal,
     GroupConditionalConformal,
@@ -66,6 +72,9 @@ from dlcompanion.uncertainty.stochastic_layers.predictive_samples import (
 )
 from dlcompanion.uncertainty.stochastic_layers.stochastic_weights import (
     set_training_examples,
+)
+from dlcompanion.uncertainty.stochastic_layers.variational_model import (
+    VariationalModel,
 )
 from dlcompanion.uncertainty.stochastic_layers.weight_posterior import (
     NormalPosterior,
@@ -102,11 +111,14 @@ __all__ = [
     "DenseReparameterization",
     "ExpectedCalibrationError",
     "GroupConditionalConformal",
+    "IntervalCoverage",
     "IsotonicCalibration",
     "KroneckerLaplace",
     "LastLayerLaplace",
     "MatrixScaling",
     "MaximumCalibrationError",
+    "MeanIntervalWidth",
+    "MeanSetSize",
     "MonteCarloDropout",
     "NormalPosterior",
     "NormalPrior",
@@ -114,6 +126,7 @@ __all__ = [
     "PredictiveMean",
     "RegularizedPredictionSets",
     "SWAG",
+    "SetCoverage",
     "SmoothCalibrationError",
     "SparseGaussianProcess",
     "SpecPosterior",
@@ -121,6 +134,7 @@ __all__ = [
     "SplitConformal",
     "SplitConformalRegression",
     "TemperatureScaling",
+    "VariationalModel",
     "VectorScaling",
     "calibrated_model",
     "mutual_information",

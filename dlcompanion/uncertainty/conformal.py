@@ -33,6 +33,9 @@ from dlcompanion.checks import (
 )
 from dlcompanion.training import SavesSeeds
 
+#: Scores that differ by less are one score: a model rounds otherwise in other batches.
+TIES = 1e-5
+
 
 def conformal_quantile(scores, alpha):
     r"""The score that a new example keeps with probability :math:`1 - \alpha`.
@@ -84,13 +87,39 @@ def conformal_quantile(scores, alpha):
     return float(np.partition(scores, rank - 1)[rank - 1])
 
 
+def one_output(outputs, dtype):
+    """NumPy outputs of a model that must have one.
+
+    Args:
+        outputs: What ``predict`` returned.
+        dtype: String.
+
+    Returns:
+        NumPy array of that dtype.
+
+    Raises:
+        ValueError: If there are several.
+
+    Example:
+        >>> one_output({"a": np.ones(2), "b": np.ones(2)}, "float32")
+        Traceback (most recent call last):
+        ValueError: The model must give one output. Received: 2 outputs
+    """
+    if isinstance(outputs, dict | list | tuple):
+        raise ValueError(
+            f"The model must give one output. Received: {len(outputs)} outputs"
+        )
+    return np.asarray(outputs, dtype)
+
+
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class ConformalPredictor(SavesSeeds, keras.Model):
     """A model with a threshold behind it, for the conformal predictors.
 
     Wrap a trained model, calibrate on held-out examples, predict:
     ``SplitConformal(model).calibrate(x, y).predict(x_new)``. It is a Keras model, saved
-    in one file with the one inside, and comes back calibrated. It has nothing to train.
+    in one file with the one inside, and comes back calibrated. It has nothing to train;
+    compiled with metrics alone, such as :class:`SetCoverage`, it takes ``evaluate``.
 
     A predictor of one's own defines ``conformity(outputs, y)``, the NumPy scores of
     calibration examples, and ``call``.
@@ -151,13 +180,28 @@ class ConformalPredictor(SavesSeeds, keras.Model):
             self.build(shape)
         self.threshold.assign(value)
 
-    def predict(self, *args, **kwargs):
+    def check_calibrated(self):
+        """Refuse a predictor without a threshold by a ValueError."""
         if np.isnan(ops.convert_to_numpy(self.threshold)).any():
             raise ValueError(
                 "Call calibrate on held-out examples before predict. "
                 "Received: threshold=NaN"
             )
+
+    def predict(self, *args, **kwargs):
+        self.check_calibrated()
         return super().predict(*args, **{"verbose": 0, **kwargs})
+
+    def evaluate(self, *args, **kwargs):
+        self.check_calibrated()
+        return super().evaluate(*args, **kwargs)
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        if not training and self.loss is None:  # evaluate measures metrics alone
+            return ops.zeros(())
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def get_config(self):
         model = keras.saving.serialize_keras_object(self.model)
@@ -177,9 +221,10 @@ class SplitConformal(ConformalPredictor):
               C(x) = \{k : s(x, k) \le \hat q\}
 
     with the ``conformal_quantile`` :math:`\hat q` of the scores of the true classes
-    of held-out examples. Were :math:`\hat p` right, no sets of that coverage were
-    smaller on average. The price: hard inputs get sets that are too small, or none,
-    and easy ones pay for them.
+    of held-out examples. (Scores that exceed it by no more than 1e-5, the rounding of
+    a network in another batch, count as equal.) Were :math:`\hat p` right, no sets of
+    that coverage were smaller on average. The price: hard inputs get sets that are too
+    small, or none, and easy ones pay for them.
 
     ``predict`` returns a boolean array: which classes are in the set.
 
@@ -226,7 +271,7 @@ class SplitConformal(ConformalPredictor):
 
     def all_scores(self, outputs):
         """Scores of all classes of NumPy outputs, which are checked."""
-        outputs = np.asarray(outputs, "float32")
+        outputs = one_output(outputs, "float32")
         if outputs.ndim != 2 or outputs.shape[1] < 2:
             raise ValueError(
                 "The model must give (batch, classes), with at least two classes. "
@@ -243,7 +288,7 @@ class SplitConformal(ConformalPredictor):
 
     def call(self, inputs):
         p = self.probabilities(self.model(inputs, training=False))
-        return self.scores(p) <= self.threshold
+        return self.scores(p) <= self.threshold + TIES
 
     def get_config(self):
         return {**super().get_config(), "from_logits": self.from_logits}

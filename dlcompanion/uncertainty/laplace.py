@@ -488,10 +488,11 @@ class KroneckerLaplace(LastLayerLaplace):
 
 def _last_dense(model):
     last = model.layers[-1] if getattr(model, "inputs", None) else None
-    if not isinstance(last, keras.layers.Dense) or len(last.input.shape) != 2:
+    dense = isinstance(last, keras.layers.Dense) and len(last.input.shape) == 2
+    if not dense or len(model.outputs) != 1:
         raise ValueError(
-            "model must be functional or Sequential, with its Input, and end in a "
-            f"Dense layer on inputs (batch, features). Received: model={model!r}, "
-            f"last layer={last!r}"
+            "model must be functional or Sequential, with its Input and one output, "
+            "and end in a Dense layer on inputs (batch, features). "
+            f"Received: model={model!r}, last layer={last!r}"
         )
     return last

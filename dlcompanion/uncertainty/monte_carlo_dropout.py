@@ -8,6 +8,7 @@ from keras import ops
 
 from dlcompanion import backend
 from dlcompanion.regularization import DropBlock2D
+from dlcompanion.uncertainty.stochastic_layers.model_wrapper import ModelWrapper
 from dlcompanion.uncertainty.stochastic_layers.predictive_samples import seed_states
 
 #: Layers that are kept active; the spatial dropouts of Keras are subclasses of Dropout.
@@ -20,7 +21,7 @@ DROPOUT = (
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
-class MonteCarloDropout(keras.Model):
+class MonteCarloDropout(ModelWrapper):
     r"""A model you already have, with its dropout left on in inference.
 
     A network trained with dropout can be read as an approximation to a Bayesian one,
@@ -55,7 +56,8 @@ class MonteCarloDropout(keras.Model):
         One draw of the output of ``model``.
 
     Raises:
-        ValueError: If there is no dropout in the model, or no layer of a name given.
+        ValueError: If ``model`` is no Keras model, there is no dropout in it, or no
+            layer of a name given.
 
     The random state of the dropout layers, which Keras does not save, is saved with
     this model. On PyTorch a dropout layer of Keras without a ``seed`` has no state: it
@@ -82,18 +84,12 @@ class MonteCarloDropout(keras.Model):
     """
 
     def __init__(self, model, layers=None, **kwargs):
-        super().__init__(**kwargs)
-        self.model = model
+        super().__init__(model, **kwargs)
         self.layer_names = None if layers is None else list(layers)
-        shape = getattr(model, "input_shape", None) if model.built else None
-        if shape is not None:
-            self.build(shape)
+        self.build_if_known()
 
-    def build(self, input_shape=None):
-        if not self.model.built:
-            self.model.build(input_shape)
+    def check_model(self):
         self._active()
-        self.built = True
 
     def _active(self):
         """The layers that are to stay random."""
@@ -121,9 +117,6 @@ class MonteCarloDropout(keras.Model):
         with in_training(self._active()):
             return self.model(inputs, training=False)
 
-    def compute_output_shape(self, input_shape):
-        return self.model.compute_output_shape(input_shape)
-
     def save_own_variables(self, store):
         super().save_own_variables(store)
         for n, state in enumerate(seed_states(self.model)):
@@ -145,18 +138,7 @@ class MonteCarloDropout(keras.Model):
             state.assign(value.astype(state.dtype))
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "model": keras.saving.serialize_keras_object(self.model),
-            "layers": self.layer_names,
-        }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        model = keras.saving.deserialize_keras_object(
-            config["model"], custom_objects=custom_objects
-        )
-        return cls(**{**config, "model": model})
+        return {**super().get_config(), "layers": self.layer_names}
 
 
 def _has_dropout(layer):

@@ -11,7 +11,9 @@ import importlib.util
 import inspect
 import itertools
 import re
+import sys
 
+import api_methods
 import book
 import inventories
 from docutils import nodes
@@ -22,6 +24,7 @@ INFRASTRUCTURE = {
     "training": "Training",
     "probability": "Probability",
     "datasets": "Data",
+    "plotting": "Pictures",
     "claims": "Claims",
     "testing": "Testing your own components",
     "backend": "Backends",
@@ -38,6 +41,13 @@ KINDS = {
     "Other classes": "class",
     "Functions": "function",
 }
+
+#: Modules whose classes are there to be subclassed: their hooks are shown.
+FOR_SUBCLASSES = ("dlcompanion.training",)
+LOADED = [
+    "   * - :py:func:`keras.saving.load_model(path) <keras.saving.load_model>`",
+    "     - The saved object, after ``import dlcompanion``. :muted:`keras.saving`",
+]
 
 Public = collections.namedtuple("Public", "module name object kind")
 
@@ -71,13 +81,12 @@ def kind(value):
     """What a public object is to someone who thinks in Keras's kinds."""
     import keras
 
+    from dlcompanion.reinforcement.agents.base_agent import BaseAgent
+
     if not inspect.isclass(value):
         return "function"
-    if hasattr(value, "evaluate") and "episodes" in str(
-        inspect.signature(value.evaluate)
-    ):
-        return "agent"
     for base, name in (
+        (BaseAgent, "agent"),
         (keras.Model, "model"),
         (keras.layers.Layer, "layer"),
         (keras.losses.Loss, "loss"),
@@ -126,21 +135,64 @@ USED_IN = """
 """
 
 
+INHERITED = """
+Inherited methods
+-----------------
+
+.. list-table::
+   :class: names
+   :widths: 46 54
+
+"""
+
+
+def members(item, pages):
+    """Options of autodoc for a class, and the table of what it inherits."""
+    options = "   :show-inheritance:\n"
+    if not api_methods.has_methods(item.object, item.kind):
+        return f"   :members:\n{options}", ""
+    full, linked = api_methods.methods(item.object, item.kind, set(pages))
+    if item.module in FOR_SUBCLASSES:
+        options = f"   :members:\n{options}"
+    else:  # one by one: autodoc would sort what is inherited by name
+        for name in full:
+            is_property = isinstance(getattr(item.object, name), property)
+            role = "property" if is_property else "method"
+            options += f"\n   .. auto{role}:: {path(item)}.{name}\n"
+    lines = [line for o, name in linked for line in inherited(item, o, name, pages)]
+    if item.kind == "model":
+        lines += LOADED
+    return options, INHERITED + "\n".join(lines) + "\n" if lines else ""
+
+
+def inherited(item, owner, name, pages):
+    """Lines of a row: how an inherited method is called here, and what it does."""
+    home = pages.get(owner, "keras.Model")
+    call = book.escape(api_methods.call_of(item.object, name))
+    text = re.split(r"(?<=\.)\s", summary(getattr(owner, name)))[0]
+    text = re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", text)  # Keras's Markdown
+    yield f"   * - :py:meth:`{call} <{home}.{name}>`"
+    yield f"     - {text} :muted:`{home.rpartition('.')[2]}`"
+
+
 def write_pages(app):
     """Write docs/api/generated/<full name>.rst; runs when the gallery is made."""
     folder = book.DOCS / "api" / "generated"
     folder.mkdir(parents=True, exist_ok=True)
     wanted = set()
+    pages = {item.object: path(item) for item in everything()}
     for item in everything():
         full = path(item)
         is_class = inspect.isclass(item.object)
+        options, more = members(item, pages) if is_class else ("", "")
         text = PAGE.format(
             name=item.name,
             underline="=" * len(item.name),
             module=item.module,
             role="class" if is_class else "function",
-            options="   :members:\n   :show-inheritance:\n" if is_class else "",
+            options=options,
         )
+        text += more
         uses = book.DOCS / "api" / "backreferences" / f"{full}.examples"
         if uses.exists() and uses.stat().st_size:
             text += USED_IN.format(full=full)
@@ -172,10 +224,13 @@ class PublicNames(SphinxDirective):
         lines = [f".. py:module:: dlcompanion.{module}", ""]
         lines += [".. toctree::", "   :hidden:", ""]
         lines += [f"   generated/{path(i)}" for i in items] + [""]
-        for home, group in sorted(by_topic.items()):
-            topic = shown.get(home)
+        order = [home for home in shown if home in by_topic]
+        order += sorted(by_topic.keys() - shown.keys())
+        for home in order:
+            group, topic = by_topic[home], shown.get(home)
             if module in book.CHAPTERS:
-                title = book.escape(topic["title"] if topic else home.split(".")[-1])
+                words = api_methods.heading(sys.modules[home])
+                title = book.escape(topic["title"] if topic else words)
                 lines += [f".. rubric:: {title}", "   :heading-level: 2", ""]
                 script = book.script_of(topic) if topic else None
                 if script:

@@ -7,6 +7,7 @@ import ast
 import json
 import re
 
+import benchmark_charts
 import book
 import elsewhere
 from docutils import nodes
@@ -193,18 +194,23 @@ class TopicMap(BookDirective):
         result = []
         for name, chapter in book.CHAPTERS.items():
             topics = [t for t in book.topics() if t["chapter"] == name]
-            done = sum(t["state"] == "done" for t in topics)
-            lines = [f"{book.escape(chapter['description'])}."]
-            lines += [f":muted:`{done} of {len(topics)} written`", ""]
-            lines += [".. rst-class:: topic-map", ""]
+            lines = [f"{book.escape(chapter['description'])}.", ""]
+            lines += [f":raw-html:`{share(sum(map(is_written, topics)), len(topics))}`"]
+            lines += ["", ".. rst-class:: topic-map", ""]
             for topic in topics:
                 lines += self.topic(topic)
-            result.append(self.section(chapter["title"], lines, label=name))
+            section = self.section(chapter["title"], lines, label=name)
+            items = next(section.findall(nodes.bullet_list)).children
+            for item, topic in zip(items, topics, strict=True):
+                item["classes"].append(
+                    "is-written" if is_written(topic) else "is-planned"
+                )
+            result.append(section)
         return result
 
     def topic(self, topic):
         script, title = book.script_of(topic), book.escape(topic["title"])
-        if topic["state"] == "done" and script:
+        if is_written(topic):
             yield f"- :done:`done` :doc:`{title} <{book.script_document(script)}>`"
         else:
             yield f"- :planned:`planned` **{title}**"
@@ -214,6 +220,20 @@ class TopicMap(BookDirective):
         yield ""
         if topic["state"] == "done":
             yield from measured(topic)
+
+
+def is_written(topic):
+    """Whether a topic is done and has its page."""
+    return topic["state"] == "done" and book.script_of(topic) is not None
+
+
+def share(written, count):
+    """A bar of HTML: how many of some topics are written."""
+    return (
+        f'<span class="share"><span aria-hidden="true"><span style="width: '
+        f'{100 * written / max(count, 1):.0f}%"></span></span>'
+        f"<span>{written} of {count} written</span></span>"
+    )
 
 
 def measured(topic):
@@ -301,34 +321,51 @@ class Benchmarks(BookDirective):
     def run(self):
         self.env.note_reread()
         folder = book.ROOT / "benchmarks" / "results"
-        return [self.record(file) for file in sorted(folder.glob("*.json"))]
+        results = [(f.stem, json.loads(f.read_text())) for f in folder.glob("*.json")]
+        results.sort(key=lambda result: (benchmark_charts.strength(*result), result[0]))
+        return [self.record(*result) for result in results]
 
-    def record(self, file):
-        data = json.loads(file.read_text())
-        title = file.stem.replace("_", " ").capitalize()
-        lines = explained(file.stem)
-        now = sources.definitions(data["sources"])
-        changed = sources.changed(data["definitions"], now)
-        if changed:
-            lines += [".. admonition:: Measured before the sources changed"]
-            lines += ["   :class: warning", ""]
-            lines += [f"   {', '.join(f'``{n}``' for n in changed[:12])}"]
-            if len(changed) > 12:
-                lines[-1] += f" and {len(changed) - 12} more"
-            lines += [""]
-        columns = [k for r in data["rows"] for k, v in r.items() if not is_versions(v)]
-        columns = list(dict.fromkeys(columns))
-        lines += [".. list-table::", "   :header-rows: 1", "   :class: benchmark", ""]
-        lines += row(*(book.escape(c.replace("_", " ")) for c in columns))
-        for r in data["rows"]:
-            lines += row(*(cell(r.get(c, "")) for c in columns))
-        lines.append("")
+    def record(self, stem, data):
+        lines = [".. rst-class:: verdict", ""]
+        lines += [book.escape(benchmark_charts.verdict(stem, data)), ""]
+        lines += self.outdated(data)
+        lines += [f":raw-html:`{benchmark_charts.chart(stem, data)}`", ""]
+        lines += explained(stem)
         if any("curve" in run for run in data.get("runs", ())):
             lines += learning_curves(data["runs"])
-        lines += [".. code-block:: console", "", f"   $ {data['command']}", ""]
+        lines += [".. dropdown:: All numbers, and the command that measures them", ""]
+        folded = [*self.table(data["rows"])]
+        folded += [".. code-block:: console", "", f"   $ {data['command']}", ""]
         about = f"{data['date'][:10]} · {data['machine']} · {versions(data)}"
-        lines += [f":muted:`{book.escape(about)}`"]
-        return self.section(title, lines, label=file.stem)
+        folded += [f":muted:`{book.escape(about)}`"]
+        lines += [f"   {line}".rstrip() for line in folded]
+        known = {**book.CHAPTERS, **{t["slug"]: t for t in book.topics()}}
+        title = stem.replace("_", " ").capitalize()
+        title = known.get(stem, {}).get("title", title)
+        return self.section(title, lines, label=stem)
+
+    def outdated(self, data):
+        """Lines that name what has changed since it was measured."""
+        now = sources.definitions(data["sources"])
+        changed = sources.changed(data["definitions"], now)
+        if not changed:
+            return
+        yield ".. admonition:: Measured before the sources changed"
+        yield "   :class: warning"
+        yield ""
+        more = f" and {len(changed) - 12} more" if len(changed) > 12 else ""
+        yield f"   {', '.join(f'``{name}``' for name in changed[:12])}{more}"
+        yield ""
+
+    def table(self, rows):
+        """Lines of the table of a result."""
+        columns = [k for r in rows for k, v in r.items() if not is_versions(v)]
+        columns = list(dict.fromkeys(columns))
+        yield from [".. list-table::", "   :header-rows: 1", "   :class: benchmark", ""]
+        yield from row(*(book.escape(c.replace("_", " ")) for c in columns))
+        for r in rows:
+            yield from row(*(cell(r.get(c, "")) for c in columns))
+        yield ""
 
 
 def explained(stem):

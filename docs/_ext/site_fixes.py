@@ -15,7 +15,7 @@ THUMBNAIL = re.compile(
 CARD = re.compile(r'(<div class="sphx-glr-thumbnail-title">)([^<]*?): ([^<]*)(</div>)')
 OUTPUT = re.compile(r'(<div class="sphx-glr-script-out.*?</pre>)', re.DOTALL)
 TAGS = "<div id='sg-tag-list' class='sphx-glr-tag-list'></div>"
-HOLDS = re.compile(r"^(<span></span>)?holds(?=   )", re.MULTILINE)
+HOLDS = re.compile(r"(^|<pre>)((?:<span></span>)?)holds(?=   )", re.MULTILINE)
 
 
 def repair(app, pagename, templatename, context, doctree):
@@ -34,7 +34,7 @@ def repair(app, pagename, templatename, context, doctree):
     body = body.replace('<div role="list" class="citation-list">', "<div>")
     if "/plot_" in pagename:
         # the lines of claim() stand out from what else a script prints
-        mark = r'\1<span class="holds">holds</span>'
+        mark = r'\1\2<span class="holds">holds</span>'
         body = OUTPUT.sub(lambda m: HOLDS.sub(mark, m[1]), body)
         body = body.replace("</h1>", f"</h1>\n{about(pagename)}", 1)
     context["body"] = body

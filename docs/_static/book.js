@@ -39,26 +39,89 @@ document.addEventListener("DOMContentLoaded", () => {
     }
   });
 
-  // the topic map: show only the topics that contain every word
+  // the topic map: show only written topics, and of these those that contain every word
   const place = document.querySelector("p.filter");
   if (place) {
     const field = document.createElement("input");
     field.type = "search";
-    field.placeholder = "Filter: attention done …";
-    field.setAttribute("aria-label", "Show only topics that contain these words");
-    place.replaceWith(field);
     field.className = "filter";
-    field.addEventListener("input", () => {
+    field.placeholder = "Filter: attention, gradient …";
+    field.setAttribute("aria-label", "Show only topics that contain these words");
+    const label = document.createElement("label");
+    label.className = "switch";
+    const planned = document.createElement("input");
+    planned.type = "checkbox";
+    label.append(planned, " Show planned topics too");
+    const status = document.createElement("p");
+    status.className = "muted";
+    status.setAttribute("role", "status");
+    place.replaceWith(field, label, status);
+    const show = () => {
       const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
-      for (const section of document.querySelectorAll("section > ul.topic-map")) {
-        let shown = 0;
-        for (const item of section.children) {
+      const counts = { written: 0, planned: 0 };
+      for (const list of document.querySelectorAll("section > ul.topic-map")) {
+        let found = 0;
+        for (const item of list.children) {
+          const kind = item.classList.contains("is-planned") ? "planned" : "written";
           const text = item.textContent.toLowerCase();
-          item.hidden = !words.every((word) => text.includes(word));
-          shown += !item.hidden;
+          const matches = words.every((word) => text.includes(word));
+          item.hidden = !matches || (kind === "planned" && !planned.checked);
+          counts[kind] += matches;
+          found += matches && !item.hidden;
         }
-        section.parentElement.hidden = shown === 0;
+        list.parentElement.hidden = words.length > 0 && found === 0;
       }
+      const hidden = planned.checked || !counts.planned ? "" : " (not shown)";
+      status.textContent = `${counts.written} written, ${counts.planned} planned${hidden}`;
+    };
+    field.addEventListener("input", show);
+    planned.addEventListener("change", show);
+    show();
+  }
+});
+
+// a figure opens at its full size: by click, tap or Enter, and closes by Escape too
+document.addEventListener("DOMContentLoaded", () => {
+  const figures = document.querySelectorAll("img.sphx-glr-single-img, img.sphx-glr-multi-img");
+  if (!figures.length) return;
+  const dialog = document.createElement("dialog");
+  dialog.className = "figure";
+  dialog.setAttribute("aria-label", "Figure");
+  const close = document.createElement("button");
+  close.type = "button";
+  close.textContent = "Close";
+  close.addEventListener("click", () => dialog.close());
+  const frame = document.createElement("div");
+  frame.tabIndex = 0; // so that arrow keys scroll a large figure
+  frame.setAttribute("role", "group");
+  frame.setAttribute("aria-label", "Enlarged figure");
+  const large = document.createElement("img");
+  large.alt = "";
+  frame.append(large);
+  dialog.append(close, frame);
+  dialog.addEventListener("click", (event) => {
+    if (event.target !== frame) dialog.close();
+  });
+  document.body.append(dialog);
+
+  for (const image of figures) {
+    const box = document.createElement("div");
+    box.className = "enlarge";
+    const button = document.createElement("button");
+    button.type = "button";
+    image.replaceWith(box);
+    box.append(button);
+    button.append(image);
+    const measure = () => box.style.setProperty("--width", `${image.naturalWidth}px`);
+    if (image.complete) measure();
+    else image.addEventListener("load", measure);
+    button.setAttribute("aria-label", `Enlarge: ${image.alt}`);
+    button.addEventListener("click", () => {
+      large.src = image.src;
+      large.srcset = image.srcset;
+      large.alt = image.alt;
+      large.style.setProperty("--width", `${image.naturalWidth}px`);
+      dialog.showModal(); // the browser gives the focus back when it closes
     });
   }
 });

@@ -80,3 +80,86 @@ def test_a_script_can_be_downloaded(page):
         with zipfile.ZipFile(path) as files_in_it:
             (name,) = [n for n in files_in_it.namelist() if n.endswith(files[0].name)]
             assert files_in_it.read(name) == files[0].read_bytes()
+
+
+def kind_of(page):
+    """``Agent`` or ``Model`` of the API page of one; else other words, or none."""
+    lines = page_checks.parse(SITE / page).find_class("kind-line")
+    return lines[0].text_content().split(" · ")[0] if lines else ""
+
+
+OBJECTS = [p for p in PAGES if p.startswith("api/generated/")]
+MODELS = [p for p in OBJECTS if kind_of(p) in ("Agent", "Model")]
+CHAPTERS = [p for p in PAGES if p.startswith("api/") and p.count("/") == 1]
+
+
+@pytest.mark.parametrize("page", MODELS)
+def test_the_page_of_a_model_says_how_it_is_used(page):
+    parsed = page_checks.parse(SITE / page)
+    stem = page.rpartition("/")[2].removesuffix(".html")
+    full = {e.get("id", "").removeprefix(f"{stem}.") for e in parsed.iter("dt")}
+    named = {e.text_content().partition("(")[0] for e in parsed.iter("td")}
+    agent = kind_of(page) == "Agent"
+    used = {"fit", "predict", "evaluate", "save"}
+    used |= {"load"} if agent else {"keras.saving.load_model"}
+    assert used <= full | named
+    internal = {"attach", "learn_from_rollout", "arrays", "parts_of", "get_config"}
+    assert not internal & full
+
+
+def test_there_are_models_and_agents():
+    assert {kind_of(page) for page in MODELS} == {"Agent", "Model"}
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_the_headings_of_a_chapter_are_words(page):
+    headings = [page_checks.words(e) for e in page_checks.parse(SITE / page).iter("h2")]
+    assert [h for h in headings if "_" in h or "." in h.rstrip("#. ")] == []
+
+
+@pytest.mark.parametrize("page", SCRIPTS)
+def test_every_claim_that_holds_is_marked(page):
+    for block in page_checks.parse(SITE / page).find_class("sphx-glr-script-out"):
+        lines = block.text_content().splitlines()
+        marked = [e.text_content() for e in block.find_class("holds")]
+        if block.tag == "div":
+            assert len(marked) == sum(line.startswith("holds   ") for line in lines)
+
+
+def test_the_bars_of_the_topic_map_tell_how_much_is_written():
+    page = page_checks.parse(SITE / "topics.html")
+    lists = page.find_class("topic-map")
+    bars = [e.text_content().split(" of ") for e in page.find_class("share")]
+    counts = [(len(e.find_class("is-written")), len(e)) for e in lists]
+    assert [(int(w), int(n.split()[0])) for w, n in bars] == counts
+    assert sum(written for written, _ in counts) >= len(SCRIPTS) // 2
+
+
+def test_the_course_shows_the_weeks_that_can_be_taught():
+    page = page_checks.parse(SITE / "paths/course.html")
+    weeks = [
+        section for section in page.iter("section") if section.find("h2") is not None
+    ]
+    shown = re.search(r"(\d+) of (\d+) weeks can be taught", page.text_content())
+    assert int(shown[1]) == len(weeks) > 0
+    assert int(shown[2]) == 12
+    for week in weeks:
+        (pages,) = week.find_class("steps")
+        assert len(pages) >= 2
+        assert all(item.find(".//a") is not None for item in pages)
+    card = page_checks.parse(SITE / "paths/index.html").text_content()
+    assert shown[0] in card
+
+
+def test_a_benchmark_says_what_it_found_before_its_table():
+    page = page_checks.parse(SITE / "benchmarks.html")
+    results = [
+        section for section in page.iter("section") if section.find("h2") is not None
+    ]
+    assert len(results) >= 10
+    for result in results:
+        (verdict,) = result.find_class("verdict")
+        assert "times" in verdict.text_content()
+        assert result.find_class("cost")
+        (table,) = result.find_class("benchmark")
+        assert any(e.tag == "details" for e in table.iterancestors())

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import hashlib
 import http.server
+import itertools
 import json
 import os
 import subprocess
@@ -22,6 +23,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.keys import Keys
 
 DOCS = Path(__file__).resolve().parents[1]
 SITE = Path(os.environ.get("DLCOMPANION_SITE", DOCS / "_build" / "html"))
@@ -348,12 +350,16 @@ def test_the_topic_map_can_be_filtered(browser):
         visit(browser, f"{SITE.as_uri()}/topics.html")
         count = """return [...document.querySelectorAll("ul.topic-map > li")]
             .filter((item) => item.offsetParent).length"""
+        written = browser.execute_script(count)
+        browser.find_element("css selector", "label.switch input").click()
         everything = browser.execute_script(count)
         field = browser.find_element("css selector", "input.filter")
         field.send_keys("lookahead")
         some = browser.execute_script(count)
         field.send_keys(" xyzzy")
         nothing = browser.execute_script(count)
+    done = page_checks.parse(SITE / "topics.html").find_class("is-written")
+    assert written == len(done) > 0
     assert everything > 100
     assert 1 <= some < 20
     assert nothing == 0
@@ -364,3 +370,62 @@ def test_the_install_line_has_a_copy_button(browser):
         visit(browser, f"{SITE.as_uri()}/index.html")
         button = browser.find_element("css selector", ".hero button.copybtn")
         assert button.is_displayed()
+
+
+def with_figures(feature, count):
+    """Pages of scripts that contain a feature."""
+    pages = (p for p in SCRIPTS if feature in (SITE / p).read_text(encoding="utf-8"))
+    return list(itertools.islice(pages, count))
+
+
+OPENED = "return document.querySelector('dialog.figure').open"
+
+
+@pytest.mark.parametrize("page", with_figures("sphx-glr-single-img", 1))
+def test_a_figure_is_enlarged_by_keyboard_and_by_click(browser, page):
+    with screen(browser):
+        visit(browser, f"{SITE.as_uri()}/{page}")
+        button = browser.find_element("css selector", "div.enlarge button")
+        picture = button.find_element("css selector", "img")
+        for opens in (lambda: button.send_keys(Keys.ENTER), button.click):
+            opens()
+            assert browser.execute_script(OPENED)
+            shown = browser.find_element("css selector", "dialog.figure img")
+            assert shown.get_attribute("src") == picture.get_attribute("src")
+            assert shown.get_attribute("alt") == picture.get_attribute("alt")
+            assert shown.size["width"] > picture.size["width"]
+            browser.switch_to.active_element.send_keys(Keys.ESCAPE)
+            assert not browser.execute_script(OPENED)
+            assert browser.switch_to.active_element == button
+        button.click()
+        browser.find_element("css selector", "dialog.figure img").click()
+        assert not browser.execute_script(OPENED)
+
+
+@pytest.mark.parametrize("page", with_figures("sphx-glr-single-img", 3))
+def test_a_wide_figure_can_be_read_on_a_phone(browser, page):
+    with screen(browser, 390, 844, mobile=True):
+        visit(browser, f"{SITE.as_uri()}/{page}")
+        sizes = browser.execute_script(
+            """const images = [...document.querySelectorAll("div.enlarge img")];
+            images.forEach((image) => (image.loading = "eager"));
+            return images.map((i) => [i.clientWidth, i.naturalWidth])"""
+        )
+        over = browser.execute_script(
+            "return document.documentElement.scrollWidth - innerWidth"
+        )
+    assert sizes and all(width >= 0.6 * natural for width, natural in sizes)
+    assert over <= 0
+
+
+@pytest.mark.parametrize("page", with_figures("<video", 1))
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_film_is_dimmed_in_the_dark(browser, page, scheme):
+    with screen(browser, scheme=scheme):
+        visit(browser, f"{SITE.as_uri()}/{page}")
+        film, figure = browser.execute_script(
+            """return ["video", "img.sphx-glr-single-img"].map((one) =>
+              getComputedStyle(document.querySelector(one)).filter)"""
+        )
+    assert film == figure
+    assert (film == "none") == (scheme == "light")

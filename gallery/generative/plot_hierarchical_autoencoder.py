@@ -1,17 +1,35 @@
 r"""
-The upper of two levels of codes sleeps until it is woken
-=========================================================
+Hierarchical variational autoencoder: the upper level is silent until woken
+===========================================================================
 
 A variational autoencoder assumes that its codes are standard normal, and pays whenever
-they are not. Why not *learn* the distribution of the codes, by a second autoencoder on
-top of the first? :class:`~dlcompanion.generative.HierarchicalVAE` does so. On paper the
-second level can only help. In a short training it falls silent, and what is left is
-the model with one level. This page measures the silence, the remedy, and what the
-second level is worth once it is awake: a quarter of a nat, and in the ELBO nothing at
-all if both train for twice as long.
+they are not. A hierarchical one *learns* the distribution of its codes, by a second
+level of latent variables above the first. On paper the second level can only help. In a
+short training it often falls silent (posterior collapse), and what is left is the model
+with one level. :class:`~dlcompanion.generative.HierarchicalVAE` has two levels; this
+page measures the silence, the remedy (free bits), and what the second level is then
+worth: on small digits a fraction of a nat. Use more levels for large images and deep
+networks; try a plain VAE first.
 
-Before this page: :ref:`sphx_glr_gallery_generative_plot_variational_autoencoder.py`;
-notation: :doc:`/notation`.
+In your own model
+-----------------
+
+.. code-block:: python
+
+   import numpy as np
+
+   from dlcompanion.generative import HierarchicalVAE
+
+   x = np.random.default_rng(0).uniform(size=(256, 20)).astype("float32")
+   model = HierarchicalVAE.dense(20, latent=4, upper=2, hidden=(32,), free_bits=0.3)
+   model.compile("adam")
+   model.fit(x, epochs=2, verbose=0)
+   new = model.sample(5)
+   family = model.sample_given(np.zeros((5, 2), "float32"))  # five of one upper code
+
+Prerequisites: :doc:`/gallery/generative/plot_variational_autoencoder`,
+:doc:`/gallery/generative/plot_importance_weighted_autoencoder`. Notation:
+:doc:`/notation`.
 """
 
 # %%
@@ -40,20 +58,23 @@ import matplotlib.pyplot as plt
 import numpy as np
 from keras import ops
 
-from dlcompanion import backend, datasets
+from dlcompanion import backend, claims, datasets
 from dlcompanion.claims import claim
 from dlcompanion.generative import VAE, HierarchicalVAE
 from dlcompanion.generative.variational_autoencoder import kl_to_standard_normal
 from dlcompanion.training import fit_in_memory, restart
 
-(x_train, _), (x_test, _) = datasets.digits(flat=True)
-SEEDS, LATENT, UPPER = 3, 8, 2
+keras.utils.set_random_seed(claims.seed())
+(x_train, _), (x_test, _) = datasets.digits(flat=True, seed=claims.seed())
+pixels, seeds, LATENT, UPPER = x_train.shape[-1], claims.seeds(3), 8, 2
+BATCH = 128
 
 # %%
 # Digits of 8 by 8, eight codes, and two codes above them; three seeds. The rival is the
 # VAE with one level and as many parameters, 35 800. Each is trained plainly for thirty
 # epochs, or *woken*: twenty epochs with free bits, where each code of each level is
-# charged for 0.3 nats whether it says something or not, and then ten on the true bound.
+# charged for 0.3 nats whether it says something or not, and then ten on the true bound,
+# with the last ten of the other's learning rates.
 
 
 def numbers(tensor):
@@ -62,14 +83,14 @@ def numbers(tensor):
 
 def make(levels, free_bits=0.0):
     """Networks of equal size: the first layer of the one-level model is wider."""
-    settings = {"latent": LATENT, "free_bits": free_bits, "seed": 0}
+    settings = {"latent": LATENT, "free_bits": free_bits, "seed": claims.seed()}
     if levels == 1:
-        model = VAE.dense(64, hidden=(132, 64), **settings)
+        model = VAE.dense(pixels, hidden=(132, 64), **settings)
     else:
         model = HierarchicalVAE.dense(
-            64, upper=UPPER, hidden=(128, 64), upper_hidden=(32,), **settings
+            pixels, upper=UPPER, hidden=(128, 64), upper_hidden=(32,), **settings
         )
-    model.build((None, 64))
+    model.build(x_train.shape)
     return model
 
 
@@ -78,26 +99,35 @@ def fresh(levels, seed):
     return make(levels).get_weights()
 
 
-def fitted(model, epochs, rate, starts):
-    """The weights after training from each of the given weights, in one program."""
-    schedule = keras.optimizers.schedules.CosineDecay(rate, epochs * 12)
+def prepared(model, epochs):
+    """The model, compiled with a rate that falls to zero in so many epochs."""
+    steps = epochs * -(-len(x_train) // BATCH)
+    schedule = keras.optimizers.schedules.CosineDecay(4e-3, steps)
     model.compile(keras.optimizers.Adam(schedule))
+    return model
+
+
+def fitted(model, epochs, starts, done=0):
+    """The weights after training from each of the given weights, in one program."""
     ended = []
-    for seed, start in enumerate(starts):
-        restart(model, weights=start)
+    for seed, start in zip(seeds, starts, strict=True):
+        restart(model, seed, weights=start)
+        model.optimizer.iterations.assign(done * -(-len(x_train) // BATCH))
         fit_in_memory(
-            model, x_train, batch_size=128, epochs=epochs, verbose=0, seed=seed
-        )
+            model, x_train, batch_size=BATCH, initial_epoch=done, epochs=epochs,
+            verbose=0,
+        )  # fmt: skip
         ended.append(model.get_weights())
     return ended
 
 
 weights = {}
 for levels, name in ((1, "one level"), (2, "two levels")):
-    starts = [fresh(levels, seed) for seed in range(SEEDS)]
-    weights[name] = fitted(make(levels), 30, 4e-3, starts)
-    woken = fitted(make(levels, free_bits=0.3), 20, 4e-3, starts)
-    weights[name + ", woken"] = fitted(make(levels), 10, 2e-3, woken)
+    starts = [fresh(levels, seed) for seed in seeds]
+    plain = prepared(make(levels), 30)
+    weights[name] = fitted(plain, 30, starts)
+    woken = fitted(prepared(make(levels, free_bits=0.3), 20), 20, starts)
+    weights[name + ", woken"] = fitted(plain, 30, woken, done=20)
 sizes = [make(levels).count_params() for levels in (1, 2)]
 
 # %%
@@ -116,7 +146,8 @@ measure = {
     ),
 }
 elbo, many, costs, said = {}, {}, {}, {}
-z2 = np.repeat(np.random.default_rng(0).normal(size=(50, UPPER)), 20, axis=0)
+rng = np.random.default_rng(claims.seed())
+z2 = np.repeat(rng.normal(size=(50, UPPER)), 20, axis=0)
 for name, ended in weights.items():
     kind = name[:3]
     found, said[name] = [], []
@@ -125,7 +156,7 @@ for name, ended in weights.items():
         x = ops.convert_to_tensor(x_test)
         found.append([numbers(part).mean(axis=0) for part in measure[kind](x)])
         if kind == "two":
-            drawn = numbers(two.sample_given(z2)).reshape(50, 20, 64)
+            drawn = numbers(two.sample_given(z2)).reshape(50, 20, pixels)
             # the share of the variance of samples that z2 explains
             within = drawn.var(axis=1, ddof=1).sum(-1).mean()
             between = drawn.mean(axis=1).var(axis=0, ddof=1).sum() - within / 20
@@ -142,20 +173,23 @@ for name, ended in weights.items():
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.6), layout="constrained")
 for number, name in enumerate(weights):
-    place = number + 0.22 * (np.arange(SEEDS) - 1)
+    place = number + 0.22 * (np.arange(len(seeds)) - 1)
     lower, upper = costs[name].T
     left.bar(place, lower, 0.2, color="C0", label=None if number else "lower level")
     left.bar(
         place, upper, 0.2, lower, color="C1", label=None if number else "upper level"
     )
-    right.plot(elbo[name], [3 - number] * SEEDS, "o", color="C2")
-    right.plot(many[name], [3 - number] * SEEDS, "x", color="C3")
+    right.plot(elbo[name], [3 - number] * len(seeds), "o", color="C2")
+    right.plot(many[name], [3 - number] * len(seeds), "x", color="C3")
 left.set_xticks(range(4), [name.replace(", ", ",\n") for name in weights])
 left.set(ylabel="price on test pictures [nats]")
 left.set_ylim(0, 3.3)
 left.legend(ncols=2)
 right.set_yticks(range(4), list(weights)[::-1])
 right.set(xlabel="bound on test pictures [nats]; circles 1 draw, crosses 32")
+# alt: Left, bars of the KL terms of both levels for each seed: the upper one is thin
+# without free bits; right, test bounds of the four models, circles for one draw,
+# crosses for 32.
 plt.show()
 
 # %%
@@ -173,31 +207,29 @@ for axes, name in zip(panels, ("two levels", "two levels, woken"), strict=True):
     axes.imshow(sheet.transpose(0, 2, 1, 3).reshape(50, 100), cmap="gray_r")
     axes.set_yticks(np.arange(5) * 10 + 4.5, [f"({a:g}, {b:g})" for a, b in few])
     axes.set(title=name, xticks=[], xlabel="draws of $z_1$", ylabel="$z_2$")
+# alt: Two sheets of drawn digits, five upper codes in rows: on the left all rows look
+# alike, on the right each row has its own kind of digit.
 plt.show()
 
 # %%
 # What to notice
 # --------------
 #
-# - Trained plainly the upper level falls silent: it costs less than a fifth of a nat,
-#   and leaves almost all of the variety of the pictures to the lower one. The bound of
-#   the two-level model is then no better than that of one level.
-# - Free bits wake it, and it *stays* awake on the true bound, which no longer rewards
-#   it: the upper level was worth using, and training had not found it.
-# - Waking helps one level as well. The fair rival is therefore the *woken* VAE, and
-#   over it the second level wins a quarter of a nat, of twenty-five. It is there in
-#   each of the three seeds, and it is small.
-# - The price of one level has been split rather than cut: the upper level costs one
-#   nat, the lower one is cheaper by nearly as much. The gain is in the likelihood.
-# - All this is after thirty epochs. After sixty (run once, not claimed below) the
-#   plainly trained upper level costs 0.5 nats, so part of the silence is slowness; and
-#   one level, trained plainly, has an ELBO of -24.63, two levels woken -24.62. **The
-#   gain in the ELBO is then gone.** On 32 draws 0.24 nats remain.
-# - These are eight codes of small pictures, of which few are used. The gain that the
-#   literature has from many levels is one of large pictures and deep networks, and this
+# - Trained plainly the upper level falls silent: it costs a small part of a nat, and
+#   leaves almost all of the variety of the images to the lower one. The bound of the
+#   two-level model is then no better than that of one level.
+# - Free bits wake it, and it *stays* in use on the true bound, which no longer rewards
+#   free bits: the upper level was worth using, and training had not found it.
+# - Free bits help one level as well. The fair rival is therefore the VAE that was
+#   trained with them too, and beside it the second level is worth a fraction of a nat,
+#   of twenty-five. Its sign depends on the seed and on the length of training.
+# - The price of one level has been split rather than cut: the upper level costs most
+#   of a nat, the lower one is cheaper by nearly as much.
+# - These are eight codes of small images, of which few are used. The gain that the
+#   literature has from many levels is one of large images and deep networks, and this
 #   page says nothing about it.
 
-print(f"parameters {sizes[0]} and {sizes[1]}; medians of {SEEDS} seeds, in nats")
+print(f"parameters {sizes[0]} and {sizes[1]}; medians of {len(seeds)} seeds, in nats")
 print("test pictures         ELBO   32 draws   KL 1   KL 2   variance due to z2")
 for name in weights:
     lower, upper = np.median(costs[name], axis=0)
@@ -209,25 +241,26 @@ for name, found in elbo.items():
 
 woken, plain = "two levels, woken", "two levels"
 claim(
-    "price of the upper level, trained plainly, most",
-    max(costs[plain][:, 1]), "<", 0.4, unit="nats", seeds=3,
+    "KL of the upper level of a two-level VAE, trained plainly, median seed",
+    np.median(costs[plain][:, 1]), "<", 0.6, unit="nats", seeds=len(seeds),
 )  # fmt: skip
 claim(
-    "price of the upper level, woken and then on the true bound, least",
-    min(costs[woken][:, 1]), ">", 0.7, unit="nats", seeds=3,
+    "KL of the upper level, free bits first and then the true bound, median seed",
+    np.median(costs[woken][:, 1]), ">", 0.3, unit="nats", seeds=len(seeds),
 )  # fmt: skip
 claim(
-    "share of the variance of samples due to z2, trained plainly, most",
-    max(said[plain]), "<", 0.25, seeds=3,
-)  # fmt: skip
-claim("the same, woken, least", min(said[woken]), ">", 0.25, seeds=3)
-claim(
-    "ELBO: two levels above one, both woken, median",
-    np.median(elbo[woken] - elbo["one level, woken"]), ">", 0, unit="nats", seeds=3,
+    "variance of samples due to z2: share after free bits less plain training, medians",
+    np.median(said[woken]) - np.median(said[plain]), ">", 0, seeds=len(seeds),
 )  # fmt: skip
 claim(
-    "ELBO: two levels above one, both trained plainly, median",
-    np.median(elbo[plain] - elbo["one level"]), "<", 0.2, unit="nats", seeds=3,
+    "test ELBO, free bits first: two levels less one level, absolute, median seed",
+    abs(np.median(elbo[woken] - elbo["one level, woken"])), "<", 0.8, unit="nats",
+    seeds=len(seeds),
+)  # fmt: skip
+claim(
+    "test ELBO, trained plainly: two levels less one level, median seed",
+    np.median(elbo[plain] - elbo["one level"]), "<", 0.5, unit="nats",
+    seeds=len(seeds),
 )  # fmt: skip
 
 # %%
@@ -239,6 +272,20 @@ claim(
 #    level wake too, and does it stay?
 # 3. Give the upper level eight codes. How many are used?
 #
+# .. dropdown:: Hint to 1
+#
+#    Free bits of each level are one number in ``make``; subclass the model, or clip the
+#    divergence of one level only.
+#
+# .. dropdown:: Hint to 2
+#
+#    Compile anew with ``beta`` 0.1, 0.3 and 1, ten epochs each, and keep the weights.
+#    Compare the KL of the upper level with that after free bits.
+#
+# .. dropdown:: Hint to 3
+#
+#    Set ``UPPER = 8`` and print the divergences of the upper level one by one.
+#
 # References
 # ----------
 # Two-level models of this kind are those of :cite:t:`rezende2014stochastic` and
@@ -246,4 +293,4 @@ claim(
 # inference that comes down the ladder, is the subject of
 # :cite:t:`sonderby2016ladder`; free bits are those of :cite:t:`kingma2016improved`.
 
-# sphinx_gallery_tags = ["model", "all backends", "advanced"]
+# sphinx_gallery_tags = ["model", "advanced"]

@@ -1,19 +1,35 @@
 r"""
-The slope of the cost is worth ten samples of its value, if it is the right slope
-==================================================================================
+Reparameterization trick: the slope of the cost is worth ten samples of its value
+=================================================================================
 
-To learn a distribution one needs the derivative of a mean by the distribution's
-parameters. If the cost can be differentiated at the sample, the sample can be written
-as a function of the parameters and of noise, and the chain rule does the rest. That is
-the reparameterization trick, :func:`~dlcompanion.generative.pathwise_gradient`. Where a
-sample jumps there is no such function, and one may pretend:
-:class:`~dlcompanion.generative.GumbelSoftmax` and
-:class:`~dlcompanion.generative.StraightThroughBernoulli` give a slope to choices that
-have none. This page puts all these estimators before the same two problems, whose exact
-gradients are known, and measures what each of them errs by luck and what by nature.
+To learn a distribution one needs the derivative of a mean with respect to the
+distribution's parameters. If the cost can be differentiated at the sample, the sample
+is written as a function of the parameters and of noise, and the chain rule does the
+rest: the reparameterization (reparameterisation) trick, or pathwise gradient,
+:func:`~dlcompanion.generative.pathwise_gradient`. Use it for normal and other
+continuous distributions. For discrete samples, relaxations such as
+:class:`~dlcompanion.generative.GumbelSoftmax` (the concrete distribution) and
+:class:`~dlcompanion.generative.StraightThroughBernoulli` make up a slope at the price
+of a bias. This page measures variance and bias where the exact gradient is known.
 
-Before this page: :ref:`sphx_glr_gallery_generative_plot_score_function.py`;
-notation: :doc:`/notation`.
+In your own model
+-----------------
+
+.. code-block:: python
+
+   import keras
+   import numpy as np
+
+   from dlcompanion.generative import GumbelSoftmax
+
+   x = np.random.default_rng(0).normal(size=(256, 20)).astype("float32")
+   choice = GumbelSoftmax(temperature=0.5)  # hard=True for one-hot vectors
+   model = keras.Sequential([keras.layers.Dense(8), choice, keras.layers.Dense(20)])
+   model.compile("adam", "mse")
+   model.fit(x, x, epochs=2, verbose=0)
+
+Prerequisites: :doc:`/gallery/generative/plot_score_function`. Notation:
+:doc:`/notation`. Next: :doc:`/gallery/generative/plot_control_variates`.
 """
 
 # %%
@@ -33,9 +49,8 @@ notation: :doc:`/notation`.
 #    = \underbrace{c_\theta \bigl(\mathbb E_{p^+}[f] - \mathbb E_{p^-}[f]\bigr)}_{
 #    \text{measure-valued}} .
 #
-# The first wants the density, the second the slope of the cost, the third two
-# densities whose difference is the derivative of the density, and two costs a
-# parameter. The mean is the same; the scatter is not.
+# The first needs the density, the second the slope of the cost, the third two densities
+# with the derivative as difference. The mean is the same; the variance is not.
 
 import itertools
 
@@ -44,7 +59,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from keras import ops
 
-from dlcompanion import backend
+from dlcompanion import backend, claims
 from dlcompanion.claims import claim
 from dlcompanion.generative import (
     GumbelSoftmax,
@@ -56,8 +71,9 @@ from dlcompanion.generative import (
     score_function_gradient,
 )
 
-keras.utils.set_random_seed(0)
-rng = np.random.default_rng(0)
+keras.utils.set_random_seed(claims.seed())
+rng = np.random.default_rng(claims.seed())
+first, second, third = claims.seeds(3)
 
 
 def numbers(tensor):
@@ -66,9 +82,9 @@ def numbers(tensor):
 
 def summary(found, exact):
     """Length of the bias and of the standard deviation, and the largest z-score."""
-    bias, sd = found.mean(axis=0) - exact, found.std(axis=0, ddof=1)
-    z = np.abs(bias) / np.maximum(sd / np.sqrt(len(found)), 1e-12)
-    return np.linalg.norm(bias), np.linalg.norm(sd), z.max()
+    bias, sd = found.mean(axis=-2) - exact, found.std(axis=-2, ddof=1)
+    z = np.abs(bias) / np.maximum(sd / np.sqrt(found.shape[-2]), 1e-12)
+    return np.linalg.norm(bias, axis=-1), np.linalg.norm(sd, axis=-1), z.max(axis=-1)
 
 
 # %%
@@ -78,8 +94,7 @@ def summary(found, exact):
 # :math:`\mathbb E[z^2]` of :math:`z \sim \mathcal N(\mu, \sigma^2)` has the gradient
 # :math:`(2\mu, 2\sigma)`. Eight costs an estimate: eight samples for three of the
 # estimators, two for the measure-valued one, which takes four costs a sample; 20,000
-# estimates of each. The second cost is a step, :math:`\mathbb 1[z > 0]`, and it is flat
-# wherever it is not a cliff.
+# estimates of each. The second cost is a step, :math:`\mathbb 1[z > 0]`.
 
 mu, sigma, tries = 1.0, 1.0, 20_000
 many = np.tile(np.array([mu, sigma], "float32"), (tries, 1))
@@ -102,7 +117,7 @@ def step(z):
 def gaussian_estimates(cost):
     z = sampler(many, noise)
     measure = measure_valued_gradient(
-        lambda z: cost(z[..., 0]), many[:, :1], many[:, 1:], samples=2, seed=1
+        lambda z: cost(z[..., 0]), many[:, :1], many[:, 1:], samples=2, seed=first
     )
     return {
         "score function": score_function_gradient(normal, cost, many, z),
@@ -144,13 +159,14 @@ for row, (name, found) in zip(axes, gaussian.items(), strict=True):
     row[0].set_ylabel(f"{name}: by $\\sigma$")
 for axis in axes[1]:
     axis.set_xlabel(r"by $\mu$")
+# alt: Eight clouds of gradient estimates around a cross at the exact gradient: for the
+# square pathwise is the tightest; for the step it lies in one point beside the cross.
 plt.show()
 
 # %%
 # A cliff is a slope without width. Given a width :math:`w`, as
 # :math:`1 / (1 + e^{-z/w})`, the step has a slope where the chain rule can find it. The
-# narrower it is, the fewer samples meet it, and the more each of them counts: the
-# variance grows like :math:`1/w`.
+# narrower it is, the fewer samples meet it: the variance grows like :math:`1/w`.
 
 
 def softened(width):
@@ -165,22 +181,23 @@ soft = {width: softened(width) for width in (0.3, 0.1, 0.03, 0.01)}
 # --------------------------
 #
 # Six coins, and a parabola in their weighted sum: 64 states, which can be added up. A
-# coin is a categorical of two classes with logits :math:`(\ell, 0)`. Eight samples an
-# estimate, all estimates as a batch. The relaxations put values between 0 and 1 into a
+# coin is a categorical of two classes with logits :math:`(\ell, 0)`. Twelve such
+# problems are drawn, and all numbers are medians over them. Eight samples an estimate,
+# all estimates as a batch. The relaxations put values between 0 and 1 into a
 # cost that was only meant for 0 and 1, and differentiate that.
 
-coins, samples, tries = 6, 8, 10_000
-logits = rng.normal(size=coins).astype("float32")
-weights = rng.normal(size=coins).astype("float32")[:, None]
+problems, coins, samples, tries = 12, 6, 8, 2_000
+logits = rng.normal(size=(problems, 1, coins)).astype("float32")
+weights = rng.normal(size=(problems, 1, coins)).astype("float32")
 
 
 def cost(x):
-    """(..., coins) -> (...)."""
-    return 10.0 + ops.square(ops.matmul(x, weights)[..., 0] - 1.0)
+    """(..., problems, tries, coins) -> (..., problems, tries)."""
+    return 10.0 + ops.square(ops.sum(ops.multiply(x, weights), axis=-1) - 1.0)
 
 
 def cost_of_pairs(b):
-    """(..., coins, 2) -> (...): the same for one-hot vectors."""
+    """(..., problems, tries, coins, 2): the same for one-hot vectors."""
     return cost(b[..., 0])
 
 
@@ -191,12 +208,12 @@ def log_prob(logits, x):
 
 states = np.array(list(itertools.product([0.0, 1.0], repeat=coins)), "float32")
 p = 1.0 / (1.0 + np.exp(-logits))
-state_p = np.prod(np.where(states == 1, p, 1 - p), axis=1, dtype="float64")
-exact_coins = (state_p * numbers(cost(states))) @ (states - p)
+state_p = np.prod(np.where(states == 1, p, 1 - p), axis=-1, dtype="float64")
+exact_coins = np.einsum("ps,psc->pc", state_p * numbers(cost(states)), states - p)
 
-as_batch = np.tile(logits, (tries, 1))
+as_batch = np.tile(logits, (1, tries, 1))
 as_pairs = np.stack([as_batch, 0 * as_batch], axis=-1)
-tosses = (rng.uniform(size=(samples, tries, coins)) < p).astype("float32")
+tosses = (rng.uniform(size=(samples, *as_batch.shape)) < p).astype("float32")
 uniform = rng.uniform(1e-6, 1 - 1e-6, size=(2, samples, *as_pairs.shape))
 uniform = ops.convert_to_tensor(uniform.astype("float32"))
 
@@ -211,7 +228,7 @@ def through(layer, cost, logits):
 
 
 def gumbel(temperature, hard=False):
-    layer = GumbelSoftmax(temperature, hard=hard, seed=2)
+    layer = GumbelSoftmax(temperature, hard=hard, seed=second)
     return through(layer, cost_of_pairs, as_pairs)[..., 0]
 
 
@@ -230,38 +247,39 @@ coin_estimates = {
         log_prob, cost, as_batch, tosses, "leave_one_out"
     ),
     "REBAR": rebar(),
-    "straight-through": through(StraightThroughBernoulli(seed=3), cost, as_batch),
+    "straight-through": through(StraightThroughBernoulli(seed=third), cost, as_batch),
     **{f"Gumbel {t}": gumbel(t) for t in temperatures},
     **{f"hard Gumbel {t}": gumbel(t, hard=True) for t in temperatures},
 }
 coin_table = {k: summary(numbers(v), exact_coins) for k, v in coin_estimates.items()}
 
 # %%
-# Left: noise to the right, bias upwards, for 8 samples; the unbiased ones stand at the
-# lower edge. Right: the root mean squared error when more samples are averaged. The
-# noise of all falls like :math:`1/\sqrt n`, and the bias stays.
+# Left: bias against noise for 8 samples; the unbiased stand at the lower edge. Right:
+# the error of more samples: noise falls like :math:`1/\sqrt n`, bias stays.
 
 
-def squared_error(name, n):
+def error(name, n):
     bias, sd, _ = coin_table[name]
     bias = 0.0 if name in unbiased else bias
-    return np.sqrt(bias**2 + sd**2 * samples / n)
+    return np.sqrt(bias**2 + sd**2 * samples / np.reshape(n, (-1, 1)))  # (n, problem)
 
 
 unbiased = ["score function", "leave-one-out", "REBAR"]
 floor = 0.01
 figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.4), layout="constrained")
 for prefix, colour in (("Gumbel", "C1"), ("hard Gumbel", "C3")):
-    rows = np.array([coin_table[f"{prefix} {t}"][:2] for t in temperatures])
+    rows = np.array(
+        [np.median(coin_table[f"{prefix} {t}"], axis=1) for t in temperatures]
+    )
     left.plot(rows[:, 1], rows[:, 0], "o-", color=colour, label=prefix)
-    for t, (bias, sd) in zip(temperatures, rows, strict=True):
+    for t, (bias, sd, _) in zip(temperatures, rows, strict=True):
         left.annotate(
             rf"$\tau={t}$", (sd, bias), xytext=(6, 2), textcoords="offset points",
             fontsize="x-small", color=colour,
         )  # fmt: skip
 colours = {"score function": "C0", "leave-one-out": "C2", "REBAR": "C4"}
 for name in [*unbiased, "straight-through"]:
-    bias, sd, _ = coin_table[name]
+    bias, sd, _ = np.median(coin_table[name], axis=1)
     y, mark = (floor, "v") if name in unbiased else (bias, "s")
     left.plot(sd, y, mark, ms=9, label=name, color=colours.get(name, "C5"))
 left.set(
@@ -272,11 +290,15 @@ left.legend(fontsize="small", loc="upper right")
 n = np.logspace(np.log10(8), 5, 60)
 for name in [*unbiased, "straight-through", "Gumbel 0.5", "Gumbel 1"]:
     style = {"ls": "-" if name in unbiased else "--"}
-    right.plot(n, squared_error(name, n), label=name, color=colours.get(name), **style)
-right.axhline(np.linalg.norm(exact_coins), color="0.6", lw=1, ls=":")
-right.annotate("gradient of zero", (2e3, 0.5), color="0.4", fontsize="small")
+    middle = np.median(error(name, n), axis=1)
+    right.plot(n, middle, label=name, color=colours.get(name), **style)
+length = np.linalg.norm(exact_coins, axis=1)
+right.axhline(np.median(length), color="0.6", lw=1, ls=":")
+right.annotate("gradient of zero", (2e3, np.median(length)), fontsize="small")
 right.set(xscale="log", yscale="log", xlabel="samples", ylabel="error of the gradient")
 right.legend(fontsize="small")
+# alt: Left, bias against standard deviation, a curve over temperatures for two
+# relaxations; right, error against samples: relaxations level off, the others fall.
 plt.show()
 
 # %%
@@ -284,20 +306,12 @@ plt.show()
 # --------------
 #
 # - Where the slope is right, nothing beats it: the pathwise gradient of the square has
-#   less than an eighth of the variance of leave-one-out. For the step it gives zero,
-#   always, without scatter and without a warning. Softened to a width of 0.01 the step
-#   is seen, with nine times the variance of leave-one-out on the step itself; what is
-#   smooth enough for less noise, at 0.3, has a bias of a sixth of the gradient.
-# - The measure-valued gradient needs no slope and does better than the score function
-#   on the square. In :math:`d` dimensions it takes :math:`4 d` costs a sample; with one
-#   number it is at its best.
+#   an eighth of the variance of leave-one-out or less. For the step it is always zero,
+#   without a warning. Softened to a width of 0.01 the step is seen, with nine times the
+#   variance of leave-one-out; at 0.3 the bias is a sixth of the gradient.
+# - The measure-valued gradient needs no slope, and :math:`4 d` costs a sample.
 # - A relaxation has a temperature, and there is no good one: cold is noisy, warm is
-#   wrong. With a handful of samples the compromise has less error than any unbiased
-#   estimator here, and more samples make it lose.
-# - The one-hot forward pass of ``hard=True`` does not remove the bias: the cost sees
-#   what it was made for, but the slope is still that of the relaxation.
-# - REBAR uses the same relaxation to *predict* the cost and keeps no bias. The next
-#   page, :ref:`sphx_glr_gallery_generative_plot_control_variates.py`, learns it.
+#   biased. With a few samples it has the least error here, with many the largest.
 
 for name, rows in table.items():
     print(f"{name:22s}   bias      sd       z")
@@ -305,50 +319,57 @@ for name, rows in table.items():
         print(f"  {kind:20s} {bias:7.3f} {sd:7.3f} {z:7.1f}")
 for width, (bias, sd, z) in soft.items():
     print(f"  softened by {width:<8} {bias:7.3f} {sd:7.3f} {z:7.1f}")
-print(f"coins, |g| = {np.linalg.norm(exact_coins):.2f}           bias      sd       z")
-for kind, (bias, sd, z) in coin_table.items():
+print("coins, median problem      bias      sd       z")
+for kind, rows in coin_table.items():
+    bias, sd, z = np.median(rows, axis=1)
     print(f"  {kind:20s} {bias:7.3f} {sd:7.3f} {z:7.1f}")
-print(f"  {'always zero':20s} {np.linalg.norm(exact_coins):7.3f} {0:7.3f}")
+print(f"  {'always zero':20s} {np.median(length):7.3f} {0:7.3f}")
 
 square, steps = table["square"], table["step"]
 right_z = [square[k][2] for k in square]
 right_z += [steps[k][2] for k in ("score function", "leave-one-out", "measure-valued")]
-right_z += [coin_table[k][2] for k in unbiased]
-claim(
-    "unbiased estimators: largest bias of ten, in standard errors",
-    max(right_z),
-    "<",
-    3.5,
+right_z += [coin_table[k][2].max() for k in unbiased]
+relative = [
+    np.median(coin_table[f"{kind} {t}"][0] / length)
+    for kind in ("Gumbel", "hard Gumbel")
+    for t in (0.5, 1)
+]
+
+
+few, lots = (
+    np.median(error("Gumbel 0.5", n) / error("leave-one-out", n)) for n in (8, 10_000)
 )
 claim(
-    "square: variance of the score function to that of pathwise",
+    "ten estimators without bias: largest deviation of a mean, in standard errors",
+    max(right_z), "<", 5,
+)  # fmt: skip
+claim(
+    "square of a normal: variance of the score function to that of pathwise",
     (square["score function"][1] / square["pathwise"][1]) ** 2, ">", 9,
 )  # fmt: skip
 claim(
-    "square: variance of leave-one-out to that of measure-valued, equal costs",
+    "square of a normal: variance, leave-one-out to measure-valued at equal costs",
     (square["leave-one-out"][1] / square["measure-valued"][1]) ** 2, ">", 2.5,
 )  # fmt: skip
 claim(
-    "step softened to 0.01: variance of pathwise to that of leave-one-out",
+    "step softened to 0.01: variance of pathwise to that of leave-one-out on the step",
     (soft[0.01][1] / steps["leave-one-out"][1]) ** 2, ">", 6,
 )  # fmt: skip
 claim(
-    "step softened to 0.3: bias of pathwise, relative to the gradient",
+    "step softened to 0.3: bias of the pathwise gradient, relative to the gradient",
     soft[0.3][0] / np.linalg.norm(exact["step"]), ">", 0.1,
 )  # fmt: skip
 claim(
-    "coins: smallest bias of a relaxation at 0.5 or above, in standard errors",
-    min(coin_table[f"{k} {t}"][2] for k in ("Gumbel", "hard Gumbel") for t in (0.5, 1)),
-    ">", 10,
+    "six coins: bias of four Gumbel relaxations, least, to the gradient's length",
+    min(relative), ">", 0.02, seeds=problems,
 )  # fmt: skip
 claim(
-    "coins, 8 samples: error of Gumbel 0.5 to that of leave-one-out",
-    squared_error("Gumbel 0.5", 8) / squared_error("leave-one-out", 8), "<", 0.5,
+    "six coins, 8 samples: error of Gumbel 0.5 to leave-one-out's, median problem",
+    few, "<", 0.6, seeds=problems,
 )  # fmt: skip
 claim(
-    "coins, 10,000 samples: error of Gumbel 0.5 to that of leave-one-out",
-    squared_error("Gumbel 0.5", 10_000) / squared_error("leave-one-out", 10_000),
-    ">", 1.5,
+    "six coins, 10,000 samples: error of Gumbel 0.5 to leave-one-out's, median problem",
+    lots, ">", 1.2, seeds=problems,
 )  # fmt: skip
 
 # %%
@@ -359,15 +380,21 @@ claim(
 #    sharing them buy?
 # 2. Replace the parabola by a cost that is linear in each coin. Which of the biased
 #    estimators becomes unbiased, and why that one?
-# 3. Lower the temperature of :class:`~dlcompanion.generative.GumbelSoftmax` during
-#    training: ``layer.temperature.assign``. Which schedule follows from the right-hand
-#    figure, if the learning rate falls as well?
+#
+# .. dropdown:: Hint to 1
+#
+#    The two terms of one parameter are costs of similar samples. With shared draws they
+#    rise and fall together, and their difference is quiet.
+#
+# .. dropdown:: Hint to 2
+#
+#    If the cost is linear, its slope is the difference of its values at 1 and 0: the
+#    straight-through estimate is then exact on average.
 #
 # References
 # ----------
-# The pathwise gradient is that of :cite:t:`kingma2014auto`; the relaxation was found
-# twice, by :cite:t:`jang2017categorical` and :cite:t:`maddison2017concrete`; the
-# straight-through estimator is that of :cite:t:`bengio2013estimating`, REBAR that of
-# :cite:t:`tucker2017rebar`; a survey is :cite:t:`mohamed2020monte`.
+# Pathwise: :cite:t:`kingma2014auto`; relaxation: :cite:t:`jang2017categorical` and
+# :cite:t:`maddison2017concrete`; straight-through: :cite:t:`bengio2013estimating`;
+# REBAR: :cite:t:`tucker2017rebar`; a survey: :cite:t:`mohamed2020monte`.
 
-# sphinx_gallery_tags = ["gradients", "layer", "all backends", "intermediate"]
+# sphinx_gallery_tags = ["gradients", "layer", "intermediate"]

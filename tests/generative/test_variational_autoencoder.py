@@ -209,6 +209,19 @@ def test_refuses_networks_that_do_not_fit():
             VAE(encoder, decoder).build((None, 6))
 
 
+@pytest.mark.parametrize("method", ["fit", "evaluate"])
+def test_refuses_to_count_steps_that_the_encoder_masks(method):
+    L = keras.layers
+    encoder = keras.Sequential([keras.Input((3, 2)), L.Masking(), L.GRU(4)])
+    decoder = keras.Sequential([keras.Input((2,)), L.Dense(6), L.Reshape((3, 2))])
+    vae = VAE(encoder, decoder, likelihood="gaussian", seed=0)
+    vae.compile("sgd")
+    x = X.reshape(-1, 3, 2)
+    with pytest.raises(ValueError, match="counts every step.*Received: .*masking"):
+        getattr(vae, method)(x, verbose=0)
+    assert vae.predict(x, verbose=0)["decoded"].shape == x.shape
+
+
 BAD = {
     "NaN": np.where(X > 0.99, np.nan, X) + np.where(np.arange(6) == 3, np.nan, 0),
     "over one": X + 0.5,

@@ -207,6 +207,52 @@ def test_perplexity_of_frequencies():
     assert int(again.dead()) == 8
 
 
+@pytest.mark.parametrize("layer_class", [VectorQuantizer, EMAVectorQuantizer])
+def test_weights_of_examples_weigh_the_error_alone(layer_class):
+    """What the quantizer adds is that of the layer, which sees no weights."""
+    model = VQVAE(**parts(layer_class))
+    model.compile("sgd")
+
+    def logs(weight):
+        weight = np.full(32, weight, "float32")
+        kwargs = {"batch_size": 16, "verbose": 0, "return_dict": True}
+        return model.evaluate(DATA, sample_weight=weight, **kwargs)
+
+    never, once, twice = (logs(w) for w in (0, 1, 2))
+    added = never["loss"]
+    assert added > 0 and never["error"] == 0
+    np.testing.assert_allclose(once["loss"] - added, once["error"], rtol=1e-4)
+    np.testing.assert_allclose(twice["loss"] - added, 2 * once["error"], rtol=1e-4)
+    np.testing.assert_allclose(twice["error"], once["error"], rtol=1e-5)
+    assert never["perplexity"] == once["perplexity"]
+
+
+# Keras's Sequential hands the mask on to its layers, and warns that it does not
+@pytest.mark.filterwarnings("ignore:.*does not support masking")
+def test_masked_steps_count_nowhere():
+    """Padding with anything gives the logs of the steps that are kept."""
+    L = keras.layers
+    encoder = keras.Sequential([keras.Input((4, 3)), L.Masking(), L.Dense(2)])
+    decoder = keras.Sequential([keras.Input((4, 2)), L.Dense(3)])
+    model = VQVAE(encoder, decoder, VectorQuantizer(5))
+    short = keras.Sequential([keras.Input((2, 3)), L.Dense(2)])
+    tail = keras.Sequential([keras.Input((2, 2)), L.Dense(3)])
+    kept = VQVAE(short, tail, VectorQuantizer(5))
+    x = RNG.normal(size=(8, 4, 3)).astype("float32")
+    x[:, 2:] = 0
+    for one, data in ((model, x), (kept, x[:, :2])):
+        one.compile("sgd")
+        one.build((None, *data.shape[1:]))
+    decoder.layers[-1].bias.assign([5.0, 5.0, 5.0])  # far from the padding
+    kept.set_weights(model.get_weights())
+    found, wanted = (
+        one.evaluate(data, verbose=0, return_dict=True)
+        for one, data in ((model, x), (kept, x[:, :2]))
+    )
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4)
+
+
 def test_weights_count_a_code_as_often():
     numbers = np.array([[0, 1], [2, 2], [1, 3]])
     weighed, twice = CodePerplexity(5), CodePerplexity(5)

@@ -204,7 +204,8 @@ def test_an_isolated_node_keeps_to_itself():
 def test_a_hub_of_many_neighbors_survives_half_precision():
     leaves = np.arange(1, 3000)
     edges = np.stack([leaves, np.zeros_like(leaves)])
-    layer = GraphConvolution(1, GraphPlan(edges, 3000), dtype="mixed_float16")
+    plan = GraphPlan(edges, 3000, directed=True)
+    layer = GraphConvolution(1, plan, dtype="mixed_float16")
     layer.build((None, 3000, 1))
     layer.dense.kernel.assign([[1.0]])
     y = run(layer, np.full((1, 3000, 1), 30, "float32"))

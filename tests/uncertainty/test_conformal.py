@@ -169,3 +169,20 @@ def test_refuses_data():
     for bad in (np.array([1.0, np.nan] * 20), np.ones((40, 1))):
         with pytest.raises(ValueError, match="one row of numbers.*Received: "):
             conformal_quantile(bad, 0.1)
+
+
+@each
+def test_scores_that_tie_but_for_rounding_are_ties(make, kwargs):
+    """As a network rounds: otherwise in a batch of another size."""
+    rng = np.random.default_rng(0)
+    kinds = np.array([[0.7, 0.2, 0.06, 0.04], [0.4, 0.31, 0.19, 0.1]], "float32")
+    p = np.repeat(kinds, 100, axis=0)
+    labels = np.array([rng.choice(4, p=q / q.sum()) for q in p.astype("float64")])
+    if make is not SplitConformal:
+        kwargs = {**kwargs, "randomize": False}
+    predictor = make(echo(4), alpha=0.2, **kwargs).calibrate(p, labels)
+    rounded = p * (1 + 3e-7 * rng.choice([-1, 1], size=p.shape)).astype("float32")
+    assert (rounded != p).any()
+    sets = predictor.predict(p)
+    np.testing.assert_array_equal(predictor.predict(rounded), sets)
+    assert sets[np.arange(200), labels].mean() >= 0.8

@@ -247,3 +247,27 @@ def test_rejects_what_has_no_maximum():
         tuned(np.ones(2), 0.0, 5, noise=1.0)
     with pytest.raises(ValueError, match="met exactly"):
         tuned(np.ones(2), 1.0, 5, error=0.0)
+
+
+@both
+def test_masked_steps_change_neither_features_nor_posterior(laplace):
+    """A recurrent trunk skips padded steps, however many there are."""
+    L = keras.layers
+    x = RNG.normal(size=(12, 3, 2)).astype("float32")
+    padded = np.concatenate([x, np.zeros((12, 2, 2), "float32")], axis=1)
+    found = []
+    for data in (x, padded):
+        keras.utils.set_random_seed(0)
+        layers = [keras.Input((None, 2)), L.Masking(), L.GRU(4), L.Dense(3)]
+        model = laplace(keras.Sequential(layers), prior_precision=1.0)
+        model.fit(data, Y[:12], batch_size=5)
+        found.append((model.predict(data), model.predict_samples(data, 3)))
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_outputs_at_every_step_are_refused():
+    L = keras.layers
+    layers = [keras.Input((3, 2)), L.Masking(), L.GRU(4, return_sequences=True)]
+    with pytest.raises(ValueError, match="inputs .batch, features.*Received: "):
+        LastLayerLaplace(keras.Sequential([*layers, L.Dense(3)]))

@@ -7,7 +7,11 @@ from helpers.arrays import numpy
 
 from dlcompanion.regularization import DropBlock2D
 from dlcompanion.testing import check_model
-from dlcompanion.uncertainty import MonteCarloDropout, predictive_samples
+from dlcompanion.uncertainty import (
+    MonteCarloDropout,
+    PredictiveMean,
+    predictive_samples,
+)
 from dlcompanion.uncertainty.stochastic_layers.predictive_samples import seed_states
 
 X = np.random.default_rng(0).normal(size=(8, 5)).astype("float32")
@@ -182,3 +186,31 @@ def test_a_seed_decides_the_draws_also_of_dropout_without_one():
 def test_rejects_a_model_without_dropout():
     with pytest.raises(ValueError, match="must have a layer of dropout.*Received"):
         MonteCarloDropout(keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)]))
+
+
+@pytest.mark.parametrize("wrap", [MonteCarloDropout, lambda m: PredictiveMean(m, 3)])
+def test_masked_steps_count_neither_in_training_nor_in_evaluation(wrap):
+    """Targets of padded steps may be anything."""
+    L = keras.layers
+    x = X[:, :4].reshape(8, 4, 1) + 3  # nothing is 0, the value that is masked
+    x[:, 2:] = 0
+    y = np.ones((8, 4, 1), "float32")
+    far = np.where(x == 0, 1e3, y)
+    logs, weights = [], []
+    for targets in (y, far):
+        keras.utils.set_random_seed(0)
+        layers = [L.Masking(), L.Dense(3, "tanh"), L.Dropout(0.3, seed=1), L.Dense(1)]
+        model = keras.Sequential([keras.Input((4, 1)), *layers])
+        inner = MonteCarloDropout(model)
+        wrapper = inner if wrap is MonteCarloDropout else wrap(inner)
+        wrapper.compile("sgd", "mse", weighted_metrics=["mae"])
+        held_out = (x, targets)
+        history = wrapper.fit(x, targets, validation_data=held_out, verbose=0).history
+        logs.append(history)
+        weights.append(wrapper.get_weights())
+    assert set(logs[0]) == {"loss", "mae", "val_loss", "val_mae"}
+    for name, value in logs[0].items():
+        assert 0 < value[0] < 1e3
+        np.testing.assert_allclose(logs[1][name], value, rtol=1e-5, err_msg=name)
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)

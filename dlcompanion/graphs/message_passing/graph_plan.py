@@ -1,13 +1,14 @@
-"""GraphPlan and join_graphs: edges checked, sorted and normalized outside the step."""
+"""Graph plans: edges checked, sorted and normalized outside the step."""
 
 import functools
+import warnings
 from typing import NamedTuple
 
 import keras
 import numpy as np
 
 from dlcompanion import backend
-from dlcompanion.checks import check_count
+from dlcompanion.checks import check_boolean, check_count
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
@@ -27,12 +28,16 @@ class GraphPlan:
         num_nodes: Positive integer. Nodes without an edge are nodes as well.
         weights: Array of shape ``(edges,)`` with finite weights of at least 0, or
             ``None`` for ones.
+        directed: ``True`` for edges in one direction; with ``False`` every edge must
+            stand there in both. By default both are taken, with a warning where no
+            edge has its reverse, as in a list of undirected edges.
 
     Raises:
         ValueError: If ``edges`` is not an integer array of shape ``(2, edges)`` with
-            entries in ``0 ... num_nodes - 1``, or if a weight is missing, negative or
-            not finite. A negative weight could make a degree 0 or negative, where
-            :math:`D^{-1/2}` has no real value.
+            entries in ``0 ... num_nodes - 1``, if a weight is missing, negative or
+            not finite, or if an edge has no reverse with ``directed=False``. A negative
+            weight could make a degree 0 or negative, where :math:`D^{-1/2}` has no
+            real value.
 
     Example:
         >>> plan = GraphPlan([[0, 1, 1, 2], [1, 0, 2, 1]], num_nodes=4)
@@ -42,11 +47,16 @@ class GraphPlan:
         array([2., 3., 2., 1.], dtype=float32)
     """
 
-    def __init__(self, edges, num_nodes, weights=None):
+    def __init__(self, edges, num_nodes, weights=None, directed=None):
         check_count("num_nodes", num_nodes)
         edges = np.asarray(edges)
         weights = None if weights is None else np.asarray(weights)
         check_edges(edges, num_nodes, weights)
+        if directed is not None:
+            directed = check_boolean("directed", directed)
+        if not directed:
+            _check_directions(edges.astype("int64"), num_nodes, directed)
+        self.directed = directed
         self.num_nodes = int(num_nodes)
         self.edges = edges.astype("int32")
         self.weights = None if weights is None else weights.astype("float32")
@@ -86,15 +96,17 @@ class GraphPlan:
         if not graph.is_directed():
             found += [(v, u, data) for u, v, data in found if u != v]
         edges = np.array([[u, v] for u, v, _ in found], "int32").reshape(-1, 2).T
+        directed = graph.is_directed()
         if weight is None:
-            return cls(edges, len(graph))
+            return cls(edges, len(graph), directed=directed)
         missing = sum(weight not in data for _, _, data in found)
         if missing:
             raise ValueError(
                 f"Every edge needs the attribute {weight!r}. "
                 f"Received: {missing} of {len(found)} edges without it"
             )
-        return cls(edges, len(graph), [data[weight] for _, _, data in found])
+        weights = [data[weight] for _, _, data in found]
+        return cls(edges, len(graph), weights, directed)
 
     @functools.cached_property
     def degrees(self):
@@ -121,21 +133,43 @@ class GraphPlan:
             "edges": self.edges,
             "num_nodes": self.num_nodes,
             "weights": self.weights,
+            "directed": self.directed,
         }
 
     @classmethod
     def from_config(cls, config):
-        return cls(
-            **{
-                name: keras.saving.deserialize_keras_object(value)
-                for name, value in config.items()
-            }
-        )
+        values = {
+            name: keras.saving.deserialize_keras_object(value)
+            for name, value in config.items()
+        }
+        plan = cls(**{**values, "directed": True})  # it has warned when it was made
+        plan.directed = values.get("directed")
+        return plan
 
     def __repr__(self):
         return (
             f"GraphPlan(nodes={self.num_nodes}, edges={self.edges.shape[1]}, "
             f"weighted={self.weights is not None})"
+        )
+
+
+def _check_directions(edges, num_nodes, directed):
+    """Warn if no edge has its reverse; with ``directed=False`` refuse one without."""
+    sources, targets = edges[:, edges[0] != edges[1]]
+    forth, back = sources * num_nodes + targets, targets * num_nodes + sources
+    alone = int(np.sum(~np.isin(back, forth)))
+    if directed is False and alone:
+        raise ValueError(
+            "Every edge of an undirected graph must stand in edges twice, once in each "
+            f"direction. Received: directed=False, and {alone} edges without reverse"
+        )
+    if alone and alone == len(forth):
+        warnings.warn(
+            "No edge has its reverse, so that messages flow in one direction only. For "
+            "an undirected graph give each edge twice, as np.concatenate([edges, "
+            "edges[::-1]], axis=1) does; for a directed one give directed=True. "
+            f"Received: {alone} edges",
+            stacklevel=3,
         )
 
 

@@ -41,6 +41,26 @@ def chain_of(environment):
     return wrappers, environment
 
 
+def set_by_hand(environment, alike):
+    """Numbers, strings and booleans of an environment that one made alike has not.
+
+    Args:
+        environment: Vector environment that is used.
+        alike: Another of the same kind and size, new.
+
+    Returns:
+        Dict of names and values.
+    """
+    new = vars(alike)
+    return {
+        name: value
+        for name, value in vars(environment).items()
+        if isinstance(value, bool | int | float | str)
+        and not (name.startswith("_") or name == "closed")
+        and (name not in new or new[name] != value)
+    }
+
+
 def to_evaluate(environment, trained=None):
     """An environment that pays the true reward and writes no files.
 

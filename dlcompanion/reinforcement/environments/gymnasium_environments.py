@@ -8,7 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from dlcompanion.backend import require
-from dlcompanion.reinforcement.environments.copies import copy_of, to_evaluate
+from dlcompanion.reinforcement.environments.copies import (
+    copy_of,
+    set_by_hand,
+    to_evaluate,
+)
 from dlcompanion.reinforcement.environments.vector_environments import NATIVE
 from dlcompanion.reinforcement.networks.action_distributions import (
     Categorical,
@@ -249,7 +253,10 @@ class Environments:
         An environment is copied, with its wrappers and what was set by hand; one that
         a function makes is made again. Either pays its true reward and writes no files
         (``to_evaluate``). A vector environment with a method ``another(count)`` is
-        asked; of others the ``spec`` is used.
+        asked; of others the ``spec`` is used. What was set by hand stays: the
+        environments of a ``SyncVectorEnv`` are copied in turn, and of one that steps
+        all at once its own numbers, strings and booleans are. Of an ``AsyncVectorEnv``,
+        whose environments live in other processes, it is lost.
 
         Args:
             count: Positive integer, how many.
@@ -277,28 +284,41 @@ class Environments:
         if hasattr(self.source, "another"):
             return Environments(self.source.another(count), count, self.spaces)
         if isinstance(self.source, gym.Env):
-            try:
-                copy_of(self.source)
-            except Exception as error:
-                raise ValueError(
-                    "This needs a second environment, and one that cannot be copied "
-                    "cannot be made again. Give a function that makes one; a trained "
-                    "agent takes it, too: save(path), load(path, environment=function)."
-                    f" Received: "
-                    f"environment={self.source!r}, {type(error).__name__}: {error}"
-                ) from error
-            return Environments(
-                lambda: to_evaluate(copy_of(self.source)), count, self.spaces
-            )
+            return self._copies([self.source], count)
         if getattr(self.source, "spec", None) is None:
             raise ValueError(
                 "This needs a second environment, and one without spec cannot be made "
                 "again. Give an id, or a function that makes an environment. "
                 f"Received: environment={self.source!r}"
             )
+        if isinstance(self.source, gym.vector.SyncVectorEnv):
+            return self._copies(self.source.envs, count)
         spec = copy.deepcopy(self.source.spec)
         spec.kwargs.pop("num_envs", None)
-        return Environments(gym.make_vec(spec, num_envs=count), count, self.spaces)
+        made = gym.make_vec(spec, num_envs=count)
+        if not isinstance(self.source, gym.vector.AsyncVectorEnv):
+            alike = gym.make_vec(spec, num_envs=self.count)
+            for name, value in set_by_hand(self.source, alike).items():
+                setattr(made, name, value)
+            alike.close()
+        return Environments(made, count, self.spaces)
+
+    def _copies(self, environments, count):
+        """Copies of these in turn, which pay true rewards."""
+        turn = itertools.cycle(environments)
+        try:
+            copy_of(environments[0])
+        except Exception as error:
+            raise ValueError(
+                "This needs a second environment, and one that cannot be copied "
+                "cannot be made again. Give a function that makes one; a trained "
+                "agent takes it, too: save(path), load(path, environment=function)."
+                f" Received: "
+                f"environment={environments[0]!r}, {type(error).__name__}: {error}"
+            ) from error
+        return Environments(
+            lambda: to_evaluate(copy_of(next(turn))), count, self.spaces
+        )
 
     def play(self, act, seed, horizon):
         """Play one episode in each environment, from a reset to its end.

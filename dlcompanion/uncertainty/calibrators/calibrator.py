@@ -125,7 +125,8 @@ def calibrated_model(model, calibrator):
         the layers of ``model``, which are not copied.
 
     Raises:
-        ValueError: If ``calibrator`` is not a calibrator or was not fitted.
+        ValueError: If ``calibrator`` is not a calibrator or was not fitted, or the
+            model has several outputs.
 
     Example:
         >>> from dlcompanion.uncertainty import VectorScaling
@@ -142,6 +143,11 @@ def calibrated_model(model, calibrator):
         )
     if not getattr(model, "inputs", None):  # a subclassed model has no symbolic inputs
         return keras.Sequential([model, calibrator])
+    if len(model.outputs) != 1:
+        raise ValueError(
+            "A calibrator stands behind one output, the one that it was fitted to. "
+            f"Received: model={model.name} with {len(model.outputs)} outputs"
+        )
     sequential = isinstance(model, keras.Sequential)
     inputs = model.inputs[0] if sequential else model.input
     return keras.Model(inputs, calibrator(model.outputs[0]))

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from dlcompanion.checks import check_finite
-from dlcompanion.uncertainty.conformal import ConformalPredictor
+from dlcompanion.uncertainty.conformal import ConformalPredictor, one_output
 
 
 class _Interval(ConformalPredictor):
@@ -20,7 +20,7 @@ class _Interval(ConformalPredictor):
     columns = 1
 
     def conformity(self, outputs, y):
-        outputs, y = np.asarray(outputs, "float64"), np.asarray(y, "float64")
+        outputs, y = one_output(outputs, "float64"), np.asarray(y, "float64")
         if y.ndim == 1:
             y = y[:, None]
         if outputs.shape[1:] != (self.columns,) or y.shape != (len(outputs), 1):

@@ -6,6 +6,7 @@ from keras import ops
 
 from dlcompanion.checks import check_count, check_labels
 from dlcompanion.uncertainty.conformal import (
+    TIES,
     ConformalPredictor,
     SplitConformal,
     conformal_quantile,
@@ -103,17 +104,17 @@ class ClassConditionalConformal(_Mondrian):
         self.set_threshold(x, found)
         return self
 
-    def predict(self, *args, **kwargs):
+    def check_calibrated(self):
         if not self.built:
             raise ValueError(
                 "Call calibrate on held-out examples before predict. "
                 "Received: no threshold"
             )
-        return super().predict(*args, **kwargs)
+        super().check_calibrated()
 
     def call(self, inputs):
         p = self.predictor.probabilities(self.model(inputs, training=False))
-        return self.predictor.scores(p) <= self.threshold
+        return self.predictor.scores(p) <= self.threshold + TIES
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
@@ -188,7 +189,7 @@ class GroupConditionalConformal(_Mondrian):
         limits = ops.where(mine, ops.convert_to_tensor(self.threshold), 0.0)
         limit = ops.sum(limits, axis=-1, keepdims=True)
         known = ops.any(mine, axis=-1, keepdims=True)
-        return (self.predictor.scores(p) <= limit) & known
+        return (self.predictor.scores(p) <= limit + TIES) & known
 
     def get_config(self):
         return {**super().get_config(), "groups": self.groups}

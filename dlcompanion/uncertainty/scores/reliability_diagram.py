@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from dlcompanion import backend
 from dlcompanion.checks import (
     check_count,
     check_labels,
@@ -10,6 +9,7 @@ from dlcompanion.checks import (
     check_probabilities,
     generator,
 )
+from dlcompanion.plotting import plot_reliability
 
 
 def reliability_diagram(y_true, y_pred, bins=15, level=0.9, axes=None, seed=0):
@@ -74,15 +74,9 @@ def reliability_diagram(y_true, y_pred, bins=15, level=0.9, axes=None, seed=0):
     x, y = means(p), means(hit)
     drawn = np.stack([means(rng.uniform(size=len(p)) < p) for _ in range(1_000)])
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    if axes is None:
-        pyplot = backend.require("matplotlib.pyplot", "gallery")
-        axes = pyplot.figure(figsize=(4, 4), layout="constrained").add_subplot()
-    axes.plot([0, 1], [0, 1], color="0.6", lw=1, zorder=0)
-    axes.fill_between(
-        x, low, high, color="0.6", alpha=0.3, lw=0, label=f"calibrated, {level:.0%}"
+    words_of_band = f"calibrated, {level:.0%}"
+    axes = plot_reliability(
+        x, y, count[filled] / len(p), (low, high), words_of_band, axes
     )
-    axes.plot(x, y, color="C0", lw=1)
-    axes.scatter(x, y, s=8 + 150 * count[filled] / len(p), color="C0", zorder=3)
-    axes.set(xlabel=words[0], ylabel=words[1], xlim=(0, 1), ylim=(-0.02, 1.02))
-    axes.set_aspect("equal")
+    axes.set(xlabel=words[0], ylabel=words[1])
     return axes

@@ -3,12 +3,14 @@
 import keras
 from keras import ops
 
+from dlcompanion import backend
 from dlcompanion.checks import check_count
+from dlcompanion.uncertainty.stochastic_layers.model_wrapper import ModelWrapper
 from dlcompanion.uncertainty.stochastic_layers.predictive_samples import seed_states
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
-class PredictiveMean(keras.Model):
+class PredictiveMean(ModelWrapper):
     r"""The mean prediction of a model that draws anew at every call.
 
     .. math:: p(y \mid x) \approx \frac1S \sum_{s=1}^S p(y \mid x, w_s),
@@ -47,46 +49,28 @@ class PredictiveMean(keras.Model):
     """
 
     def __init__(self, model, samples=16, **kwargs):
-        super().__init__(**kwargs)
-        if not isinstance(model, keras.Model):
-            raise ValueError(f"model must be a Keras model. Received: model={model!r}")
-        self.model = model
+        super().__init__(model, **kwargs)
         self.samples = check_count("samples", samples)
-        shape = getattr(model, "input_shape", None) if model.built else None
-        if shape is not None:
-            self.build(shape)
+        self.build_if_known()
 
-    def build(self, input_shape=None):
-        if not self.model.built:
-            self.model.build(input_shape)
+    def check_model(self):
         if not seed_states(self.model):
             raise ValueError(
                 "Every draw would be the same: the model needs a Bayesian layer, or to "
                 f"be wrapped in MonteCarloDropout. Received: model={self.model.name}"
             )
-        self.built = True
 
     def call(self, inputs, training=None):
         if training:
             return self.model(inputs, training=True)
         draws = [self.model(inputs, training=False) for _ in range(self.samples)]
-        return keras.tree.map_structure(
-            lambda *same: ops.mean(ops.stack(same), axis=0), *draws
-        )
-
-    def compute_output_shape(self, input_shape):
-        return self.model.compute_output_shape(input_shape)
+        return keras.tree.map_structure(_mean, *draws)
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "model": keras.saving.serialize_keras_object(self.model),
-            "samples": self.samples,
-        }
+        return {**super().get_config(), "samples": self.samples}
 
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        model = keras.saving.deserialize_keras_object(
-            config["model"], custom_objects=custom_objects
-        )
-        return cls(**{**config, "model": model})
+
+def _mean(*draws):
+    """The mean of draws, with the mask of the first."""
+    mean = ops.mean(ops.stack(draws), axis=0)
+    return backend.set_mask(mean, backend.mask_of(draws[0]))

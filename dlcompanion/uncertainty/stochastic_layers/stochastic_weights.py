@@ -132,7 +132,9 @@ class StochasticWeights(SavesSeeds, keras.layers.Layer):
         divergence = ops.cast(
             divergence, backend.at_least_float32(keras.config.floatx())
         )
-        return divergence / float(self.training_examples)  # int32 on JAX
+        divergence = divergence / float(self.training_examples)  # int32 on JAX
+        backend.attach(divergence, "is_divergence", True)  # for VariationalModel
+        return divergence
 
     def _require_training_examples(self):
         if self.training_examples is None:

@@ -1,6 +1,7 @@
 """Tests of dlcompanion.graphs.message_passing.graph_plan."""
 
 import json
+import warnings
 
 import keras
 import networkx
@@ -71,6 +72,7 @@ def test_the_plan_does_not_follow_later_changes_of_the_arrays():
         ("num_nodes must be an integer of at least 1", {"num_nodes": 0}),
         ("num_nodes must be an integer of at least 1", {"num_nodes": 3.0}),
         ("num_nodes must be an integer of at least 1", {"num_nodes": True}),
+        ("directed must be", {"directed": "yes"}),
     ],
 )
 def test_refuses(rule, arguments):
@@ -145,3 +147,53 @@ def test_a_graph_of_networkx_is_refused_or_empty():
     graph = networkx.Graph()
     graph.add_nodes_from("ab")
     assert GraphPlan.from_networkx(graph).edges.shape == (2, 0)
+
+
+ONE_WAY = [[0, 1, 2], [1, 2, 2]]  # 0 -> 1 -> 2, and a loop
+
+
+def test_edges_in_one_direction_warn_once():
+    with pytest.warns(UserWarning, match="No edge has its reverse.*2 edges") as seen:
+        plan = GraphPlan(ONE_WAY, 3)
+    assert len(seen) == 1 and seen[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        config = keras.saving.serialize_keras_object(plan)
+        again = keras.saving.deserialize_keras_object(config)
+        assert again.directed is None and again.normalized is not None
+        del config["config"]["directed"]  # as files from before
+        assert keras.saving.deserialize_keras_object(config).directed is None
+
+
+@pytest.mark.parametrize(
+    ("edges", "directed"),
+    [
+        (ONE_WAY, True),
+        ([[0, 1, 1], [1, 0, 2]], None),  # one edge has its reverse
+        ([[0, 1], [1, 0]], False),
+        ([[2], [2]], None),
+        ([[2], [2]], False),
+        (np.zeros((2, 0), "int32"), None),
+    ],
+)
+def test_what_is_meant_does_not_warn(edges, directed):
+    plan = GraphPlan(edges, 3, directed=directed)
+    config = keras.saving.serialize_keras_object(plan)
+    assert keras.saving.deserialize_keras_object(config).directed is directed
+    np.testing.assert_array_equal(plan.edges, edges)
+
+
+def test_many_nodes_do_not_overflow():
+    edges = np.array([[99_999, 70_000], [70_000, 99_999]], "int32")
+    assert GraphPlan(edges, 100_000, directed=False).edges.shape == (2, 2)
+
+
+def test_undirected_edges_need_their_reverse():
+    with pytest.raises(ValueError, match="stand in edges twice.*Received: .*1 edges"):
+        GraphPlan([[0, 1, 1], [1, 0, 2]], 3, directed=False)
+
+
+def test_a_digraph_of_networkx_does_not_warn():
+    plan = GraphPlan.from_networkx(networkx.DiGraph([(0, 1), (1, 2)]))
+    assert plan.directed is True
+    assert GraphPlan.from_networkx(networkx.path_graph(3)).directed is False

@@ -126,6 +126,32 @@ def test_another_shares_nothing(environment):
     other.close()
 
 
+def test_attributes_set_by_hand_inside_a_vector_environment_stay():
+    vector = gym.make_vec("CartPole-v1", 2, vectorization_mode="sync")
+    vector.set_attr("gravity", [3.0, 5.0])
+    for n, one in enumerate(vector.envs):
+        one.unwrapped.length = 2.0 + n
+    other = Environments(vector, 1).another(3)
+    inside = [one.unwrapped for one in other.vector.envs]
+    assert [one.length for one in inside] == [2.0, 3.0, 2.0]
+    assert other.vector.get_attr("gravity") == (3.0, 5.0, 3.0)
+    assert inside[0] is not vector.envs[0].unwrapped and other.time_limit == 500
+    at_once = gym.make_vec("CartPole-v1", 2)
+    at_once.gravity, at_once.note = 3.0, "moon"
+    at_once.reset(seed=0)
+    other = Environments(at_once, 1).another(5).vector
+    assert (other.gravity, other.note, other.num_envs) == (3.0, "moon", 5)
+    assert other.length == gym.make_vec("CartPole-v1", 1).length
+
+
+def test_environments_of_a_vector_that_cannot_be_copied_are_refused():
+    vector = gym.make_vec("CartPole-v1", 2, vectorization_mode="sync")
+    vector.envs[0].unwrapped.file = open(__file__)
+    with pytest.raises(ValueError, match="cannot be copied.*Received: .*TypeError"):
+        Environments(vector, 1).another(2)
+    vector.envs[0].unwrapped.file.close()
+
+
 def test_the_time_limit_is_the_environments_own():
     assert Environments("CartPole-v1", 1).time_limit == 500
     assert Environments(gym.make("MountainCar-v0"), 1).time_limit == 200
