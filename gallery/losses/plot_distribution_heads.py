@@ -35,9 +35,10 @@ Give head and loss the same spec:
    model.fit(x, y.astype("float32"), epochs=3, verbose=0)
    density = spec(model.predict(x, verbose=0))  # a distribution: .prob, .cdf, .sample
 
-Prerequisites: :doc:`/gallery/losses/plot_maximum_likelihood`. Neighbors:
-:doc:`/gallery/generative/plot_normalizing_flows` (densities without an input).
-Notation: :doc:`/notation`.
+Prerequisites: :doc:`/gallery/losses/plot_maximum_likelihood`.
+
+Neighbors: :doc:`/gallery/generative/plot_normalizing_flows` (densities without an
+input). Notation: :doc:`/notation`.
 """
 
 # %%

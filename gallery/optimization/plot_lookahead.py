@@ -30,8 +30,9 @@ Wrap any Keras optimizer:
    model.compile(optimizer, loss)
    model.fit(x, y, epochs=3, verbose=0)
 
-Prerequisites: :doc:`/gallery/foundations/plot_backpropagation`. Neighbors:
-:doc:`/gallery/optimization/plot_stochastic_weight_averaging`. Notation:
+Prerequisites: :doc:`/gallery/foundations/plot_backpropagation`.
+
+Neighbors: :doc:`/gallery/optimization/plot_stochastic_weight_averaging`. Notation:
 :doc:`/notation`.
 """
 

@@ -33,9 +33,10 @@ Add the callback; training ends with the averaged weights:
    average = SWA(start=5, data=x)  # from epoch 5 on; x renews BatchNormalization
    model.fit(x, y, epochs=8, callbacks=[average], verbose=0)  # ends with the average
 
-Prerequisites: :doc:`/gallery/foundations/plot_backpropagation`. Neighbors:
-:doc:`/gallery/optimization/plot_lookahead`, :doc:`/gallery/uncertainty/plot_swag`.
-Notation: :doc:`/notation`.
+Prerequisites: :doc:`/gallery/foundations/plot_backpropagation`.
+
+Neighbors: :doc:`/gallery/optimization/plot_lookahead`,
+:doc:`/gallery/uncertainty/plot_swag`. Notation: :doc:`/notation`.
 """
 
 # %%
@@ -66,6 +67,8 @@ from dlcompanion import claims, datasets
 from dlcompanion.claims import claim
 from dlcompanion.optimization import SWA, refresh_batch_normalization
 from dlcompanion.training import fit_in_memory, restart
+
+keras.utils.set_random_seed(claims.seed())
 
 # %%
 # Handwritten digits, and every fifth training label replaced by a random one, so that a

@@ -35,8 +35,10 @@ Put the layer behind a convolution; it is active in training only:
    model.compile("adam", loss)
    model.fit(x, y, epochs=3, verbose=0)
 
-Prerequisites: :doc:`/gallery/foundations/plot_backpropagation`. Neighbors:
-:doc:`/gallery/uncertainty/plot_monte_carlo_dropout`. Notation: :doc:`/notation`.
+Prerequisites: :doc:`/gallery/foundations/plot_backpropagation`.
+
+Neighbors: :doc:`/gallery/uncertainty/plot_monte_carlo_dropout`. Notation:
+:doc:`/notation`.
 """
 
 # %%

@@ -42,8 +42,9 @@ are, and draw predictions:
    draws = predictive_samples(model, x, samples=10)  # (10, 100, 1)
    mean, deviation = draws.mean(axis=0), draws.std(axis=0)
 
-Prerequisites: :doc:`/gallery/foundations/plot_backpropagation`. Neighbors:
-:doc:`/gallery/uncertainty/plot_monte_carlo_dropout`,
+Prerequisites: :doc:`/gallery/foundations/plot_backpropagation`.
+
+Neighbors: :doc:`/gallery/uncertainty/plot_monte_carlo_dropout`,
 :doc:`/gallery/uncertainty/plot_laplace`. Notation: :doc:`/notation`.
 """
 

@@ -36,8 +36,9 @@ Calibrate on held-out examples; ``predict`` then returns sets:
    predictor.calibrate(x[300:500], y[300:500])  # held-out examples
    sets = predictor.predict(x[500:], verbose=0)  # (100, 3), true: in the set
 
-Prerequisites: :doc:`/gallery/uncertainty/plot_calibration`. Neighbors:
-:doc:`/gallery/losses/plot_maximum_likelihood` (quantile regression),
+Prerequisites: :doc:`/gallery/uncertainty/plot_calibration`.
+
+Neighbors: :doc:`/gallery/losses/plot_maximum_likelihood` (quantile regression),
 :doc:`/gallery/uncertainty/plot_deep_ensembles`. Notation: :doc:`/notation`.
 """
 

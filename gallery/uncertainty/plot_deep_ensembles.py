@@ -40,8 +40,9 @@ Give a function that builds one network; the ensemble is a Keras model:
    mean = ensemble.predict(x, verbose=0)  # (300, 3)
    disagreement = mutual_information(ensemble.predict_members(x))  # (300,)
 
-Prerequisites: :doc:`/gallery/uncertainty/plot_calibration`. Neighbors:
-:doc:`/gallery/uncertainty/plot_swag`,
+Prerequisites: :doc:`/gallery/uncertainty/plot_calibration`.
+
+Neighbors: :doc:`/gallery/uncertainty/plot_swag`,
 :doc:`/gallery/uncertainty/plot_monte_carlo_dropout`. Notation: :doc:`/notation`.
 """
 

@@ -36,9 +36,10 @@ Train as usual, then fit the posterior on the same data:
    posterior.fit(x[:200], y[:200])  # one pass over the training data
    probabilities = posterior.predict(x[200:], verbose=0)  # (100, 3)
 
-Prerequisites: :doc:`/gallery/uncertainty/plot_calibration`. Neighbors:
-:doc:`/gallery/uncertainty/plot_bayesian_layers`, :doc:`/gallery/uncertainty/plot_swag`.
-Notation: :doc:`/notation`.
+Prerequisites: :doc:`/gallery/uncertainty/plot_calibration`.
+
+Neighbors: :doc:`/gallery/uncertainty/plot_bayesian_layers`,
+:doc:`/gallery/uncertainty/plot_swag`. Notation: :doc:`/notation`.
 """
 
 # %%

@@ -39,8 +39,9 @@ Wrap a trained model with dropout and draw:
    draws = predictive_samples(MonteCarloDropout(model), x, samples=30)  # (30, 300, 2)
    uncertainty = predictive_entropy(draws)  # (300,)
 
-Prerequisites: :doc:`/gallery/uncertainty/plot_bayesian_layers`. Neighbors:
-:doc:`/gallery/uncertainty/plot_deep_ensembles`,
+Prerequisites: :doc:`/gallery/uncertainty/plot_bayesian_layers`.
+
+Neighbors: :doc:`/gallery/uncertainty/plot_deep_ensembles`,
 :doc:`/gallery/regularization/plot_dropblock`. Notation: :doc:`/notation`.
 """
 

@@ -35,8 +35,9 @@ The process is a layer, and ``GaussianNLL`` its loss:
    mean, rho = model.predict(x, verbose=0).T
    deviation = np.logaddexp(0, rho)  # with the noise
 
-Prerequisites: :doc:`/gallery/losses/plot_maximum_likelihood`. Neighbors:
-:doc:`/gallery/uncertainty/plot_laplace`. Notation: :doc:`/notation`.
+Prerequisites: :doc:`/gallery/losses/plot_maximum_likelihood`.
+
+Neighbors: :doc:`/gallery/uncertainty/plot_laplace`. Notation: :doc:`/notation`.
 """
 
 # %%

@@ -35,8 +35,9 @@ A callback collects the weights, and then draws predictions:
    draws = swag.predict_samples(x, samples=20)  # (20, 300, 2)
    probabilities = draws.mean(axis=0)
 
-Prerequisites: :doc:`/gallery/optimization/plot_stochastic_weight_averaging`. Neighbors:
-:doc:`/gallery/uncertainty/plot_deep_ensembles`,
+Prerequisites: :doc:`/gallery/optimization/plot_stochastic_weight_averaging`.
+
+Neighbors: :doc:`/gallery/uncertainty/plot_deep_ensembles`,
 :doc:`/gallery/uncertainty/plot_laplace`. Notation: :doc:`/notation`.
 """
 
