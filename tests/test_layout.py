@@ -313,6 +313,14 @@ def test_a_script_has_the_parts_of_a_page(path):
 
 
 @each(SCRIPTS)
+def test_a_level_has_one_name(path):
+    (tags,) = re.findall(r"^# sphinx_gallery_tags = \[(.*)\]$", path.read_text(), re.M)
+    tags = {tag.strip(' "') for tag in tags.split(",")}
+    assert len(tags & {"beginner", "intermediate", "advanced"}) <= 1
+    assert not tags & {"introductory", "easy", "basic", "hard", "expert"}
+
+
+@each(SCRIPTS)
 def test_a_script_imports_only_what_the_gallery_installs(path):
     roots = {module.split(".")[0] for module in imports(path)}
     assert roots <= SCRIPTS_MAY_IMPORT | sys.stdlib_module_names

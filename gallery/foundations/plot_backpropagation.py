@@ -393,4 +393,4 @@ claim("losses by hand and by the framework, largest gap", apart.max(), "<", 1e-3
 # Chen, Xu, Zhang and Guestrin, *Training Deep Nets with Sublinear Memory Cost*, 2016.
 # https://arxiv.org/abs/1604.06174
 
-# sphinx_gallery_tags = ["infrastructure", "all backends", "introductory"]
+# sphinx_gallery_tags = ["infrastructure", "all backends", "beginner"]

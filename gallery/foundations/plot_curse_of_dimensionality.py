@@ -361,4 +361,4 @@ claim("there the linear model is ahead by, worst seed", ahead, ">", 0.3, seeds=5
 # ----------
 # The name is from :cite:t:`bellman1961adaptive`.
 
-# sphinx_gallery_tags = ["geometry", "NumPy only", "introductory"]
+# sphinx_gallery_tags = ["geometry", "NumPy only", "beginner"]

@@ -275,4 +275,4 @@ claim(
 # :cite:t:`burda2016importance`, :cite:t:`tipping1999probabilistic`,
 # :cite:t:`lucas2019dont`.
 
-# sphinx_gallery_tags = ["model", "all backends", "introductory"]
+# sphinx_gallery_tags = ["model", "all backends", "beginner"]

@@ -313,4 +313,4 @@ claim(
 # for Conflict and Fission in Small Groups*, Journal of Anthropological Research 33(4),
 # 1977.
 
-# sphinx_gallery_tags = ["layer", "all backends", "introductory"]
+# sphinx_gallery_tags = ["layer", "all backends", "beginner"]

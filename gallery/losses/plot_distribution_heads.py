@@ -311,4 +311,4 @@ claim(
 # The mixture density network is :cite:t:`bishop1994mixture`; that ranks under the
 # right prediction are uniform goes back to :cite:t:`rosenblatt1952remarks`.
 
-# sphinx_gallery_tags = ["layer", "loss", "density", "TensorFlow and JAX", "introductory"]
+# sphinx_gallery_tags = ["layer", "loss", "density", "TensorFlow and JAX", "beginner"]

@@ -311,4 +311,4 @@ claim(
 # loss from :cite:t:`koenker1978regression`. The trap and beta-NLL are in
 # :cite:t:`seitzer2022pitfalls`.
 
-# sphinx_gallery_tags = ["loss", "uncertainty", "regression", "introductory"]
+# sphinx_gallery_tags = ["loss", "uncertainty", "regression", "beginner"]

@@ -289,4 +289,4 @@ claim(
 # ----------
 # :cite:t:`hermans2017defense`, section 2; :cite:t:`schroff2015facenet`, section 3.2.
 
-# sphinx_gallery_tags = ["loss", "all backends", "introductory"]
+# sphinx_gallery_tags = ["loss", "all backends", "beginner"]

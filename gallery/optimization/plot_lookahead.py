@@ -238,4 +238,4 @@ claim(
 # ----------
 # :cite:t:`zhang2019lookahead`, algorithm 1 and proposition 2.
 
-# sphinx_gallery_tags = ["optimizer", "all backends", "introductory"]
+# sphinx_gallery_tags = ["optimizer", "all backends", "beginner"]

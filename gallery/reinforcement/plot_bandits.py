@@ -188,4 +188,4 @@ claim(
 # :cite:t:`auer2002finite`, theorem 1; :cite:t:`thompson1933likelihood`; the lower bound
 # is that of :cite:t:`lai1985asymptotically`. A book: :cite:t:`lattimore2020bandit`.
 
-# sphinx_gallery_tags = ["agent", "all backends", "introductory"]
+# sphinx_gallery_tags = ["agent", "all backends", "beginner"]

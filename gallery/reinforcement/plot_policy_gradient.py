@@ -290,4 +290,4 @@ claim(
 # :cite:t:`williams1992simple`, theorem 1; :cite:t:`sutton2000policy` for states and
 # function approximation.
 
-# sphinx_gallery_tags = ["agent", "all backends", "introductory"]
+# sphinx_gallery_tags = ["agent", "all backends", "beginner"]

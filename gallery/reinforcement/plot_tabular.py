@@ -281,4 +281,4 @@ claim(
 # :cite:t:`rummery1994line`, and the cliff to :cite:t:`sutton2018reinforcement`.
 
 # sphinx_gallery_thumbnail_number = 3
-# sphinx_gallery_tags = ["agent", "all backends", "introductory"]
+# sphinx_gallery_tags = ["agent", "all backends", "beginner"]

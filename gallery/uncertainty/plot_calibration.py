@@ -281,4 +281,4 @@ claim(
 # :cite:t:`blasiok2023smooth`; the band of the diagram is that of
 # :cite:t:`brocker2007increasing`.
 
-# sphinx_gallery_tags = ["layer", "metric", "all backends", "introductory"]
+# sphinx_gallery_tags = ["layer", "metric", "all backends", "beginner"]

@@ -301,4 +301,4 @@ claim(
 # :cite:t:`vovk2012conditional`, conformal quantiles from
 # :cite:t:`romano2019conformalized`.
 
-# sphinx_gallery_tags = ["model", "all backends", "introductory"]
+# sphinx_gallery_tags = ["model", "all backends", "beginner"]

@@ -291,4 +291,4 @@ claim(
 # *Bayesian Active Learning for Classification and Preference Learning*, 2011,
 # https://arxiv.org/abs/1112.5745 (:cite:t:`houlsby2011bayesian`).
 
-# sphinx_gallery_tags = ["model", "all backends", "introductory"]
+# sphinx_gallery_tags = ["model", "all backends", "beginner"]
