@@ -31,7 +31,7 @@ of training on every backend:
 
 
    def loss():
-       return keras.ops.mean((model(x) - y) ** 2)
+       return keras.ops.mean(keras.losses.mean_squared_error(y, model(x)))
 
 
    gradient_of = value_and_grad(loss, variables=model.trainable_variables)

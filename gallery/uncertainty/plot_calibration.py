@@ -30,8 +30,8 @@ Fit the temperature on held-out logits, and put it behind the network:
    y = (x[:, 0] + np.random.normal(size=400) > 0).astype("int32")
    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])  # logits
    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-   model.compile("adam", loss)
-   model.fit(x[:200], y[:200], epochs=3, verbose=0)
+   model.compile(keras.optimizers.Adam(0.05), loss)
+   model.fit(x[:200], y[:200], epochs=10, verbose=0)
    scaling = TemperatureScaling()
    scaling.fit(model.predict(x[200:], verbose=0), y[200:])  # held-out examples
    probabilities = calibrated_model(model, scaling).predict(x, verbose=0)
