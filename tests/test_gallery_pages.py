@@ -36,22 +36,8 @@ def test_the_title_is_the_topic_and_a_claim(path):
 @each(SCRIPTS)
 def test_the_page_comes_after_its_prerequisites(path):
     order = list(TOPICS)
-    for slug in prerequisites(docstring(path)):
+    for slug in topics.prerequisites(topic_of(path)):
         assert order.index(slug) < order.index(topic_of(path)["slug"])
-
-
-def prerequisites(text):
-    """The topics that a page names as its prerequisites."""
-    found = re.search(r"Prerequisites?:(.*?)(?:\n\n|\.\s+[A-Z]|\.?$)", text, re.DOTALL)
-    return re.findall(r"/plot_(\w+)", found[1]) if found else []
-
-
-def test_the_prerequisites_are_found():
-    text = (
-        "Words.\n\nPrerequisites: :doc:`/gallery/a/plot_b`,\n:doc:`/gallery/a/plot_c`"
-    )
-    assert prerequisites(f"{text}. Notation: :doc:`/gallery/a/plot_d`.") == ["b", "c"]
-    assert prerequisites("Nothing.") == []
 
 
 @each(SCRIPTS)

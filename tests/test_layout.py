@@ -169,8 +169,8 @@ def test_docstrings_comments_and_blanks_are_no_code(tmp_path):
 
 
 @each(SCRIPTS)
-def test_no_script_outgrows_400_lines(path):
-    assert sizes(path)[1] <= 400
+def test_no_script_outgrows_600_lines(path):
+    assert sizes(path)[1] <= 600
 
 
 # -- the catalogue ------------------------------------------------------------

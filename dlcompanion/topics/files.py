@@ -77,7 +77,7 @@ def prerequisites(topic):
     if not path.is_file():
         return []
     text = ast.get_docstring(ast.parse(path.read_bytes()))
-    said = re.search(r"Prerequisites?:(.*?)(?=Notation:|\n\n|\Z)", text, re.DOTALL)
+    said = re.search(r"Prerequisites?:(.*?)(?=\.\s+[A-Z]|\n\n|\Z)", text, re.DOTALL)
     pages = re.findall(r"/plot_(\w+)|_plot_(\w+)\.py", said[1]) if said else []
     return [*dict.fromkeys(a or b for a, b in pages)]
 

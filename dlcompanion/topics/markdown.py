@@ -77,8 +77,8 @@ class Converter:
         body = []
         while lines and (not lines[0].strip() or lines[0].startswith(f"{indent}  ")):
             body.append(lines.pop(0))
-        body = textwrap.dedent("\n".join(body)).strip("\n").splitlines()
-        while body and re.fullmatch(r":[\w-]+:.*", body[0]):  # options
+        body = textwrap.dedent("\n".join(body)).splitlines()
+        while body and re.fullmatch(r":[\w-]+:.*", body[0]):  # options, then a blank
             body.pop(0)
         body = "\n".join(body).strip("\n")
         if name == "math":

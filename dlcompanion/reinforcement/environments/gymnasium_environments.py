@@ -305,7 +305,7 @@ class Environments:
 
     def _copies(self, environments, count):
         """Copies of these in turn, which pay true rewards."""
-        turn = itertools.cycle(environments)
+        it = itertools.cycle(environments)
         try:
             copy_of(environments[0])
         except Exception as error:
@@ -316,9 +316,7 @@ class Environments:
                 f" Received: "
                 f"environment={environments[0]!r}, {type(error).__name__}: {error}"
             ) from error
-        return Environments(
-            lambda: to_evaluate(copy_of(next(turn))), count, self.spaces
-        )
+        return Environments(lambda: to_evaluate(copy_of(next(it))), count, self.spaces)
 
     def play(self, act, seed, horizon):
         """Play one episode in each environment, from a reset to its end.
