@@ -270,7 +270,7 @@ class Claims(BookDirective):
             yield "Not executed in this build."
             yield ""
             return
-        counts = elsewhere.counts(script)
+        others = elsewhere.cells(script, claims)
         claim = closest(claims)
         value, sign, bound = book.parts(claim)
         held = f"{sum(c['holds'] for c in claims)} of {len(claims)} hold"
@@ -294,7 +294,7 @@ class Claims(BookDirective):
                 value,
                 f"{sign} {bound}",
                 claim["seeds"] or "–",
-                f"{counts[number].held} of {counts[number].runs}" if counts else "–",
+                others[number],
             )
         yield from (f"   {line}" for line in lines)
         yield ""

@@ -119,6 +119,14 @@ def counts(path, backend="tensorflow", table=None):
     return [Count(sum(held for *_, held in rows), len(rows)) for rows in claims]
 
 
+def cells(path, claims):
+    """For each claim of the last run "7 of 8", or a dash where nothing was measured."""
+    found = counts(path)
+    if len(found) != len(claims):  # none, or the page was built from other code
+        return ["–"] * len(claims)
+    return [f"{count.held} of {count.runs}" for count in found]
+
+
 def backends(path, table=None):
     """Names of the backends on which the script ran to its end."""
     found = {run["backend"] for run in runs(path, table)}

@@ -75,20 +75,21 @@ def show_claims(app, pagename, templatename, context, doctree):
 
 def claims_table(script):
     """What a script claimed: value, bound, and on how many other seeds it held."""
-    counts = elsewhere.counts(script)
+    claims = book.claims(script)
+    others = elsewhere.cells(script, claims)
     rows = []
-    for number, claim in enumerate(book.claims(script)):
+    for claim, other in zip(claims, others, strict=True):
         value, sign, bound = book.parts(claim)
         mark = "done" if claim["holds"] else "false"
         word = "holds" if claim["holds"] else "false"
-        if counts and counts[number].held < counts[number].runs:
+        if len({*other.split(" of ")}) > 1:
             mark, word = "planned", "holds here"
         cells = [
             f'<span class="{mark}">{word}</span> {html.escape(claim["text"])}',
             html.escape(value),
             html.escape(f"{sign} {bound}"),
             f"{claim['seeds'] or '–'}",
-            f"{counts[number].held} of {counts[number].runs}" if counts else "–",
+            other,
         ]
         rows.append("".join(f"<td>{cell}</td>" for cell in cells))
     names = ("Claim", "Value", "Bound", "Seeds", "Other seeds")
