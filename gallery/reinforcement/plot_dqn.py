@@ -12,7 +12,8 @@ older copy that is constant while the network learns from it. Use
 being learned from several times; it has no continuous actions
 (:doc:`/gallery/reinforcement/plot_sac` has them). This page trains it to balance a pole
 (CartPole), and takes away the one invention and then the other. Without the target
-network it learns nothing at all, without the memory much less.
+network it learns nothing at all; without the memory it learns less with most seeds, but
+not with all.
 
 In your own model
 -----------------
@@ -191,8 +192,10 @@ plt.show()
 #   drifts off the track after a hundred steps. It takes a network wide enough to tell
 #   where the track ends, many remembered falls there, and some 30,000 steps; then most
 #   seeds hold the pole for the whole episode, within one or two evaluations.
-# - Without a memory it does not get further. With episodes of some 200 steps, the 256
-#   steps that it learns from hold one fall or two, and none from most of the track.
+# - Without a memory it mostly gets no further: with episodes of some 200 steps, the 256
+#   steps that it learns from hold one fall or two, and none from most of the track. But
+#   five seeds do not prove it. On one of five sets of seeds that were tried, the agents
+#   without a memory ended above those with one, so this page does not claim it.
 # - What was reached need not stay, although the rate falls to zero for that reason.
 # - The value map shows why. In the wide band where the pole can still be caught, a
 #   wrong push can be made good by the next one: both actions are worth nearly the same,
@@ -236,13 +239,6 @@ claim(
     end["DQN"].max() / possible,
     "<",
     1,
-    seeds=len(seeds),
-)
-claim(
-    "greedy return of DQN, last four evaluations, with memory over without, medians",
-    np.median(late["DQN"]) / np.median(late["no memory"]),
-    ">",
-    1.2,
     seeds=len(seeds),
 )
 claim(

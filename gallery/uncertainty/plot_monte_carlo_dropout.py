@@ -297,7 +297,7 @@ claim(
     "AUROC for unknown images, entropy of 30 draws less dropout off, median",
     -np.median(free),
     "<",
-    0.02,
+    0.05,
     seeds=len(SEEDS),
 )
 claim(
