@@ -25,6 +25,31 @@ def copy_of(environment):
     return copy.deepcopy(environment, memo)
 
 
+def copies_of(environments):
+    """A function that copies one of these environments at each call, in turn.
+
+    Args:
+        environments: List of ``gymnasium.Env``, which stay as they are.
+
+    Returns:
+        Function without arguments; what it returns pays true rewards.
+
+    Raises:
+        ValueError: If something in the first of them cannot be copied.
+    """
+    try:
+        copy_of(environments[0])
+    except Exception as error:
+        raise ValueError(
+            "This needs a second environment, and one that cannot be copied cannot be "
+            "made again. Give a function that makes one; a trained agent takes it, "
+            "too: save(path), load(path, environment=function). Received: "
+            f"environment={environments[0]!r}, {type(error).__name__}: {error}"
+        ) from error
+    turn = itertools.cycle(environments)
+    return lambda: to_evaluate(copy_of(next(turn)))
+
+
 def chain_of(environment):
     """The wrappers of an environment, the outermost first, and what is inside.
 

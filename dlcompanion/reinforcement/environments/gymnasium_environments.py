@@ -9,7 +9,7 @@ import numpy as np
 
 from dlcompanion.backend import require
 from dlcompanion.reinforcement.environments.copies import (
-    copy_of,
+    copies_of,
     set_by_hand,
     to_evaluate,
 )
@@ -284,7 +284,7 @@ class Environments:
         if hasattr(self.source, "another"):
             return Environments(self.source.another(count), count, self.spaces)
         if isinstance(self.source, gym.Env):
-            return self._copies([self.source], count)
+            return Environments(copies_of([self.source]), count, self.spaces)
         if getattr(self.source, "spec", None) is None:
             raise ValueError(
                 "This needs a second environment, and one without spec cannot be made "
@@ -292,7 +292,7 @@ class Environments:
                 f"Received: environment={self.source!r}"
             )
         if isinstance(self.source, gym.vector.SyncVectorEnv):
-            return self._copies(self.source.envs, count)
+            return Environments(copies_of(self.source.envs), count, self.spaces)
         spec = copy.deepcopy(self.source.spec)
         spec.kwargs.pop("num_envs", None)
         made = gym.make_vec(spec, num_envs=count)
@@ -302,21 +302,6 @@ class Environments:
                 setattr(made, name, value)
             alike.close()
         return Environments(made, count, self.spaces)
-
-    def _copies(self, environments, count):
-        """Copies of these in turn, which pay true rewards."""
-        it = itertools.cycle(environments)
-        try:
-            copy_of(environments[0])
-        except Exception as error:
-            raise ValueError(
-                "This needs a second environment, and one that cannot be copied "
-                "cannot be made again. Give a function that makes one; a trained "
-                "agent takes it, too: save(path), load(path, environment=function)."
-                f" Received: "
-                f"environment={environments[0]!r}, {type(error).__name__}: {error}"
-            ) from error
-        return Environments(lambda: to_evaluate(copy_of(next(it))), count, self.spaces)
 
     def play(self, act, seed, horizon):
         """Play one episode in each environment, from a reset to its end.
