@@ -147,6 +147,7 @@ html_static_path = ["_static"]
 html_favicon = "_static/favicon.svg"
 html_css_files = ["book.css"]
 html_js_files = ["book.js"]
+html_search_scorer = str(HERE / "_ext" / "scorer.js")
 html_context = {"default_mode": "auto"}
 html_copy_source = False
 html_show_sourcelink = False
