@@ -149,10 +149,15 @@ def crashed(done, claims):
 
 
 def version_of_package():
-    """The package's version and the commit, with a mark if files were changed."""
-    git = ["git", "-C", str(book.ROOT), "describe", "--always", "--dirty=+changes"]
+    """The package's version and the commit, with a mark if code differs from it."""
+    git = ["git", "-C", str(book.ROOT)]
     try:
-        commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+        named = subprocess.run(
+            [*git, "describe", "--always"], capture_output=True, text=True
+        )
+        code = [*git, "diff", "--quiet", "HEAD", "--", "dlcompanion", "gallery"]
+        changed = subprocess.run(code, capture_output=True, text=True).returncode
+        commit = named.stdout.strip() + ("+changes" if changed else "")
     except FileNotFoundError:
         commit = ""
     return f"{dlcompanion.__version__} {commit}".strip()

@@ -9,6 +9,7 @@ from dlcompanion.topics.catalogue import (
     did_you_mean,
     find_chapter,
     find_topic,
+    names_in_title,
     topics,
 )
 from dlcompanion.topics.files import (
@@ -36,6 +37,7 @@ __all__ = [
     "import_line",
     "is_checkout",
     "missing_files",
+    "names_in_title",
     "notebook",
     "prerequisites",
     "public_names",

@@ -101,15 +101,31 @@ def _names():
         lambda topic: [topic["slug"]],
         public_names,
         lambda topic: [topic["title"], *topic.get("names", ())],
-        # the two names in "Variational autoencoder (VAE)"
-        lambda topic: re.fullmatch(r"(.*?)(?: \((.*)\))?", topic["title"]).groups(),
+        names_in_title,
     )
     names = {}
     for kind in kinds:
         for slug, topic in topics().items():
-            for name in filter(None, kind(topic)):
+            for name in kind(topic):
                 names.setdefault(name, slug)
     return names
+
+
+def names_in_title(topic):
+    """The two names in a title such as "Variational autoencoder (VAE)", or the one.
+
+    Args:
+        topic: A topic's dict.
+
+    Returns:
+        List of strings.
+
+    Example:
+        >>> names_in_title({"title": "Variational autoencoder (VAE)"})
+        ['Variational autoencoder', 'VAE']
+    """
+    found = re.fullmatch(r"(.*?)(?: \((.*)\))?", topic["title"]).groups()
+    return [name for name in found if name]
 
 
 def find_chapter(name):

@@ -65,6 +65,20 @@ def picture_of(script):
     return f"/{figures[0].relative_to(book.DOCS)}" if figures else None
 
 
+def doc_link(here, content, target):
+    """A link from one document to another, as ``:doc:`` makes it."""
+    return addnodes.pending_xref(
+        "",
+        content,
+        refdomain="std",
+        reftype="doc",
+        refdoc=here,
+        reftarget=target,
+        refexplicit=True,
+        refwarn=True,
+    )
+
+
 class Facts(BookDirective):
     """One line of numbers: scripts, claims, CPU time, topics."""
 
@@ -80,16 +94,7 @@ class Facts(BookDirective):
             (book.minutes(cost(scripts)), "of CPU runs them all", "/benchmarks"),
             (len(book.topics()), "topics on the map", "/topics"),
         ):
-            link = addnodes.pending_xref(
-                "",
-                nodes.Text(text),
-                refdomain="std",
-                reftype="doc",
-                refdoc=self.env.docname,
-                reftarget=target,
-                refexplicit=True,
-                refwarn=True,
-            )
+            link = doc_link(self.env.docname, nodes.Text(text), target)
             number = nodes.inline("", str(value), classes=["number"])
             line = nodes.paragraph("", "", number, nodes.Text(" "), link)
             facts += nodes.list_item("", line)

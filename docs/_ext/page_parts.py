@@ -12,6 +12,8 @@ from docutils import nodes
 from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
 
+from dlcompanion import topics as catalogue
+
 DRAWS = re.compile(r"\bplt\.show\(\)|\bFuncAnimation\(|\bplt\.subplots\(")
 CLAIM_CODE = "Code of the claims"
 CLAIMS = re.compile(r"^\s*claim\(", re.MULTILINE)
@@ -107,12 +109,12 @@ class Names(SphinxTransform):
     default_priority = 800  # before Sphinx collects the entries of a page
 
     def apply(self, **kwargs):
-        stem = self.env.docname.rpartition("/plot_")[2]
-        topic = {t["slug"]: t for t in book.topics()}.get(stem)
-        if "/plot_" in self.env.docname and topic:
+        _, page, slug = self.env.docname.rpartition("/plot_")
+        if page:
             # no target within the page: an entry is for all of it
-            names = [("single", n, "", "main", None) for n in search_names(topic)]
-            self.document.insert(0, addnodes.index(entries=names))
+            names = search_names(book.topic(slug))
+            entries = [("single", name, "", "main", None) for name in names]
+            self.document.insert(0, addnodes.index(entries=entries))
 
 
 def search_names(topic):
@@ -122,25 +124,22 @@ def search_names(topic):
         >>> search_names({"slug": "ppo", "title": "PPO (on-policy)", "names": ["a"]})
         ['PPO', 'on-policy', 'a']
     """
-    outside, _, inside = topic["title"].partition(" (")
-    found = [outside, inside.rstrip(")"), topic["slug"].replace("_", " ")]
+    found = [*catalogue.names_in_title(topic), topic["slug"].replace("_", " ")]
     found += topic.get("names", [])
     known = {}
-    for name in filter(None, found):
+    for name in found:
         known.setdefault(name.lower(), name)
     return list(known.values())
 
 
 def outdated(app, env, added, changed, removed):
-    """Pages whose measurements on other seeds changed since they were written."""
-    table = elsewhere.read_table()
-    now = {
-        book.script_document(path)[1:]: repr(table.get(path.stem))
-        for path in book.scripts()
-    }
-    before = getattr(env, "claims_elsewhere", {})
-    env.claims_elsewhere = now
-    return [d for d, e in now.items() if before.get(d) != e and d in env.found_docs]
+    """Every page, in every build.
+
+    Its counts on other seeds may have changed, and Sphinx forgets the index entries of
+    documents that it does not write anew.
+    """
+    pages = {book.script_document(path)[1:] for path in book.scripts()}
+    return sorted(pages & env.found_docs)
 
 
 def setup(app):

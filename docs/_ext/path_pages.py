@@ -4,9 +4,16 @@ import re
 import tomllib
 
 import book
-from book_pages import BookDirective, card, cost, is_written, plural, step
+from book_pages import (
+    BookDirective,
+    card,
+    cost,
+    doc_link,
+    is_written,
+    plural,
+    step,
+)
 from docutils import nodes
-from sphinx import addnodes
 from sphinx.util.docutils import SphinxRole
 
 PATHS = book.DOCS / "paths"
@@ -104,17 +111,8 @@ class TopicRole(SphinxRole):
             name = nodes.literal(self.text, self.text)
             return [nodes.Text("planned: "), name], []
         target = book.script_document(book.script_of(topic))
-        link = addnodes.pending_xref(
-            "",
-            nodes.inline("", topic["title"]),
-            refdomain="std",
-            reftype="doc",
-            refdoc=self.env.docname,
-            reftarget=target,
-            refexplicit=True,
-            refwarn=True,
-        )
-        return [link], []
+        title = nodes.inline("", topic["title"])
+        return [doc_link(self.env.docname, title, target)], []
 
 
 def setup(app):
