@@ -214,6 +214,20 @@ def test_page_is_whole(browser, root, page):
 
 
 @pytest.mark.parametrize("page", PAGES)
+def test_nothing_covers_the_title(browser, page):
+    with screen(browser):
+        visit(browser, f"{SITE.as_uri()}/{page}")
+        covered = browser.execute_script(
+            """const title = document.querySelector("h1");
+            title.scrollIntoView({block: "center"});
+            const box = title.getBoundingClientRect();
+            const top = document.elementFromPoint(box.x + 8, box.y + box.height / 2);
+            return title.contains(top) ? "" : `${top?.outerHTML.slice(0, 200)}`"""
+        )
+    assert not covered
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_nothing_scrolls_sideways_on_a_phone(browser, page):
     with screen(browser, 390, 844, mobile=True):
         visit(browser, f"{SITE.as_uri()}/{page}")
