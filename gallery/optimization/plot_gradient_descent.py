@@ -161,7 +161,7 @@ first_weights = [
 def losses(w):
     """Squared error of each network, ``(members,)``."""
     h = ops.tanh(ops.matmul(x, w[0]) + w[1])  # (members, examples, hidden)
-    error = ops.matmul(h, w[2]) + w[3] - y
+    error = ops.subtract(ops.matmul(h, w[2]) + w[3], y)
     return ops.mean(ops.sum(ops.square(error), axis=2), axis=1) / 2
 
 
