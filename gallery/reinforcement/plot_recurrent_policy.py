@@ -118,7 +118,7 @@ settings = {
 settings |= {"discount": 0.98, "gae_lambda": 0.8, "horizon": 512}
 
 
-def train(kind, environment, **networks):
+def train(kind, environment, seeds=seeds, **networks):
     rate = keras.optimizers.schedules.PolynomialDecay(
         0.005, budget // 512 * passes, 0.0
     )
@@ -189,7 +189,7 @@ def reading(agent):
 kinds = {
     "with memory": train(RecurrentPPO, hidden_speeds, policy=2, critic=1),
     "without": train(PPO, hidden_speeds),
-    "two looks": train(PPO, two_looks),
+    "two looks": train(PPO, two_looks, seeds[:2]),
 }
 greedy, readings, episodes = {name: [] for name in kinds}, [], {}
 for name, trained in kinds.items():
@@ -225,7 +225,7 @@ figure, (left, middle, right) = plt.subplots(
     1, 3, figsize=(10, 3.6), layout="constrained", width_ratios=(3, 2, 3)
 )
 for n, name in enumerate(kinds):
-    middle.plot([n] * len(seeds), greedy[name], "o", color=f"C{n}", alpha=0.7)
+    middle.plot([n] * len(greedy[name]), greedy[name], "o", color=f"C{n}", alpha=0.7)
 for n, (name, seen) in enumerate(episodes.items()):
     left.plot(np.degrees(seen[:, 1]), color=f"C{n}", label=name, zorder=3 - n)
 left.axhspan(-12, 12, color="0.5", alpha=0.1, lw=0)
