@@ -271,7 +271,7 @@ claim(
     gap("rewards", "both"),
     ">",
     0,
-    seeds=len(seeds),
+    seeds=3,
 )
 claim(
     "IQM of the return, speed in degrees, observations normalized less not normalized",
