@@ -72,7 +72,7 @@ game = TicTacToe()
 solution = Minimax(game)
 
 # %%
-# Three agents play 128 games an iteration, every move after 32 simulations. Three
+# Three agents play 128 games in an iteration, every move after 32 simulations. Three
 # quarters of the prior at the root are noise, so that every move is tried now and then.
 # Three others have no noise. The rate of learning falls to
 # nearly zero. Every four iterations the agent, with a search of 64 simulations, meets

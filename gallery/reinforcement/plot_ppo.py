@@ -175,10 +175,10 @@ print(f"{'coin':20s} {coin.mean():6.1f}")
 # What to notice
 # --------------
 #
-# - The same rollouts, used twenty times, hold the pole for nearly every seed; used once
-#   they do for few seeds, though the rate is twenty times as high. Twenty small
-#   steps, each in the direction that is right where the last one ended, are not one
-#   large step.
+# - An agent that uses each rollout twenty times holds the pole with nearly every seed;
+#   one that uses it once hardly ever does, though its rate is twenty times as high.
+#   Twenty small steps, each in the direction that is right where the last one ended,
+#   are not one large step.
 # - Without the clip the policy moves several times further from the one that played.
 #   That can go well; but what so distant a policy would have earned is a guess.
 # - The clip is no wall. The ratio of some actions leaves the gray band, because actions
