@@ -60,7 +60,10 @@ from dlcompanion.training import fit_in_memory, restart
 
 keras.utils.set_random_seed(claims.seed())
 (x_train, y_train), (x_test, y_test) = datasets.digits(flat=True, seed=claims.seed())
-pixels = x_train.shape[-1]
+pixels, BATCH = x_train.shape[-1], 128
+side = int(pixels**0.5)  # of a picture
+whole = len(x_train) // BATCH * BATCH  # a smaller last batch would be compiled too
+x_train, y_train = x_train[:whole], y_train[:whole]
 classes = np.eye(y_train.max() + 1, dtype="float32")
 seeds, EPOCHS = claims.seeds(5), 40
 SETTINGS = {"latent": 4, "hidden": (128, 64)}
@@ -72,13 +75,13 @@ def numbers(tensor):
 
 def trained(make, data):
     """One model from several seeds, one after the other in one compiled program."""
-    rate = keras.optimizers.schedules.CosineDecay(4e-3, EPOCHS * 12)
+    rate = keras.optimizers.schedules.CosineDecay(4e-3, EPOCHS * whole // BATCH)
     model = make()
     model.compile(keras.optimizers.Adam(rate))
     model(keras.tree.map_structure(lambda part: part[:2], data))
     for seed in seeds:
         restart(model, seed)
-        fit_in_memory(model, data, batch_size=128, epochs=EPOCHS, verbose=0)
+        fit_in_memory(model, data, batch_size=BATCH, epochs=EPOCHS, verbose=0)
         yield model
 
 

@@ -68,6 +68,8 @@ keras.utils.set_random_seed(claims.seed())
 (x_train, _), (x_test, _) = datasets.digits(flat=True, seed=claims.seed())
 pixels, seeds, LATENT, UPPER = x_train.shape[-1], claims.seeds(3), 8, 2
 BATCH = 128
+# whole batches: a smaller last one would be compiled for itself
+x_train = x_train[: len(x_train) // BATCH * BATCH]
 
 # %%
 # Digits of 8 by 8, eight codes, and two codes above them; three seeds. The rival is the
@@ -101,7 +103,7 @@ def fresh(levels, seed):
 
 def prepared(model, epochs):
     """The model, compiled with a rate that falls to zero in so many epochs."""
-    steps = epochs * -(-len(x_train) // BATCH)
+    steps = epochs * len(x_train) // BATCH
     schedule = keras.optimizers.schedules.CosineDecay(4e-3, steps)
     model.compile(keras.optimizers.Adam(schedule))
     return model
@@ -112,7 +114,7 @@ def fitted(model, epochs, starts, done=0):
     ended = []
     for seed, start in zip(seeds, starts, strict=True):
         restart(model, seed, weights=start)
-        model.optimizer.iterations.assign(done * -(-len(x_train) // BATCH))
+        model.optimizer.iterations.assign(done * len(x_train) // BATCH)
         fit_in_memory(
             model, x_train, batch_size=BATCH, initial_epoch=done, epochs=epochs,
             verbose=0,

@@ -93,7 +93,7 @@ seeds = claims.seeds(3)
 
 def train(x):
     """A trained flow, and the final weights of each seed."""
-    flow, ended = RealNVP(x.shape[1], couplings=6, activation="tanh"), []
+    flow, ended = RealNVP(x.shape[1], couplings=4, activation="tanh"), []
     flow.build(x.shape)
     rate = keras.optimizers.schedules.CosineDecay(5e-3, STEPS)
     flow.compile(keras.optimizers.Adam(rate))
@@ -235,7 +235,7 @@ for pairs, values in mixtures.items():
 x, labels = drawn[1][0]
 kinds = np.eye(labels.max() + 1, dtype="float32")
 keras.utils.set_random_seed(claims.seed())
-told = RealNVP(x.shape[1], couplings=6, activation="tanh", context_size=len(kinds))
+told = RealNVP(x.shape[1], couplings=4, activation="tanh", context_size=len(kinds))
 told.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(5e-3, STEPS)))
 epochs = STEPS * BATCH // len(x)
 fit_in_memory(told, (x, kinds[labels]), batch_size=BATCH, epochs=epochs, verbose=0)

@@ -70,7 +70,9 @@ from dlcompanion.training import fit_in_memory, restart
 keras.utils.set_random_seed(claims.seed())
 (x_train, y_train), (x_test, y_test) = datasets.digits(flat=True, seed=claims.seed())
 pixels = x_train.shape[-1]
-PLACES, CODES, EPOCHS = 4, 32, 40
+PLACES, CODES, EPOCHS, BATCH = 4, 32, 40, 128
+whole = len(x_train) // BATCH * BATCH  # a smaller last batch would be compiled too
+x_train, y_train = x_train[:whole], y_train[:whole]
 
 
 def autoencoder(quantizer):
@@ -97,13 +99,13 @@ def autoencoder(quantizer):
 def trained(make_quantizer, seeds):
     """One model from several seeds, one after the other in one compiled program."""
     model = autoencoder(make_quantizer())
-    rate = keras.optimizers.schedules.CosineDecay(4e-3, EPOCHS * 12)
+    rate = keras.optimizers.schedules.CosineDecay(4e-3, EPOCHS * whole // BATCH)
     model.compile(keras.optimizers.Adam(rate))
     model.build(x_train.shape)
     for seed in seeds:
         restart(model, seed)
         history = fit_in_memory(
-            model, x_train, batch_size=128, epochs=EPOCHS, verbose=0
+            model, x_train, batch_size=BATCH, epochs=EPOCHS, verbose=0
         )
         yield model, history.history
 
