@@ -149,7 +149,7 @@ axes[0, 0].set(xlim=side[[0, -1]], ylim=side[[0, -1]])
 plt.show()
 
 # %%
-# The warp itself. Noise goes through the six couplings backwards, one after the
+# The warp itself. Noise goes through the four couplings backwards, one after the
 # other; each moves points along one axis only. The color is the place of a point in
 # the noise, and it stays with it: the flow tears nothing, so a thread of points must
 # remain between the moons.
@@ -179,7 +179,7 @@ def show(frame):
 animation = FuncAnimation(
     film, show, frames=frames * (len(states) - 1) + 15, interval=60
 )
-# alt: Film: a colored disk of noise is moved by six couplings, one axis at a time, into
+# alt: Film: a colored disk of noise is moved by four couplings, one axis at a time, into
 # two moons.
 plt.show()
 
@@ -301,7 +301,7 @@ flow = trained[1][0]
 there, _ = flow.to_noise(x_test)
 back = keras.ops.convert_to_numpy(flow.to_data(there)[0])
 claim(
-    "RealNVP of six couplings: data to noise and back, largest error",
+    "RealNVP of four couplings: data to noise and back, largest error",
     np.abs(back - x_test).max(), "<", 1e-4,
 )  # fmt: skip
 claim(
