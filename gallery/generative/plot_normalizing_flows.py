@@ -179,8 +179,8 @@ def show(frame):
 animation = FuncAnimation(
     film, show, frames=frames * (len(states) - 1) + 15, interval=60
 )
-# alt: Film: a colored disk of noise is moved by four couplings, one axis at a time, into
-# two moons.
+# alt: Film: a colored disk of noise is moved by four couplings, one axis at a time,
+# into two moons.
 plt.show()
 
 # %%
