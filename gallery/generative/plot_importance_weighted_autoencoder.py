@@ -81,7 +81,9 @@ SETTINGS = {"latent": LATENT, "hidden": (128, 64), "likelihood": "gaussian"}
 
 def fitted(model, epochs, rate, starts):
     """The weights after training from each of the given weights."""
-    schedule = keras.optimizers.schedules.CosineDecay(rate, epochs * len(x_train) // BATCH)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        rate, epochs * len(x_train) // BATCH
+    )
     model.compile(keras.optimizers.Adam(schedule))
     model.build(x_train.shape)
     ended = []
