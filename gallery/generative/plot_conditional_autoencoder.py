@@ -161,7 +161,9 @@ plt.show()
 # For each class the mean bound of the pictures of each other class; the diagonal wins,
 # and the near misses are those of handwriting.
 
-table = np.stack([by_class[:, y_test == digit].mean(axis=1) for digit in range(len(classes))])
+table = np.stack(
+    [by_class[:, y_test == digit].mean(axis=1) for digit in range(len(classes))]
+)
 figure, axes = plt.subplots(figsize=(4.8, 4), layout="constrained")
 picture = axes.imshow(table - table.max(axis=1, keepdims=True), cmap="magma", vmin=-15)
 figure.colorbar(picture, label="nats below the best class")
