@@ -146,7 +146,7 @@ def learn(model, x, y, seed):
     """Train anew on 1,024 images: as many each time, so that nothing is recompiled."""
     restart(model, seed)
     x, y = x[:1024], y[:1024]
-    watch = ActiveShare(x[:120], y[:120], margin=1.0)
+    watch = ActiveShare(x[:80], y[:80], margin=1.0)
     fit_in_memory(
         model, x, y, batch_size=64, epochs=15, verbose=0, seed=seed, callbacks=[watch]
     )
@@ -285,7 +285,7 @@ claim(
     "share of active triplets after semi-hard or batch all, largest",
     max(last["semi-hard"].max(), last["batch all"].max()),
     "<",
-    0.3,
+    0.35,
     seeds=len(seeds),
 )
 claim(

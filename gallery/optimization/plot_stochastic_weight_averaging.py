@@ -76,7 +76,7 @@ keras.utils.set_random_seed(claims.seed())
 
 (x, y_clean), (x_test, y_test) = datasets.digits(flat=True, seed=claims.seed())
 cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-EPOCHS, START, classes = 40, 20, int(y_clean.max()) + 1
+EPOCHS, START, classes = 32, 16, int(y_clean.max()) + 1
 
 
 def spoil(labels, rng):
@@ -194,7 +194,7 @@ center = flat(swa.average)
 directions = np.linalg.svd(path[START:] - center, full_matrices=False)[2][:2]
 trail = (path - center) @ directions.T  # (epochs, 2)
 reach = 1.25 * np.abs(trail[START:]).max()
-grid = np.linspace(-reach, reach, 11)
+grid = np.linspace(-reach, reach, 9)
 surface = [
     [loss_at(center + np.array([a, b]) @ directions) for a in grid] for b in grid
 ]

@@ -205,6 +205,10 @@ for row in rows:
     right.plot(counts, [row[c] for c in counts], "o-", color="C0", lw=0.8)
     right.axhline(row["exact"], color="C1", lw=0.8)
     right.axhline(row["subset"], color="0.5", ls="--", lw=0.8)
+right.plot([], [], "o-", color="C0", label="sparse")
+right.plot([], [], color="C1", label="exact, 600 points")
+right.plot([], [], "--", color="0.5", label="exact, 30 points")
+right.legend(fontsize="small")
 left.set(title="bound and evidence, an example", xlabel="inducing points")
 right.set(title="test NLL (nats)", xlabel="inducing points")
 # alt: Left, the bound against the number of inducing points, rising to the line of the
