@@ -256,7 +256,7 @@ deviation = {
 # - The ranks are uniform for the mixture. Those of the normal have two humps: its
 #   density is highest where there are few data.
 # - The logarithm of a density depends on the unit of :math:`y`: with
-#   centimetres for metres every score here would rise by :math:`\log 100`. Only
+#   centimeters for meters every score here would rise by :math:`\log 100`. Only
 #   *differences* mean something, and the percentage below is of this one planted
 #   problem.
 

@@ -198,9 +198,9 @@ axes[1].axhline(residuals[0].std(), color="C3", label="squared error")
 axes[1].set(title="spread", xlabel="x", ylim=(0, None))
 axes[1].legend(fontsize="small")
 middle = (edges[1:] + edges[:-1]) / 2
-for hits, colour, name in ((inside, "C2", "quantiles"), (in_band, "C3", "one width")):
-    axes[2].plot(middle, along(hits).T, color=colour, lw=0.8)
-    axes[2].plot([], [], color=colour, label=name)
+for hits, color, name in ((inside, "C2", "quantiles"), (in_band, "C3", "one width")):
+    axes[2].plot(middle, along(hits).T, color=color, lw=0.8)
+    axes[2].plot([], [], color=color, label=name)
 axes[2].axhline(0.8, color="black", ls="--", lw=1)
 axes[2].set(title="inside the 80 % band", xlabel="x", ylim=(0.4, 1.02))
 axes[2].legend(fontsize="small")

@@ -309,8 +309,8 @@ claim(
 #    ``SWA(start=EPOCHS - 2, data=x)``: half of the variance is gone if the two are
 #    independent.
 #
-# 3. Give ``SWA`` a cyclic rate, ``every=5`` and ``learning_rate=lambda epoch: 0.3 / (1
-#    + epoch % 5)``. Are five good epochs worth more than twenty bad ones?
+# 3. Give ``SWA`` a cyclic rate, ``every=4`` and ``learning_rate=lambda epoch: 0.3 / (1
+#    + epoch % 4)``. Are four good epochs worth more than sixteen bad ones?
 #
 # .. dropdown:: Hint to 3
 #

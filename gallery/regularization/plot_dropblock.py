@@ -124,10 +124,10 @@ shares = {
     for k in sizes
 }
 figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
-for colour, r in zip(("C0", "C1", "C2"), rates, strict=True):
+for color, r in zip(("C0", "C1", "C2"), rates, strict=True):
     ours = [shares[r, k] for k in sizes]
-    axis.plot(sizes, ours, "o-", color=colour, label=f"rate {r}")
-    axis.plot(sizes, [paper_share(r, k) for k in sizes], "--", color=colour)
+    axis.plot(sizes, ours, "o-", color=color, label=f"rate {r}")
+    axis.plot(sizes, [paper_share(r, k) for k in sizes], "--", color=color)
 axis.set(xlabel="side of the square $k$, on a map of 8 x 8", ylabel="share dropped")
 axis.set(ylim=(0, 0.62))
 axis.legend(loc="upper left", ncols=3, fontsize="small")
@@ -189,7 +189,7 @@ maps = keras.ops.convert_to_numpy(first(x_test))
 
 
 def guess(values, mask):
-    """Fill dropped values with a Gaussian mean of their surviving neighbours."""
+    """Fill dropped values with a Gaussian mean of their surviving neighbors."""
     smooth = [gaussian_filter(a, (0, 1, 1, 0)) for a in (values * mask, mask * 1.0)]
     return smooth[0] / np.maximum(smooth[1], 1e-9)
 

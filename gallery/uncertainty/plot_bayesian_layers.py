@@ -119,11 +119,11 @@ def gaussian_loss(y, prediction):
 # small deviations: with large ones the first gradients are so noisy that Adam, which
 # averages over the last thousand steps, hardly moves.
 
-centres = np.linspace(-4, 4, 12)
+centers = np.linspace(-4, 4, 12)
 
 
 def bumps(x):
-    return np.exp(-0.5 * ((x[:, None] - centres) / 0.7) ** 2)
+    return np.exp(-0.5 * ((x[:, None] - centers) / 0.7) ** 2)
 
 
 directions = np.linalg.eigh(bumps(x_seen).T @ bumps(x_seen))[1]
@@ -165,9 +165,9 @@ axes[0].errorbar(exact_mean, means[-1], stds[-1], fmt="o", ms=4)
 axes[0].plot([-2.5, 2.5], [-2.5, 2.5], color="0.6", lw=1, zorder=0)
 axes[0].set(xlabel="mean of a weight, exact", ylabel="learned, with its deviation")
 axes[0].axis("equal")
-centre = phi @ exact_mean
+center = phi @ exact_mean
 axes[1].fill_between(
-    grid, centre - 2 * exact_band, centre + 2 * exact_band, color="C0", alpha=0.25,
+    grid, center - 2 * exact_band, center + 2 * exact_band, color="C0", alpha=0.25,
     label="exact: two deviations",
 )  # fmt: skip
 for sign in (-2, 2):
@@ -227,10 +227,10 @@ for name, examples in cases.items():
 
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained", sharey=True)
 for axis, (name, drawn) in zip(axes, bands.items(), strict=True):
-    centre, spread = drawn.mean(axis=0), drawn.std(axis=0)
-    axis.fill_between(grid, centre - 2 * spread, centre + 2 * spread, alpha=0.25)
+    center, spread = drawn.mean(axis=0), drawn.std(axis=0)
+    axis.fill_between(grid, center - 2 * spread, center + 2 * spread, alpha=0.25)
     axis.plot(grid, drawn[:6].T, "C0", lw=0.4)
-    axis.plot(grid, centre, "C0")
+    axis.plot(grid, center, "C0")
     axis.plot(grid, target(grid), "k:", lw=1)
     axis.plot(x_seen, y_seen, "k.", ms=3)
     axis.set(title=name, ylim=(-4, 4), xlabel="$x$")

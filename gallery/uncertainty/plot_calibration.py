@@ -174,7 +174,7 @@ def noisy_digits(seed):
 calibrators = {
     "temperature": TemperatureScaling,
     "vector": VectorScaling,
-    "matrix, penalised": lambda: MatrixScaling(penalty=0.3),
+    "matrix, penalized": lambda: MatrixScaling(penalty=0.3),
     "Platt": PlattScaling,
     "beta": BetaCalibration,
     "isotonic": IsotonicCalibration,

@@ -56,7 +56,7 @@ Neighbors: :doc:`/gallery/uncertainty/plot_bayesian_layers`,
 #    \qquad S(x) = (\phi \otimes I)^\top \Sigma\, (\phi \otimes I)
 #
 # is the covariance of the outputs at :math:`x`. The precision :math:`\alpha` of the
-# prior and the noise are found by maximising the evidence, on the training data alone.
+# prior and the noise are found by maximizing the evidence, on the training data alone.
 
 import keras
 import matplotlib.pyplot as plt
@@ -314,7 +314,7 @@ claim(
     0.92,
 )
 claim(
-    "test NLL, Kronecker Laplace to trained network, wrong labels learnt, median",
+    "test NLL, Kronecker Laplace to trained network, wrong labels learned, median",
     np.median(ratios["every fifth label wrong", "Kronecker"]),
     "<",
     1.0,
