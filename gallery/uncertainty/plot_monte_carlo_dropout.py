@@ -252,10 +252,10 @@ plt.show()
 # --------------
 #
 # - The predictive entropy detects unknown images better than the largest softmax of the
-#   plain network, by about two hundredths of AUROC: the gain is real, and no larger than
-#   the differences between the kinds of images.
-# - A small part of it is free: the entropy of the plain network, one pass without noise,
-#   is mostly a little better than its largest softmax.
+#   plain network, by about two hundredths of AUROC: the gain is real, and no larger
+#   than the differences between the kinds of images.
+# - A small part of it is free: the entropy of the plain network, one pass without
+#   noise, is mostly a little better than its largest softmax.
 # - The mutual information, which only the draws can give, is the best score on letters.
 #   On the other two kinds of images it and the predictive entropy differ little. Which
 #   score is best depends on the images that will come.
