@@ -152,7 +152,7 @@ up = np.linspace(-2.5, 2.5, 201, dtype="float32")
 pictures = {"planted": true_density(across, up[:, None])}
 for name, spec in specs.items():
     distribution = spec(trained[name][1])
-    # parameters (161, ...), values (201, 161): TFP broadcasts where it is asked to
+    # parameters (161, ...), values (201, 161)
     tall = np.repeat(up[:, None], len(across), axis=1)
     pictures[name] = keras.ops.convert_to_numpy(distribution.prob(tall))
 

@@ -216,9 +216,10 @@ worst_width = np.abs(along(in_band) - 0.8).max(axis=1).min()
 # Outliers
 # --------
 #
-# One target in ten is wrong, and always too high. The squared error pays the square of
-# every such error and moves towards it; Student's t with two degrees of freedom pays
-# its logarithm. The baseline is the absolute error, which needs no second output.
+# One target in ten is wrong, and always too high. The squared error grows with the
+# square of every such error, so the fit moves towards it; Student's t with two degrees
+# of freedom grows with its logarithm. The baseline is the absolute error, which needs
+# no second output.
 
 wrong = rng.uniform(size=y.shape) < 0.1
 y_wrong = np.where(wrong, y + 5 * np.abs(rng.normal(size=y.shape)), y).astype("float32")
@@ -286,7 +287,7 @@ for number, (name, values) in enumerate(fits.items()):
     axes[2].scatter([name] * SEEDS, values, color=("C3", "C0", "C2")[number])
 axes[2].set(yscale="log", title="error of the mean, five seeds")
 # alt: Left, fits with one target in ten wrong: the squared error is pulled up, the
-# absolute error and Student's t are not; middle, a Gaussian fit that gave up a part of
+# absolute error and Student's t are not; middle, a Gaussian fit that misses a part of
 # the sine; right, errors of three losses.
 plt.show()
 

@@ -226,7 +226,7 @@ for color, (name, runs) in zip(("C0", "C1", "C2"), shares.items(), strict=True):
 axis.set(xlabel="epoch", ylabel="share of active triplets", ylim=(0, None))
 axis.legend()
 # alt: Share of active triplets over the epochs for five runs of three losses: semi-hard
-# and batch all fall low, batch hard stays above one half.
+# and batch all fall low, batch hard stays near one half.
 plt.show()
 
 # %%

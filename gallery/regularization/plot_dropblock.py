@@ -10,7 +10,7 @@ drops squares instead. Use it in convolutional networks of some size, or if part
 image may be missing; for dense layers use ``keras.layers.Dropout``. This page measures
 how much of a dropped value its neighbors reveal, with dropout and with DropBlock, and
 what the difference is worth to a small network: robustness to missing regions, and no
-accuracy on clean digits.
+gain in accuracy on clean digits.
 
 In your own model
 -----------------
@@ -340,8 +340,8 @@ claim(
 #
 #    The map is 4 x 4 there.
 #
-# 2. Give all channels the same squares. Is a dropped value still safe from the other
-#    channels of the same pixel?
+# 2. Give all channels the same squares. How much of a dropped value do the other
+#    channels of the same pixel reveal then, and how much before?
 #
 # .. dropdown:: Hint to 2
 #

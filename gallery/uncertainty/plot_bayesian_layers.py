@@ -5,10 +5,11 @@ Bayesian neural network layers: divide the KL term by the number of examples
 An ordinary network has one number for each weight, and its predictions do not show how
 uncertain they are. A Bayesian neural network (BNN) learns a probability distribution
 over its weights instead. Each draw of the weights gives a prediction; where the draws
-disagree, the data did not decide. Bayes by backprop (variational inference) trains this
-distribution with the usual optimizer. Use it if you have few data and need uncertainty
-from a single model; where accuracy is all that counts, or where you can afford several
-networks, :doc:`/gallery/uncertainty/plot_deep_ensembles` is simpler and often better.
+disagree, the prediction is uncertain. Bayes by backprop (variational inference) trains
+this distribution with the usual optimizer. Use it if you have few data and need
+uncertainty from a single model; where accuracy is all that counts, or where you can
+afford several networks, :doc:`/gallery/uncertainty/plot_deep_ensembles` is simpler and
+often better.
 This page compares :class:`~dlcompanion.uncertainty.DenseFlipout` and its relatives with
 a posterior that is known exactly, shows the most common mistake, measures what flipout
 is for, and tests a Bayesian convolutional network on digits and on out-of-distribution
@@ -247,9 +248,9 @@ for name in cases:
 # What flipout is for
 # -------------------
 #
-# With one draw of the kernel for the whole batch, all examples err in the same
-# direction, and the gradient stays noisy however large the batch is. Flipout gives
-# each example a draw of its own, for the price of a second product.
+# With one draw of the kernel for the whole batch, the noise is the same for all
+# examples, and the gradient stays noisy however large the batch is. Flipout gives each
+# example a draw of its own, for the price of a second matrix product.
 
 sizes = [1, 8, 64, 256]
 kinds = {

@@ -103,8 +103,8 @@ print(f"largest relative difference of the covariances: {exact_gap:.1e}")
 # A gap in the data
 # -----------------
 #
-# Forty points of a sine, none in the middle. The network draws one line through the
-# gap, although others would fit as well. The band is two standard deviations, the
+# Forty points of a sine, none in the middle. The network predicts one curve in the gap,
+# although others would fit as well. The band is two standard deviations, the
 # darker part without the noise.
 
 x = np.concatenate([rng.uniform(-3, -1, 20), rng.uniform(1, 3, 20)])[:, None]
@@ -263,7 +263,7 @@ plt.show()
 # What to notice
 # --------------
 #
-# - In the gap the band widens, though the network's own line shows no uncertainty. The
+# - In the gap the band widens, though the network's own curve shows no uncertainty. The
 #   noise is found as well, from the training data.
 # - The band does not grow far outside: tanh features saturate there, and the last layer
 #   is uncertain only about what its features distinguish.

@@ -166,8 +166,8 @@ for seed in SEEDS:
 
 # %%
 # One of the three data sets. The marks at the bottom are the inducing points. Ten of
-# them are too few for the rough half; with thirty no difference is visible. In the gap,
-# where there are no data, the band widens.
+# them are too few for the rough half; with thirty no difference from the exact process
+# is visible where there are data. In the gap, where there are none, the band widens.
 
 x, y = draw(SIZE, SEEDS[0])
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.4), layout="constrained", sharey=True)
@@ -212,8 +212,8 @@ right.legend(fontsize="small")
 left.set(title="bound and evidence, an example", xlabel="inducing points")
 right.set(title="test NLL (nats)", xlabel="inducing points")
 # alt: Left, the bound against the number of inducing points, rising to the line of the
-# exact evidence; right, the test NLL falling to that of the exact process, far below a
-# process on thirty examples.
+# exact evidence; right, the test NLL falling to that of the exact process, below an
+# exact process on thirty examples.
 plt.show()
 
 print(f"a constant and its spread   {nll(y_test.mean(), y_test.std()):.3f}")
