@@ -275,14 +275,14 @@ claim(
     0.0,
 )
 claim(
-    "200 digits, labels partly wrong: test loss with decay 1 to that without, median",
+    "200 digits, labels partly wrong: test loss, decay 1 to no decay, median",
     np.median(losses[1.0] / losses[0.0]),
     "<",
     0.8,
     seeds=members,
 )
 claim(
-    "200 digits, labels partly wrong: test loss with decay 3 to that with decay 1, median",
+    "200 digits, labels partly wrong: test loss, decay 3 to decay 1, median",
     np.median(losses[3.0] / losses[1.0]),
     ">",
     1.1,
