@@ -315,7 +315,10 @@ class LastLayerLaplace(keras.Model):
             batch_size: Positive integer, examples at a time.
         """
         check_count("batch_size", batch_size)
-        phi = self._trunk.predict(x, batch_size=batch_size, verbose=0)
+        if isinstance(x, np.ndarray) and len(x) <= batch_size:
+            phi = self._trunk.predict_on_batch(x)
+        else:
+            phi = self._trunk.predict(x, batch_size=batch_size, verbose=0)
         phi, theta = self._numpy(phi)
         f = phi @ theta
         squared = float((theta**2).sum())

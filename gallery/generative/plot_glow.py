@@ -86,6 +86,10 @@ levels, test_levels = (np.rint(16 * x).astype(int) for x in (x_train, x_test))
 train = np.concatenate([dequantize(levels, LEVELS, seed=n) for n in noises])
 test = dequantize(test_levels, LEVELS, seed=last)
 
+EPOCHS, RIVAL_EPOCHS, BATCH = 4, 8, 256
+# whole batches: a smaller last one would be compiled for itself
+train = train[: len(train) // BATCH * BATCH]
+
 
 def bits(log_prob):
     return bits_per_dimension(log_prob, PIXELS, LEVELS)
@@ -96,7 +100,6 @@ def bits(log_prob):
 # are cheap, gets two advantages: twice as many of them, and it may stop after the
 # epoch that is best *on the test data*. Both look at the pixels through the same logit.
 
-EPOCHS, RIVAL_EPOCHS, BATCH = 4, 8, 256
 seeds = claims.seeds(3)
 
 
@@ -113,7 +116,7 @@ def learn(make, rate, epochs, train, test):
     """A flow, final weights of each seed, test bits of each seed after each epoch."""
     flow, ended, history = make(), [], []
     flow.build((None, *train.shape[1:]))
-    steps = -(-len(train) // BATCH) * epochs
+    steps = len(train) // BATCH * epochs
     rate = keras.optimizers.schedules.CosineDecay(rate, steps)
     flow.compile(keras.optimizers.Adam(rate))
     for seed in seeds:

@@ -62,12 +62,16 @@ from dlcompanion import backend, claims, datasets
 from dlcompanion.claims import claim
 from dlcompanion.generative import VAE, HierarchicalVAE
 from dlcompanion.generative.variational_autoencoder import kl_to_standard_normal
+from dlcompanion.plotting import plot_image_grid
 from dlcompanion.training import fit_in_memory, restart
 
 keras.utils.set_random_seed(claims.seed())
 (x_train, _), (x_test, _) = datasets.digits(flat=True, seed=claims.seed())
 pixels, seeds, LATENT, UPPER = x_train.shape[-1], claims.seeds(3), 8, 2
+side = int(pixels**0.5)  # of a picture
 BATCH = 128
+# whole batches: a smaller last one would be compiled for itself
+x_train = x_train[: len(x_train) // BATCH * BATCH]
 
 # %%
 # Digits of 8 by 8, eight codes, and two codes above them; three seeds. The rival is the
@@ -101,7 +105,7 @@ def fresh(levels, seed):
 
 def prepared(model, epochs):
     """The model, compiled with a rate that falls to zero in so many epochs."""
-    steps = epochs * -(-len(x_train) // BATCH)
+    steps = epochs * len(x_train) // BATCH
     schedule = keras.optimizers.schedules.CosineDecay(4e-3, steps)
     model.compile(keras.optimizers.Adam(schedule))
     return model
@@ -112,7 +116,7 @@ def fitted(model, epochs, starts, done=0):
     ended = []
     for seed, start in zip(seeds, starts, strict=True):
         restart(model, seed, weights=start)
-        model.optimizer.iterations.assign(done * -(-len(x_train) // BATCH))
+        model.optimizer.iterations.assign(done * len(x_train) // BATCH)
         fit_in_memory(
             model, x_train, batch_size=BATCH, initial_epoch=done, epochs=epochs,
             verbose=0,
@@ -203,9 +207,10 @@ figure, panels = plt.subplots(1, 2, figsize=(10, 2.9), layout="constrained")
 for axes, name in zip(panels, ("two levels", "two levels, woken"), strict=True):
     two.set_weights(weights[name][-1])
     sheet = numbers(two.sample_given(np.repeat(few, 10, axis=0)))
-    sheet = np.pad(sheet.reshape(5, 10, 8, 8), ((0, 0), (0, 0), (1, 1), (1, 1)))
-    axes.imshow(sheet.transpose(0, 2, 1, 3).reshape(50, 100), cmap="gray_r")
-    axes.set_yticks(np.arange(5) * 10 + 4.5, [f"({a:g}, {b:g})" for a, b in few])
+    plot_image_grid(
+        sheet.reshape(len(few), 10, side, side).clip(0, 1),
+        row_labels=[f"({a:g}, {b:g})" for a, b in few], ax=axes,
+    )  # fmt: skip
     axes.set(title=name, xticks=[], xlabel="draws of $z_1$", ylabel="$z_2$")
 # alt: Two sheets of drawn digits, five upper codes in rows: on the left all rows look
 # alike, on the right each row has its own kind of digit.

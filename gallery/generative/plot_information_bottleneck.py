@@ -155,14 +155,14 @@ plt.show()
 # upper end, so it is measured twice: in bins of the same width, and in 30 bins up to
 # the largest activation of the moment.
 
-SEEDS, EPOCHS, UNITS = 5, 150, [10, 7, 5, 4, 3]
+SEEDS, EPOCHS, UNITS = 5, 100, [10, 7, 5, 4, 3]
 x = np.array(np.meshgrid(*[[-1.0, 1.0]] * 12)).reshape(12, -1).T.astype("float32")
 score = np.einsum("ni,ij,nj->n", x, rng.normal(size=(12, 12)), x)
 score += 3 * x @ rng.normal(size=12)
 y = (score > np.median(score)).astype("int32")
 names = [[f"seed{s}_layer{i}" for i in range(5)] for s in range(SEEDS)]
 every = [name for row in names for name in row]
-epochs = sorted({round(e) for e in np.geomspace(1, EPOCHS, 14)})
+epochs = sorted({round(e) for e in np.geomspace(1, EPOCHS, 10)})
 
 
 def five_networks(activation):
@@ -192,8 +192,9 @@ for activation in ("tanh", "relu"):
     keras.utils.set_random_seed(claims.seed())
     model = five_networks(activation)
     model.compile(
-        keras.optimizers.Adam(3e-3), "binary_crossentropy", metrics=["accuracy"]
-    )
+        keras.optimizers.Adam(3e-3), "binary_crossentropy", metrics=["accuracy"],
+        jit_compile=True,
+    )  # fmt: skip
     if activation == "tanh":
         tanh = model
         planes = {"tanh": InformationPlane(x, y, every, -1, 1, epochs=epochs)}
@@ -205,7 +206,7 @@ for activation in ("tanh", "relu"):
             "ReLU, 30 bins": InformationPlane(x, y, every, low=0, epochs=epochs),
         }
     log = fit_in_memory(
-        model, x, np.tile(y[:, None, None], (1, SEEDS, 1)), batch_size=128,
+        model, x, np.tile(y[:, None, None], (1, SEEDS, 1)), batch_size=256,
         epochs=EPOCHS, verbose=0, callbacks=list(planes.values()),
     )  # fmt: skip
     accuracy[activation] = log.history["accuracy"][-1]
@@ -287,7 +288,7 @@ plt.show()
 (x_train, y_train), (x_test, y_test) = digits(flat=True, seed=claims.seed())
 pixels, classes = x_train.shape[-1], int(y_train.max()) + 1
 priced = {}
-for beta in (1e-4, 1e-2, 0.1):
+for beta in (1e-4, 0.1):
     keras.utils.set_random_seed(claims.seed())
     bottleneck = VariationalBottleneck(8, beta=beta)
     body = keras.Sequential([keras.Input((pixels,)), keras.layers.Dense(64, "relu")])

@@ -93,7 +93,7 @@ seeds = claims.seeds(3)
 
 def train(x):
     """A trained flow, and the final weights of each seed."""
-    flow, ended = RealNVP(x.shape[1], couplings=6, activation="tanh"), []
+    flow, ended = RealNVP(x.shape[1], couplings=4, activation="tanh"), []
     flow.build(x.shape)
     rate = keras.optimizers.schedules.CosineDecay(5e-3, STEPS)
     flow.compile(keras.optimizers.Adam(rate))
@@ -149,7 +149,7 @@ axes[0, 0].set(xlim=side[[0, -1]], ylim=side[[0, -1]])
 plt.show()
 
 # %%
-# The warp itself. Noise goes through the six couplings backwards, one after the
+# The warp itself. Noise goes through the four couplings backwards, one after the
 # other; each moves points along one axis only. The color is the place of a point in
 # the noise, and it stays with it: the flow tears nothing, so a thread of points must
 # remain between the moons.
@@ -179,8 +179,8 @@ def show(frame):
 animation = FuncAnimation(
     film, show, frames=frames * (len(states) - 1) + 15, interval=60
 )
-# alt: Film: a colored disk of noise is moved by six couplings, one axis at a time, into
-# two moons.
+# alt: Film: a colored disk of noise is moved by four couplings, one axis at a time,
+# into two moons.
 plt.show()
 
 # %%
@@ -235,7 +235,7 @@ for pairs, values in mixtures.items():
 x, labels = drawn[1][0]
 kinds = np.eye(labels.max() + 1, dtype="float32")
 keras.utils.set_random_seed(claims.seed())
-told = RealNVP(x.shape[1], couplings=6, activation="tanh", context_size=len(kinds))
+told = RealNVP(x.shape[1], couplings=4, activation="tanh", context_size=len(kinds))
 told.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(5e-3, STEPS)))
 epochs = STEPS * BATCH // len(x)
 fit_in_memory(told, (x, kinds[labels]), batch_size=BATCH, epochs=epochs, verbose=0)
@@ -301,7 +301,7 @@ flow = trained[1][0]
 there, _ = flow.to_noise(x_test)
 back = keras.ops.convert_to_numpy(flow.to_data(there)[0])
 claim(
-    "RealNVP of six couplings: data to noise and back, largest error",
+    "RealNVP of four couplings: data to noise and back, largest error",
     np.abs(back - x_test).max(), "<", 1e-4,
 )  # fmt: skip
 claim(

@@ -67,13 +67,15 @@ from dlcompanion.training import fit_in_memory, restart
 
 keras.utils.set_random_seed(claims.seed())
 (x_train, _), (x_test, y_test) = datasets.digits(flat=True, seed=claims.seed())
-pixels = x_train.shape[-1]
-size = 8  # of a picture
+pixels, BATCH = x_train.shape[-1], 128
+size = int(pixels**0.5)  # of a picture
+# whole batches: a smaller last one would be compiled for itself
+x_train = x_train[: len(x_train) // BATCH * BATCH]
 
 
-def trained(seeds, rate, epochs, batch_size=128, **settings):
+def trained(seeds, rate, epochs, batch_size=BATCH, **settings):
     """One VAE from several seeds, one after the other in one compiled program."""
-    steps = epochs * -(-len(x_train) // batch_size)
+    steps = epochs * len(x_train) // batch_size
     schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
     vae = VAE.dense(pixels, likelihood="gaussian", **settings)
     vae.compile(keras.optimizers.Adam(schedule))

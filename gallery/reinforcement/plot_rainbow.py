@@ -129,11 +129,11 @@ def train(seeds, changes):
         discount=discount,
         delta=10.0,
         learning_starts=256,
-        rollout_length=32,
+        rollout_length=16,
         gradient_steps=32,
         target_update_interval=64,
         exploration_steps=1_000,
-        num_envs=4,
+        num_envs=8,
         **{"atoms": 26, **changes},
     )
     for seed in seeds:
