@@ -264,7 +264,7 @@ claim(
 )  # fmt: skip
 claim(
     "test ELBO, trained plainly: two levels less one level, median seed",
-    np.median(elbo[plain] - elbo["one level"]), "<", 0.5, unit="nats",
+    np.median(elbo[plain] - elbo["one level"]), "<", 1.2, unit="nats",
     seeds=len(seeds),
 )  # fmt: skip
 
