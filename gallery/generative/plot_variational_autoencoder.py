@@ -295,8 +295,9 @@ claim(
 # Try it
 # ------
 #
-# 1. Set ``beta`` to 4 and to 0.25. Which of the two draws sharper pictures from the
-#    prior, and which reconstructs better? Why is it not the same one?
+# 1. Set ``beta`` to 4 and to 0.25. Which of the two reconstructs better, and for which
+#    are samples from the prior as good as the reconstructions? Why is it not the same
+#    one?
 # 2. Give the decoder a large code and little data. How does the gap between the ELBO
 #    of training and test pictures grow, and which of the two networks overfits?
 # 3. Start the learned noise small, ``vae.log_scale.assign(-2.0)``, without free bits.
