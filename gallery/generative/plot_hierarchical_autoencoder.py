@@ -275,7 +275,7 @@ claim(
 # 1. Wake the lower level only: which of the two levels needs it?
 # 2. Raise ``beta`` from 0 to 1 in a few stages in place of free bits. Does the upper
 #    level wake too, and does it stay?
-# 3. Give the upper level eight codes. How many are used?
+# 3. Give the upper level eight codes. How many are used after free bits?
 #
 # .. dropdown:: Hint to 1
 #
@@ -289,7 +289,9 @@ claim(
 #
 # .. dropdown:: Hint to 3
 #
-#    Set ``UPPER = 8`` and print the divergences of the upper level one by one.
+#    Set ``UPPER = 8``, give ``few`` six more columns of zeros, label its rows by
+#    ``few[:, :2]``, and print the mean over the examples of
+#    ``two.divergences(x_test)[1]``: one number for each upper code.
 #
 # References
 # ----------
