@@ -185,10 +185,10 @@ class LastLayerLaplace(keras.Model):
     .. math:: \log p(D \mid \hat\theta) - \tfrac\alpha2 \|\hat\theta\|^2
         + \tfrac P2 \log\alpha + \tfrac12 \log\det\Sigma ,
 
-    unless they are given. The evidence trusts the expansion and the other layers: it
-    may choose so wide a posterior that the likelihood of new data falls below that of
-    the trained model. Then give a larger ``prior_precision``, found on held-out data.
-    ``fit`` is one pass over the training data and changes no
+    unless they are given. The evidence is that of the expansion, with the other layers
+    taken as fixed: its posterior may be so wide that the likelihood of new data falls
+    below that of the trained model. Then give a larger ``prior_precision``, found on
+    held-out data. ``fit`` is one pass over the training data and changes no
     weight of the model. The attributes ``prior``, ``noise_scale`` and
     ``log_evidence`` are weights that hold what was found.
 
