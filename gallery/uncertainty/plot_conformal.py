@@ -360,7 +360,8 @@ claim(
 # .. dropdown:: Hint to 1
 #
 #    :math:`k = \lceil (n+1)(1-\alpha) \rceil`; with 9 examples it is 9, the largest
-#    score.
+#    score. The number is ``CAL``; take ``"by class"`` out of ``predictors``, since it
+#    needs 9 examples of each class.
 #
 # 2. Put :class:`~dlcompanion.uncertainty.TemperatureScaling` between network and
 #    predictor. Does the coverage change? Do the sizes of the sets?
@@ -374,8 +375,9 @@ claim(
 #
 # .. dropdown:: Hint to 3
 #
-#    ``scipy.ndimage.rotate(images, 10, axes=(1, 2), reshape=False)``. Calibration and
-#    test are not exchangeable any more.
+#    ``scipy.ndimage.rotate(images, 10, axes=(1, 2), reshape=False)`` on images of shape
+#    ``(-1, 8, 8)``; ``network`` is the last of the five. Calibration and test are not
+#    exchangeable any more.
 #
 # References
 # ----------
