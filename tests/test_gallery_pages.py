@@ -162,3 +162,16 @@ def test_a_claim_holds_on_most_other_seeds(path, elsewhere):
     for number, count in enumerate(elsewhere.counts(path), 1):
         if count.runs >= 4:  # fewer tell little
             assert 2 * count.held > count.runs, f"claim {number}"
+
+
+# -- the landing page ---------------------------------------------------------------
+
+
+def test_the_pictures_of_the_landing_page_are_of_topics_that_are_written():
+    index = (ROOT / "docs" / "index.rst").read_text(encoding="utf-8")
+    (slugs,) = re.findall(r"^\.\. pictures:: ((?:.+\n)+)", index, re.MULTILINE)
+    slugs = slugs.split()
+    assert len(set(slugs)) == len(slugs) >= 6
+    for slug in slugs:
+        assert TOPICS[slug]["state"] == "done", slug
+        assert "plt.show()" in (ROOT / TOPICS[slug]["script"]).read_text("utf-8")

@@ -1,7 +1,6 @@
 """What can be said about a built page without a browser: its faults, as sentences."""
 
 import functools
-import json
 import os
 import re
 from pathlib import Path
@@ -151,10 +150,3 @@ def style_faults(path, site):
     """What is wrong with the addresses of a style sheet."""
     for match in IN_STYLE.finditer(path.read_text(encoding="utf-8")):
         yield from wrong(match[1] or match[2], True, path, site)
-
-
-def indexed(site):
-    """The documents that the search knows: name to title."""
-    text = (site / "searchindex.js").read_text(encoding="utf-8")
-    index = json.loads(text[text.index("(") + 1 : text.rindex(")")])
-    return dict(zip(index["docnames"], index["titles"], strict=True))

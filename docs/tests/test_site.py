@@ -245,7 +245,7 @@ def test_accessible(browser, page, scheme):
     with screen(browser, scheme=scheme):
         visit(browser, f"{SITE.as_uri()}/{page}")
         theme = browser.execute_script("return document.documentElement.dataset.theme")
-        # a colour that is still fading is no colour to measure
+        # a color that is still fading is no color to measure
         browser.execute_script(
             """const style = document.createElement("style");
             style.textContent = "* { transition: none !important }";
@@ -443,3 +443,26 @@ def test_a_film_is_dimmed_in_the_dark(browser, page, scheme):
         )
     assert film == figure
     assert (film == "none") == (scheme == "light")
+
+
+@pytest.mark.parametrize("page", with_figures("<video", 3))
+def test_a_film_plays_in_its_place_on_a_phone(browser, page):
+    with screen(browser, 390, 844, mobile=True):
+        visit(browser, f"{SITE.as_uri()}/{page}")
+        film = browser.execute_async_script(
+            """const done = arguments[0];
+            const film = document.querySelector("video");
+            film.scrollIntoView();
+            film.addEventListener("timeupdate", () => film.currentTime > 0 && done({
+              width: film.clientWidth,
+              shape: film.clientWidth / film.clientHeight,
+              frame: film.videoWidth / film.videoHeight,
+              inline: film.playsInline,
+              silent: film.muted,
+              name: film.getAttribute("aria-label"),
+            }))"""
+        )
+    assert 300 <= film["width"] <= 390
+    assert film["shape"] == pytest.approx(film["frame"], rel=0.02)
+    assert film["inline"] and film["silent"]
+    assert len(film["name"]) >= 20
