@@ -82,7 +82,8 @@ document.addEventListener("DOMContentLoaded", () => {
 
 // a figure opens at its full size: by click, tap or Enter, and closes by Escape too
 document.addEventListener("DOMContentLoaded", () => {
-  const figures = document.querySelectorAll("img.sphx-glr-single-img, img.sphx-glr-multi-img");
+  const figures = document.querySelectorAll(
+    "img.sphx-glr-single-img, img.sphx-glr-multi-img, figure.drawing > img");
   if (!figures.length) return;
   const dialog = document.createElement("dialog");
   dialog.className = "figure";

@@ -51,7 +51,7 @@ def names(page):
     for image in page.iter("img"):
         if image.get("alt") is None:
             yield f"no alt text: {image.get('src')}"
-        elif "sphx-glr-single-img" in image.classes and not image.get("alt").strip():
+        elif is_figure(image) and not image.get("alt").strip():
             yield f"a figure with an empty alt text: {image.get('src')}"
     for link in page.iterfind(".//a[@href]"):
         if not named(link):
@@ -63,6 +63,13 @@ def names(page):
             yield f"a {field.tag} without a name"
     ids = [e.get("id") for e in page.iterfind(".//*[@id]")]
     yield from (f"id {i!r} twice" for i in sorted({i for i in ids if ids.count(i) > 1}))
+
+
+def is_figure(image):
+    """Whether a picture says something that the text beside it does not."""
+    parent = image.getparent()
+    drawing = parent is not None and "drawing" in parent.classes
+    return drawing or "sphx-glr-single-img" in image.classes
 
 
 def words(element):

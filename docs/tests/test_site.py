@@ -29,6 +29,7 @@ DOCS = Path(__file__).resolve().parents[1]
 SITE = Path(os.environ.get("DLCOMPANION_SITE", DOCS / "_build" / "html"))
 HANDFUL = 5
 EVERYWHERE = ("*.html", "[!_]*/**/*.html", "_modules/**/*.html")
+DRAWING = '<figure class="drawing'
 AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
 
 
@@ -79,7 +80,7 @@ PAGES = (
     + found("migrating/*.html")[:1]
     + found("api/*.html")[:1]
     + found("gallery/*/index.html")[:1]
-    + one_of_each(SCRIPTS, "sphx-glr-script-out", "<video")
+    + one_of_each(SCRIPTS, "sphx-glr-script-out", "<video", DRAWING)
     + API
 )
 OTHERS = found("paths/*.html", "migrating/*.html", "api/**/*.html", "gallery/*/*.html")
@@ -395,7 +396,9 @@ def with_figures(feature, count):
 OPENED = "return document.querySelector('dialog.figure').open"
 
 
-@pytest.mark.parametrize("page", with_figures("sphx-glr-single-img", 1))
+@pytest.mark.parametrize(
+    "page", with_figures("sphx-glr-single-img", 1) + with_figures(DRAWING, 1)
+)
 def test_a_figure_is_enlarged_by_keyboard_and_by_click(browser, page):
     with screen(browser):
         visit(browser, f"{SITE.as_uri()}/{page}")
