@@ -270,6 +270,7 @@ class Claims(BookDirective):
     def script(self, script):
         run, claims = book.run(script), book.claims(script)
         title = book.escape(book.script_title(script))
+        yield from [f".. _claims-of-{script.stem.removeprefix('plot_')}:", ""]
         yield f".. rubric:: :doc:`{title} <{book.script_document(script)}>`"
         yield from ["   :heading-level: 3", ""]
         if not claims:

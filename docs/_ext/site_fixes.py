@@ -68,7 +68,8 @@ def about(pagename):
         return '<p class="kind-line">Not executed in this build.</p>'
     held = sum(c["holds"] for c in claims)
     chapter = html.escape(book.CHAPTERS[script.parent.name]["title"])
-    link = f"../../claims.html#{script.parent.name}"
+    slug = script.stem.removeprefix("plot_").replace("_", "-")
+    link = f"../../claims.html#claims-of-{slug}"
     count = f'<a href="{link}">{held} of {len(claims)} claims hold</a>'
     parts = [
         chapter,

@@ -289,26 +289,67 @@ def test_every_formula_of_the_site_is_set(browser):
     assert wrong == []
 
 
+def search(browser, root, query):
+    """Addresses of what the search finds, and of what it offers if that is nothing."""
+    visit(browser, f"{root}/search.html?q={query.replace(' ', '+')}")
+    return browser.execute_async_script(
+        """const done = arguments[0];
+        const started = Date.now();
+        const timer = setInterval(() => {
+          const ready = document.querySelector("#search-results .search-summary");
+          if (/matching|did not match/.test(ready?.textContent) ||
+              Date.now() - started > 15000) {
+            clearInterval(timer);
+            const hrefs = (what) =>
+              [...document.querySelectorAll(`#search-results ${what} a`)]
+                .map((link) => link.href);
+            done([hrefs("li"), hrefs("> p")]);
+          }
+        }, 50)"""
+    )
+
+
 @pytest.mark.parametrize("page", drawn(SCRIPTS, 1, commit()))
 def test_search_finds_the_script(browser, root, page):
     with screen(browser):
-        visit(browser, f"{root}/search.html?q={topic(page).replace(' ', '+')}")
-        links = browser.execute_async_script(
-            """const done = arguments[0];
-            const started = Date.now();
-            const timer = setInterval(() => {
-              const links = [...document.querySelectorAll("#search-results li a")];
-              const ready = document.querySelector("#search-results .search-summary");
-              if ((links.length && /found|Found|matching/.test(ready?.textContent)) ||
-                  Date.now() - started > 15000) {
-                clearInterval(timer);
-                done(links.map((link) => link.href));
-              }
-            }, 50)"""
-        )
+        links, _ = search(browser, root, topic(page))
     assert any(page in link for link in links), links
     assert severe(browser) == []
     assert requests(browser) == []
+
+
+@pytest.mark.parametrize(
+    ("question", "page"),
+    [
+        ("my model is overconfident", "gallery/uncertainty/plot_calibration.html"),
+        ("is a VAE sharp", "gallery/generative/plot_variational_autoencoder.html"),
+        ("which optimizer", "gallery/optimization/plot_lookahead.html"),
+        ("save and load", "start.html"),
+        ("notebook", "start.html"),
+        ("mixed precision", "glossary.html#term-mixed-precision"),
+    ],
+)
+def test_a_question_in_words_finds_its_page_first(browser, root, question, page):
+    with screen(browser):
+        links, _ = search(browser, root, question)
+    assert links[0].endswith(page)
+
+
+@pytest.mark.parametrize(
+    ("query", "offered"),
+    [
+        ("catpole", ["cartpole"]),
+        ("lokahead", ["lookahead"]),
+        ("varaitional inference", ["variational%20inference"]),
+        ("xyzzyx qwwwq", []),
+        ("lookahead minimax glossary", ["lookahead", "minimax", "glossary"]),
+    ],
+)
+def test_a_search_that_finds_nothing_offers_words(browser, root, query, offered):
+    with screen(browser):
+        links, offers = search(browser, root, query)
+    assert links == []
+    assert [offer.partition("?q=")[2] for offer in offers] == offered
 
 
 def topic(page):
@@ -385,6 +426,19 @@ def test_the_install_line_has_a_copy_button(browser):
         visit(browser, f"{SITE.as_uri()}/index.html")
         button = browser.find_element("css selector", ".hero button.copybtn")
         assert button.is_displayed()
+
+
+def test_code_has_a_copy_button_where_nothing_hovers(browser):
+    with screen(browser, 390, 844, mobile=True):
+        touch = "Emulation.setTouchEmulationEnabled"
+        browser.execute_cdp_cmd(touch, {"enabled": True, "maxTouchPoints": 1})
+        visit(browser, f"{SITE.as_uri()}/{SCRIPTS[0]}")
+        button = browser.find_element(
+            "css selector", "#in-your-own-model button.copybtn"
+        )
+        seen = button.value_of_css_property("opacity")
+        browser.execute_cdp_cmd(touch, {"enabled": False})
+    assert float(seen) == 1
 
 
 def with_figures(feature, count):
