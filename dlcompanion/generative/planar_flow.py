@@ -260,7 +260,7 @@ class PlanarFlow(_OneUnitFlow):
 class RadialFlow(_OneUnitFlow):
     r"""Flow of ``Radial`` layers, from noise to data.
 
-    As :class:`PlanarFlow`, with centres in place of planes; here the inverse is a
+    As :class:`PlanarFlow`, with centers in place of planes; here the inverse is a
     formula.
 
     Args:

@@ -326,7 +326,7 @@ class QuantileLoss(_NLL):
 
 
 def _constant(v):
-    """Minus the log-density of Student's t at its centre, for scale 1."""
+    """Minus the log-density of Student's t at its center, for scale 1."""
     if v > 1e5:  # there the difference below cancels
         return 0.5 * _LOG_2PI + 1 / (4 * v)
     difference = math.lgamma(v / 2) - math.lgamma((v + 1) / 2)

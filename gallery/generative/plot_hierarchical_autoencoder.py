@@ -36,6 +36,11 @@ Prerequisites: :doc:`/gallery/generative/plot_variational_autoencoder`,
 # The idea
 # --------
 #
+# .. figure:: /drawings/hierarchical_autoencoder.svg
+#    :figclass: drawing
+#    :alt: Three circles in a row: z2, z1 and x. Generation goes from z2 to z1 to x,
+#       inference back from x to z1 to z2; each of the two codes has its divergence.
+#
 # Draw :math:`z_2 \sim \mathcal N(0, I)`, from it :math:`z_1 \sim \mathcal
 # N(\mu_p(z_2), \sigma_p^2(z_2))`, and from that :math:`x`. Inference climbs the same
 # ladder, :math:`q(z_1 \mid x)\, q(z_2 \mid z_1)`, and the bound has a price for each

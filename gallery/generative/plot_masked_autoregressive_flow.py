@@ -36,6 +36,12 @@ Prerequisites: :doc:`/gallery/generative/plot_normalizing_flows`. Notation:
 # The idea
 # --------
 #
+# .. figure:: /drawings/masked_autoregressive_flow.svg
+#    :figclass: drawing
+#    :alt: Density: each u depends on its own x and on those before, all computed in one
+#       pass. Sample: each x needs its own u and the x before it, so three variables
+#       take three passes.
+#
 # A layer of the flow carries data to noise by
 #
 # .. math::

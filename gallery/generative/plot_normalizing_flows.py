@@ -37,6 +37,11 @@ Prerequisites: :doc:`/gallery/foundations/plot_backpropagation`. Notation:
 # The idea
 # --------
 #
+# .. figure:: /drawings/normalizing_flows.svg
+#    :figclass: drawing
+#    :alt: A coupling: x1 passes unchanged and enters any network, which gives s and t;
+#       x2 is multiplied by the exponential of s, t is added, and that is y2.
+#
 # If an invertible :math:`f` carries data :math:`x` to noise :math:`z = f(x)`, then
 #
 # .. math::

@@ -38,6 +38,12 @@ gradient passes the draw: :doc:`/gallery/generative/plot_reparameterization`.
 # The idea
 # --------
 #
+# .. figure:: /drawings/variational_autoencoder.svg
+#    :figclass: drawing
+#    :alt: The encoder maps an image to mu and sigma, which with noise give the code z;
+#       the decoder draws an image from z. The bound asks that both images are alike and
+#       that codes stay near a standard normal.
+#
 # Let :math:`z \sim \mathcal N(0, I)` and let a decoder give :math:`p_\theta(x \mid z)`.
 # For any guess :math:`q_\phi(z \mid x)` Jensen's inequality bounds the likelihood from
 # below :cite:p:`kingma2014auto`,

@@ -40,6 +40,12 @@ Prerequisites: :doc:`/gallery/generative/plot_variational_autoencoder`,
 # The idea
 # --------
 #
+# .. figure:: /drawings/vector_quantized_autoencoder.svg
+#    :figclass: drawing
+#    :alt: The encoder gives a point z in the plane of the codebook, the nearest of five
+#       codes replaces it and goes to the decoder; the gradient goes from decoder to
+#       encoder past the lookup.
+#
 # The encoder gives :math:`m` vectors :math:`z`, each is replaced by the nearest of
 # :math:`K` codes, and the decoder sees the codes:
 #

@@ -46,6 +46,12 @@ Neighbors: :doc:`/gallery/losses/plot_maximum_likelihood` (quantile regression),
 # The idea
 # --------
 #
+# .. figure:: /drawings/conformal.svg
+#    :figclass: drawing
+#    :alt: Above, scores of 19 held-out examples on a line, with a threshold at the
+#       18th; below, four classes of a new image at their scores: two left of the
+#       threshold are the set, two are left out.
+#
 # Let the score :math:`s(x, y)` measure how badly :math:`y` fits :math:`x`, in any way,
 # for example by :math:`1 - \hat p_y(x)`. If a new example and :math:`n` held-out ones
 # are exchangeable, the rank of its score among them is uniform, and
