@@ -232,7 +232,7 @@ claim(
 #    What is drawn, and what would have to be in the context for this to work?
 # 2. Give half of the picture as context, and let the model draw the other half several
 #    times. Where do the draws differ?
-# 3. Set ``beta=4``. What becomes of the hand, and what of the recognition?
+# 3. Set ``beta=4``. What becomes of the handwriting, and what of the accuracy?
 #
 # .. dropdown:: Hint to 1
 #
@@ -247,8 +247,8 @@ claim(
 #
 # .. dropdown:: Hint to 3
 #
-#    More price on the code leaves less of the handwriting in it, and the bound no
-#    longer tells images of one class apart so well.
+#    At this price the code keeps nothing of the handwriting. The bound then compares an
+#    image with one mean image of each class, and recognizes fewer digits.
 #
 # References
 # ----------

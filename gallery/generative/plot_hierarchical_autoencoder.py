@@ -36,6 +36,11 @@ Prerequisites: :doc:`/gallery/generative/plot_variational_autoencoder`,
 # The idea
 # --------
 #
+# .. figure:: /drawings/hierarchical_autoencoder.svg
+#    :figclass: drawing
+#    :alt: Three circles in a row: z2, z1 and x. Generation goes from z2 to z1 to x,
+#       inference back from x to z1 to z2; each of the two codes has its divergence.
+#
 # Draw :math:`z_2 \sim \mathcal N(0, I)`, from it :math:`z_1 \sim \mathcal
 # N(\mu_p(z_2), \sigma_p^2(z_2))`, and from that :math:`x`. Inference climbs the same
 # ladder, :math:`q(z_1 \mid x)\, q(z_2 \mid z_1)`, and the bound has a price for each
@@ -275,7 +280,7 @@ claim(
 # 1. Wake the lower level only: which of the two levels needs it?
 # 2. Raise ``beta`` from 0 to 1 in a few stages in place of free bits. Does the upper
 #    level wake too, and does it stay?
-# 3. Give the upper level eight codes. How many are used?
+# 3. Give the upper level eight codes. How many are used after free bits?
 #
 # .. dropdown:: Hint to 1
 #
@@ -289,7 +294,9 @@ claim(
 #
 # .. dropdown:: Hint to 3
 #
-#    Set ``UPPER = 8`` and print the divergences of the upper level one by one.
+#    Set ``UPPER = 8``, give ``few`` six more columns of zeros, label its rows by
+#    ``few[:, :2]``, and print the mean over the examples of
+#    ``two.divergences(x_test)[1]``: one number for each upper code.
 #
 # References
 # ----------

@@ -6,11 +6,11 @@ A normalizing (normalising) flow is a generative model with an exact density. It
 noise into data by layers that can be inverted and whose change of volume is known, so
 that the log-likelihood of any point is a formula, and a sample is one pass.
 :class:`~dlcompanion.generative.RealNVP` is built of affine couplings: it moves half of
-the variables by what the other half says, and then the halves swap roles; no network
-has to be inverted. Use flows for density estimation, as flexible posteriors, and where
-likelihoods must be compared. They need as many noise variables as data, keep the
-topology of the noise (a thread remains between two clusters), and in few dimensions a
-mixture of Gaussians may be as good.
+the variables by amounts that depend on the other half, and then the halves swap roles;
+no network has to be inverted. Use flows for density estimation, as flexible posteriors,
+and where likelihoods must be compared. They need as many noise variables as data, keep
+the topology of the noise (a thread remains between two clusters), and in few dimensions
+a mixture of Gaussians may be as good.
 
 In your own model
 -----------------
@@ -36,6 +36,11 @@ Prerequisites: :doc:`/gallery/foundations/plot_backpropagation`. Notation:
 # %%
 # The idea
 # --------
+#
+# .. figure:: /drawings/normalizing_flows.svg
+#    :figclass: drawing
+#    :alt: A coupling: x1 passes unchanged and enters any network, which gives s and t;
+#       x2 is multiplied by the exponential of s, t is added, and that is y2.
 #
 # If an invertible :math:`f` carries data :math:`x` to noise :math:`z = f(x)`, then
 #
@@ -226,7 +231,7 @@ for pairs, values in mixtures.items():
 # Given a context
 # ---------------
 #
-# A conditional flow is the same chain, whose networks are told one thing more: with a
+# A conditional flow is the same chain, whose networks have one more input: with a
 # context :math:`c` it gives :math:`p(x \mid c)`. Here the context says which moon a
 # point belongs to. One blob now has to become one moon at a time, so nothing is torn;
 # each of the two densities is normalized by itself. We count the strays: points drawn
@@ -290,9 +295,9 @@ plt.show()
 # - The ends of the moons fray into tails: the tails of the Gaussian have to go
 #   somewhere, and a few points are drawn where no data ever were.
 # - All numbers are exact likelihoods. They can be compared between models of any
-#   kind, and they punish: one test point where the density is tiny is dear.
-# - Told which moon it is, the flow needs no thread. A context costs each network two
-#   more inputs and nothing else.
+#   kind, and they are strict: one test point of tiny density costs many nats.
+# - Given the moon as context, the flow needs no thread. The price is two more inputs
+#   for each network and nothing else.
 # - The six dimensions were arranged so that the halves suit the data. Rotate them,
 #   and the couplings have to find that first.
 

@@ -40,6 +40,12 @@ Prerequisites: :doc:`/gallery/generative/plot_variational_autoencoder`,
 # The idea
 # --------
 #
+# .. figure:: /drawings/vector_quantized_autoencoder.svg
+#    :figclass: drawing
+#    :alt: The encoder gives a point z in the plane of the codebook, the nearest of five
+#       codes replaces it and goes to the decoder; the gradient goes from decoder to
+#       encoder past the lookup.
+#
 # The encoder gives :math:`m` vectors :math:`z`, each is replaced by the nearest of
 # :math:`K` codes, and the decoder sees the codes:
 #
@@ -319,8 +325,8 @@ claim("naive Bayes on the four numbers of a VQ-VAE: test accuracy", accuracy, ">
 #    that do to the error of the decoder?
 # 2. Keep twenty bits and change their division: 2 numbers of 1,024, 10 of 4, 20 of 2.
 #    Which is best, and which is easiest to count?
-# 3. Bring the dead back: after each epoch put every code of no count onto a vector of
-#    the last batch. Does the bad start still matter?
+# 3. Put unused codes back to use: after each epoch move every code that was never the
+#    nearest onto a vector of the encoder. Does the bad start still matter?
 #
 # .. dropdown:: Hint to 1
 #
@@ -329,8 +335,9 @@ claim("naive Bayes on the four numbers of a VQ-VAE: test accuracy", accuracy, ">
 #
 # .. dropdown:: Hint to 2
 #
-#    Change ``PLACES`` and ``CODES``. With many codes few examples fall on each; with 2
-#    codes a place is a bit.
+#    Change ``PLACES``, ``CODES`` and, in the sheet of changed numbers, ``row_labels``:
+#    one label for each place. With many codes few examples fall on each; with 2 codes a
+#    place is a bit. The errors are closer together than one might expect.
 #
 # .. dropdown:: Hint to 3
 #

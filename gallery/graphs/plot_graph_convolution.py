@@ -43,6 +43,12 @@ Prerequisites: :doc:`/gallery/foundations/plot_backpropagation`. Notation:
 # The idea
 # --------
 #
+# .. figure:: /drawings/graph_convolution.svg
+#    :figclass: drawing
+#    :alt: Arrows lead from three neighbors of node i, and from itself, to a weighted
+#       mean, which the learned matrix W maps to the new node i; a node two edges away
+#       takes no part.
+#
 # A graph convolution replaces each node by a weighted mean of itself and its
 # neighbors, and then maps the result linearly :cite:p:`kipf2017semi`,
 #

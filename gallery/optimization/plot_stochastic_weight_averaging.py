@@ -235,8 +235,8 @@ plt.show()
 #   higher loss than the plane below them, because they are not *on* it: most of the
 #   noise is in the thousands of directions that the figure does not show, and the
 #   average removes it.
-# - The loss on the plane is lowest at the first stops: the longer SGD runs, the more
-#   wrong labels it learns.
+# - The loss on the plane is lowest between the first stops and the average: the longer
+#   SGD runs, the more wrong labels it learns.
 # - On the line the loss falls from the last stop to the average and rises again
 #   behind it. Which stop comes last is chance; the average depends on it much less.
 # - New statistics improve the last stop, too: compare the curves at :math:`t = 0` with

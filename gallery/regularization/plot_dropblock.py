@@ -353,7 +353,9 @@ claim(
 #
 # .. dropdown:: Hint to 3
 #
-#    :math:`\gamma` follows from the rate, and it is computed in ``build``.
+#    :math:`\gamma` follows from the rate, and it is computed in ``build``. A compiled
+#    program holds it as a constant: train in stages, with ``compile`` after each change
+#    of ``layer.gamma``.
 #
 # References
 # ----------

@@ -37,6 +37,12 @@ Prerequisites: :doc:`/gallery/reinforcement/plot_policy_gradient` and
 # The idea
 # --------
 #
+# .. figure:: /drawings/alphazero.svg
+#    :figclass: drawing
+#    :alt: A search tree goes down to a new position, the network gives it p and v, and
+#       v goes up with changing sign. Visits of the root decide the moves of self-play,
+#       whose visits and ends train the network.
+#
 # A network with two heads gives, for a position :math:`s`, a policy :math:`p` and a
 # guess :math:`v` of how the game will end. The search grows a tree. Each simulation
 # goes down along

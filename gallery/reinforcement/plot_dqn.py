@@ -39,6 +39,12 @@ Prerequisites: :doc:`/gallery/reinforcement/plot_tabular`. Next:
 # The idea
 # --------
 #
+# .. figure:: /drawings/dqn.svg
+#    :figclass: drawing
+#    :alt: Network Q acts in an environment, whose steps enter a replay memory; random
+#       minibatches of it give the loss, whose targets y come from a target network, an
+#       older copy of Q; the gradient goes to Q alone.
+#
 # The value of an action is what it pays and what the best action afterwards is worth.
 # The network :math:`Q` learns that from remembered steps :math:`(s, a, r, s')`, by
 # descent of :cite:p:`mnih2015human`

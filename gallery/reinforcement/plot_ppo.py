@@ -39,6 +39,12 @@ Prerequisites: :doc:`/gallery/reinforcement/plot_actor_critic`. Next:
 # The idea
 # --------
 #
+# .. figure:: /drawings/ppo.svg
+#    :figclass: drawing
+#    :alt: A loop: rollout, advantages, several passes in minibatches, new policy.
+#       Below, the objective against the ratio: for a good action it is flat above 1 +
+#       epsilon, for a bad one below 1 - epsilon.
+#
 # Let :math:`\rho_t = \pi_\theta(a_t \mid s_t) / \pi_\text{old}(a_t \mid s_t)` be how
 # much more probable the action has become since it was played. On average over what the
 # old policy does, :math:`\rho_t A_t` is what the new one gains, and before the first

@@ -35,6 +35,12 @@ Prerequisites: :doc:`/gallery/reinforcement/plot_ppo`. Notation: :doc:`/notation
 # The idea
 # --------
 #
+# .. figure:: /drawings/recurrent_policy.svg
+#    :figclass: drawing
+#    :alt: Three copies of a cell in a row: each takes an observation and the state of
+#       the one before, gives action probabilities and hands its state on; the gradient
+#       goes back from cell to cell.
+#
 # The world has a state :math:`s_t`, the agent sees :math:`o_t`, less than that. What it
 # would need is all that its observations so far tell about :math:`s_t`. A recurrent
 # network keeps a summary of it,

@@ -46,6 +46,12 @@ Neighbors: :doc:`/gallery/losses/plot_maximum_likelihood` (quantile regression),
 # The idea
 # --------
 #
+# .. figure:: /drawings/conformal.svg
+#    :figclass: drawing
+#    :alt: Above, scores of 19 held-out examples on a line, with a threshold at the
+#       18th; below, four classes of a new image at their scores: two left of the
+#       threshold are the set, two are left out.
+#
 # Let the score :math:`s(x, y)` measure how badly :math:`y` fits :math:`x`, in any way,
 # for example by :math:`1 - \hat p_y(x)`. If a new example and :math:`n` held-out ones
 # are exchangeable, the rank of its score among them is uniform, and
@@ -360,7 +366,8 @@ claim(
 # .. dropdown:: Hint to 1
 #
 #    :math:`k = \lceil (n+1)(1-\alpha) \rceil`; with 9 examples it is 9, the largest
-#    score.
+#    score. The number is ``CAL``; take ``"by class"`` out of ``predictors``, since it
+#    needs 9 examples of each class.
 #
 # 2. Put :class:`~dlcompanion.uncertainty.TemperatureScaling` between network and
 #    predictor. Does the coverage change? Do the sizes of the sets?
@@ -374,8 +381,9 @@ claim(
 #
 # .. dropdown:: Hint to 3
 #
-#    ``scipy.ndimage.rotate(images, 10, axes=(1, 2), reshape=False)``. Calibration and
-#    test are not exchangeable any more.
+#    ``scipy.ndimage.rotate(images, 10, axes=(1, 2), reshape=False)`` on images of shape
+#    ``(-1, 8, 8)``; ``network`` is the last of the five. Calibration and test are not
+#    exchangeable any more.
 #
 # References
 # ----------

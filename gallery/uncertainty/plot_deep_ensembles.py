@@ -50,6 +50,11 @@ Neighbors: :doc:`/gallery/uncertainty/plot_swag`,
 # The idea
 # --------
 #
+# .. figure:: /drawings/deep_ensembles.svg
+#    :figclass: drawing
+#    :alt: One input goes to three networks with other first weights; their predicted
+#       probabilities, three bars each, differ, and the ensemble predicts the mean.
+#
 # The prediction is the mixture of the members' predictions. The logarithm is concave,
 # so for every single example, by Jensen's inequality,
 #

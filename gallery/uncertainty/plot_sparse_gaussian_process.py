@@ -270,7 +270,8 @@ claim(
 # .. dropdown:: Hint to 2
 #
 #    ``layer.inducing.trainable = False`` before ``compile``, and
-#    ``layer.inducing.assign`` with a ``linspace``.
+#    ``layer.inducing.assign`` with a ``linspace`` of shape ``(count, 1)`` in place of
+#    ``place_inducing_points``.
 #
 # 3. Set ``training_examples`` to a tenth. Which term of the bound changes, and what
 #    does the band do?
