@@ -83,7 +83,7 @@ for seed in seeds:
     trained.append(agent.evaluate(episodes=20)["return_mean"])
 
 # %%
-# The baseline of comparison pushes left or right at random, as a coin says.
+# The baseline of comparison pushes left or right at random, as a coin falls.
 
 rng = np.random.default_rng(claims.seed())
 
@@ -111,8 +111,8 @@ axis.legend(fontsize="small", ncols=2)
 plt.show()
 
 # %%
-# The curves are of the policy that explores. Asked for its most probable action
-# instead, each agent does better; on 20 new episodes:
+# The curves are of the policy that explores. With its most probable actions instead,
+# each agent does better; on 20 new episodes:
 
 print(f"coin              {coin.mean():6.1f}")
 for seed, value in zip(seeds, trained, strict=True):
