@@ -265,8 +265,8 @@ claim(
 #
 # .. dropdown:: Hint to 1
 #
-#    ``train(num_envs=1, rollout_length=64)`` after removing ``num_envs=8`` from the
-#    settings. How similar are 64 steps of one cart in a row?
+#    ``list(train(num_envs=1, rollout_length=64))`` after removing ``num_envs=8`` from
+#    the settings. How similar are 64 steps of one cart in a row?
 #
 # .. dropdown:: Hint to 2
 #
@@ -275,8 +275,8 @@ claim(
 #
 # .. dropdown:: Hint to 3
 #
-#    ``train(target_update_interval=16)``. A target that is renewed often follows faster
-#    and is nearer to none at all.
+#    ``list(train(target_update_interval=16))``. A target that is renewed often
+#    follows faster and is nearer to none at all.
 #
 # References
 # ----------

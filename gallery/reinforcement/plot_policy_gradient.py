@@ -309,8 +309,8 @@ claim(
 #    \rVert^2]`.
 # 2. Give every step of an episode its whole return :math:`G_0` in place of
 #    :math:`G_t`. The mean stays; what does the variance do?
-# 3. Set ``discount=1``, and then 0.5. Which of the two still learns, and why does the
-#    other not?
+# 3. Set ``discount=1``, and then 0.5. Which of the two reaches the higher return, and
+#    why does the other learn less?
 #
 # .. dropdown:: Hint to 1
 #
@@ -323,7 +323,7 @@ claim(
 # .. dropdown:: Hint to 3
 #
 #    How many steps ahead does a discount of 0.5 look, and how long does a pole take to
-#    fall?
+#    fall? With one seed and 10,000 steps the greedy returns were 428 and 170.
 #
 # References
 # ----------

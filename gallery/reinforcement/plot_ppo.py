@@ -238,8 +238,8 @@ claim(
 #
 # .. dropdown:: Hint to 2
 #
-#    ``train(seeds, update_epochs=40, rate=0.0005)``. The product of rate and passes
-#    limits how far the policy may move, the clip how far it is pushed.
+#    ``list(train(seeds, update_epochs=40, rate=0.0005))``. The product of rate
+#    and passes limits how far the policy may move, the clip how far it is pushed.
 #
 # .. dropdown:: Hint to 3
 #
