@@ -158,8 +158,8 @@ plt.show()
 
 # %%
 # The values of the last agent for a cart in the middle that stands still, at each angle
-# of the pole and each speed of its turning. Black is where it is indifferent between
-# the two actions.
+# of the pole and each speed of its turning. On the black line both actions have the
+# same value.
 
 angles, speeds = np.linspace(-0.2, 0.2, 81), np.linspace(-2.5, 2.5, 81)
 states = np.zeros((81, 81, 4), "float32")
@@ -192,10 +192,10 @@ plt.show()
 # - Without the older copy the values are off within a few thousand steps, past all that
 #   a pole can ever pay, and go on growing; the agent pushes to one side and does worse
 #   than a coin. Each step raises the target that the next step aims at.
-# - For most of the time DQN seems to get nowhere: it keeps the pole up, and the cart
-#   drifts off the track after a hundred steps. It takes a network wide enough to tell
-#   where the track ends, many remembered falls there, and some 30,000 steps; then most
-#   seeds hold the pole for the whole episode, within one or two evaluations.
+# - For most of the time the return of DQN hardly rises: the pole is kept up, and the
+#   cart drifts off the track after a hundred steps. It takes a network wide enough to
+#   tell where the track ends, many remembered falls there, and some 30,000 steps; then
+#   most seeds hold the pole for the whole episode, within one or two evaluations.
 # - Without a memory an agent mostly gets no further: with episodes of some 200 steps,
 #   the 256 steps that it learns from hold one fall or two, and none from most of the
 #   track. But the one agent shown here proves nothing: on one of five sets of seeds
@@ -271,8 +271,8 @@ claim(
 #
 # .. dropdown:: Hint to 1
 #
-#    ``train(num_envs=1, rollout_length=64)`` after removing ``num_envs=8`` from the
-#    settings. How similar are 64 steps of one cart in a row?
+#    ``list(train(num_envs=1, rollout_length=64))`` after removing ``num_envs=8`` from
+#    the settings. How similar are 64 steps of one cart in a row?
 #
 # .. dropdown:: Hint to 2
 #
@@ -281,8 +281,8 @@ claim(
 #
 # .. dropdown:: Hint to 3
 #
-#    ``train(target_update_interval=16)``. A target that is renewed often follows faster
-#    and is nearer to none at all.
+#    ``list(train(target_update_interval=16))``. A target that is renewed often
+#    follows faster and is nearer to none at all.
 #
 # References
 # ----------

@@ -175,8 +175,8 @@ for name, (middle, low, high, worst) in table.items():
 
 # %%
 # Left, the returns of the policies while they explore, one line a seed; the agents that
-# normalize observations begin one rollout late, which they only look at. Right, the
-# greedy policies in the end: every run, the interquartile mean and its interval.
+# normalize observations begin one rollout late: the first gives statistics only. Right,
+# the greedy policies in the end: every run, the interquartile mean and its interval.
 
 figure, (left, right) = plt.subplots(
     1, 2, figsize=(9, 3.8), layout="constrained", width_ratios=[1.2, 1]

@@ -83,7 +83,7 @@ for seed in seeds:
     trained.append(agent.evaluate(episodes=20)["return_mean"])
 
 # %%
-# The baseline of comparison pushes left or right at random, as a coin says.
+# The baseline of comparison pushes left or right at random, as a coin falls.
 
 rng = np.random.default_rng(claims.seed())
 
@@ -111,8 +111,8 @@ axis.legend(fontsize="small", ncols=2)
 plt.show()
 
 # %%
-# The curves are of the policy that explores. Asked for its most probable action
-# instead, each agent does better; on 20 new episodes:
+# The curves are of the policy that explores. With its most probable actions instead,
+# each agent does better; on 20 new episodes:
 
 print(f"coin              {coin.mean():6.1f}")
 for seed, value in zip(seeds, trained, strict=True):
@@ -309,8 +309,8 @@ claim(
 #    \rVert^2]`.
 # 2. Give every step of an episode its whole return :math:`G_0` in place of
 #    :math:`G_t`. The mean stays; what does the variance do?
-# 3. Set ``discount=1``, and then 0.5. Which of the two still learns, and why does the
-#    other not?
+# 3. Set ``discount=1``, and then 0.5. Which of the two reaches the higher return, and
+#    why does the other learn less?
 #
 # .. dropdown:: Hint to 1
 #
@@ -323,7 +323,7 @@ claim(
 # .. dropdown:: Hint to 3
 #
 #    How many steps ahead does a discount of 0.5 look, and how long does a pole take to
-#    fall?
+#    fall? With one seed and 10,000 steps the greedy returns were 428 and 170.
 #
 # References
 # ----------

@@ -187,12 +187,12 @@ print(f"{'coin':20s} {coin.mean():6.1f}")
 #   are not one large step.
 # - Without the clip the policy moves several times further from the one that played.
 #   That can go well; but what so distant a policy would have earned is a guess.
-# - The clip is no wall. The ratio of some actions leaves the gray band, because actions
-#   share their weights, and because the gradient is cut off only after the step that
-#   crosses the border. It is enough that nothing pushes on.
-# - The curves still dip. What bounds the change of the policy does not bound what it
-#   earns, and a pole that drifts to the edge after four hundred steps is a small
-#   difference in the actions.
+# - The clip is no hard limit. The ratio of some actions leaves the gray band, because
+#   actions share their weights, and because the gradient is cut off only after the step
+#   that crosses the border. It is enough that no gradient pushes them further.
+# - The returns still fall now and then. A bound on the change of the policy is no bound
+#   on the change of its return: a small difference in the actions is enough for a cart
+#   to drift off the track after four hundred steps.
 
 # %%
 # The claims.
@@ -244,8 +244,8 @@ claim(
 #
 # .. dropdown:: Hint to 2
 #
-#    ``train(seeds, update_epochs=40, rate=0.0005)``. The product of rate and passes
-#    limits how far the policy may move, the clip how far it is pushed.
+#    ``list(train(seeds, update_epochs=40, rate=0.0005))``. The product of rate
+#    and passes limits how far the policy may move, the clip how far it is pushed.
 #
 # .. dropdown:: Hint to 3
 #

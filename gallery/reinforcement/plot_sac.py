@@ -46,9 +46,9 @@ Prerequisites: :doc:`/gallery/reinforcement/plot_ppo` and
 #      \bigl[ q(s', a') - \alpha \log \pi(a' \mid s') \bigr] .
 #
 # The equation holds for any step :math:`(s, a, r, s')`, so a critic can learn from one
-# that an older policy made: only :math:`a'` is drawn anew. A critic that is wrong is
-# most wrong where it is too hopeful, for that is where the policy goes; so there are
-# two, the smaller value counts, and both learn from slow copies of themselves
+# that an older policy made: only :math:`a'` is drawn anew. A policy that maximizes the
+# values of a critic goes where they are too high (overestimation); so there are two
+# critics, the smaller value counts, and both learn from slow copies of themselves
 # :math:`\bar q_k`. The policy goes down the gradient of
 #
 # .. math::
@@ -84,8 +84,8 @@ keras.utils.set_random_seed(claims.seed())
 # The motor has a strongest torque. A normal distribution has no bounds; actions drawn
 # beyond the end are all played as the end, and its density is wrong for them. The
 # hyperbolic tangent brings every action inside, and its slope gives the new density.
-# Left the densities of three policies, right one of them as samples and as the formula
-# says.
+# Left the densities of three policies, right one of them as samples and by the
+# formula.
 
 squashed = TanhGaussian(1)
 actions = np.tanh(np.linspace(-6.0, 6.0, 4001))[:, None]  # dense at the ends
@@ -285,8 +285,8 @@ plt.show()
 # --------------
 #
 # - The agents swing the pendulum up and hold it; now and then a seed does not
-#   do so from everywhere yet. PPO, which is made for steps that
-#   cost nothing, has hardly begun by then, and does no better than chance.
+#   do so from everywhere yet. PPO, which needs more steps, has hardly begun to learn by
+#   then, and does no better than a random torque.
 # - The price is computation: for each step that it plays, SAC learns from 64.
 # - While it learns, an agent plays with noise, and not every episode succeeds: some are
 #   lost late. In the end, without the noise, hardly one of a hundred is.

@@ -344,8 +344,8 @@ for title in runs:
 #
 # .. dropdown:: Hint to 1
 #
-#    Print ``r["prior"]``. A smaller training loss looks like less noise to the
-#    evidence.
+#    Print ``r["prior"]``. Longer training makes the weights larger, and the evidence
+#    then finds a smaller precision: a wider posterior.
 #
 # 2. Plot evidence and test likelihood against ``prior_precision`` from 0.01 to 100. Do
 #    they agree on the best?
