@@ -192,9 +192,8 @@ for activation in ("tanh", "relu"):
     keras.utils.set_random_seed(claims.seed())
     model = five_networks(activation)
     model.compile(
-        keras.optimizers.Adam(3e-3), "binary_crossentropy", metrics=["accuracy"],
-        jit_compile=True,
-    )  # fmt: skip
+        keras.optimizers.Adam(3e-3), "binary_crossentropy", metrics=["accuracy"]
+    )
     if activation == "tanh":
         tanh = model
         planes = {"tanh": InformationPlane(x, y, every, -1, 1, epochs=epochs)}
