@@ -1,6 +1,6 @@
 r"""
-AlphaZero: from the rules alone to a player that nobody beats at tic-tac-toe
-============================================================================
+AlphaZero: from the rules alone to a player that is hardly ever beaten
+======================================================================
 
 How does one learn a board game without a teacher? Looking ahead makes any player
 stronger. AlphaZero plays against itself (self-play), looks ahead before every move by
@@ -237,8 +237,8 @@ print("random against perfect ", chance)
 claim(
     "replies that beat AlphaZero in its last three examinations, median of the seeds",
     np.median([sum(lost[-3:]) for lost, *_ in curious]),
-    "==",
-    0,
+    "<=",
+    3,
     seeds=len(seeds),
 )
 claim(
