@@ -204,8 +204,8 @@ plt.show()
 # What to notice
 # --------------
 #
-# - After 24 iterations the agent with its search does not lose, whatever the opponent
-#   plays, in three examinations in a row.
+# - After 24 iterations the agent with its search loses hardly a game, whatever the
+#   opponent plays: three examinations in a row find no reply, or one, that beats it.
 # - The network alone, without any search, comes to play nearly as well: it has learned
 #   what the search found.
 # - Without noise the two sides agree on drawn games and play little else. Self-play
