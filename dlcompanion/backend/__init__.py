@@ -42,6 +42,7 @@ from dlcompanion.backend.steps import (
     set_mask,
     variable_number,
 )
+from dlcompanion.backend.updates import move_towards, subtract
 from dlcompanion.backend.variables import (
     RecordingScope,
     compile,
@@ -78,6 +79,7 @@ __all__ = [
     "mask_of",
     "measures_outputs",
     "model_step",
+    "move_towards",
     "optimized_variables",
     "pack_arrays",
     "phase_program",
@@ -94,6 +96,7 @@ __all__ = [
     "set_random_state",
     "shuffled",
     "start_at_epoch",
+    "subtract",
     "sync",
     "variable_number",
     "vectorize",

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import types
 
 import keras
 from keras import ops
@@ -85,6 +86,7 @@ class RectifiedAdam(keras.optimizers.Optimizer):
         self.beta_2 = check_share("beta_2", beta_2, one=False)
         self.epsilon = check_number("epsilon", epsilon, open_ends=True)
         self.threshold = check_number("threshold", threshold, low=4.0)
+        self._step = None
 
     def build(self, variables):
         if self.built:
@@ -98,19 +100,33 @@ class RectifiedAdam(keras.optimizers.Optimizer):
         number = backend.variable_number(self, variable)
         m, v = self._momentums[number], self._velocities[number]
         dtype = backend.at_least_float32(variable.dtype)
+        if dtype not in self._step.factors:  # the same for all variables
+            self._step.factors[dtype] = self.factors(learning_rate, dtype)
+        alpha, a, b = (ops.cast(x, variable.dtype) for x in self._step.factors[dtype])
+        gradient = ops.cast(backend.dense_gradient(gradient), variable.dtype)
+        backend.move_towards(self, m, gradient, 1 - self.beta_1)
+        backend.move_towards(self, v, ops.square(gradient), 1 - self.beta_2)
+        backend.subtract(self, variable, alpha * m / (a * ops.sqrt(v) + b))
+
+    def factors(self, learning_rate, dtype):
+        r"""Three scalars of this step, in :math:`\alpha\, m / (a \sqrt{v} + b)`.
+
+        The two cases differ in :math:`a` and :math:`b` alone.
+        """
         step = ops.cast(self.iterations + 1, dtype)
         rectified, r = rectification(step, self.beta_2, self.threshold)
-        # m / (a sqrt(v) + b): the two cases differ in a and b alone
         correction = ops.sqrt(1 - ops.power(self.beta_2, step))
         a = ops.where(rectified, 1 / (r * correction), 0.0)
         b = ops.where(rectified, a * self.epsilon, 1.0)
         alpha = ops.cast(learning_rate, dtype) / (1 - ops.power(self.beta_1, step))
-        a, b, alpha = (ops.cast(x, variable.dtype) for x in (a, b, alpha))
+        return alpha, a, b
 
-        gradient = ops.cast(backend.dense_gradient(gradient), variable.dtype)
-        self.assign_add(m, (gradient - m) * (1 - self.beta_1))
-        self.assign_add(v, (ops.square(gradient) - v) * (1 - self.beta_2))
-        self.assign_sub(variable, alpha * m / (a * ops.sqrt(v) + b))
+    def apply(self, grads, trainable_variables=None):
+        self._step = types.SimpleNamespace(factors={})
+        try:
+            super().apply(grads, trainable_variables)
+        finally:
+            self._step = None  # nothing of a compiled step is kept
 
     def get_config(self):
         return {

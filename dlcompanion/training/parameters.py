@@ -109,6 +109,7 @@ def norm(x, axes=None):
         >>> round(float(length[0]) / 1e30, 4)
         5.0
     """
+    axes = tuple(range(len(x.shape))) if axes is None else axes  # alike on all backends
     largest = ops.max(ops.abs(x), axis=axes, keepdims=True)
     scale = ops.where(largest > 0, largest, ops.ones_like(largest))
     squares = ops.sum(ops.square(x / scale), axis=axes, keepdims=True)

@@ -30,12 +30,14 @@ class Line:
         cases: Dict from the name of a case in ``references/<name>.npz`` to a function
             of the rate.
         k: Integer, the steps until slow weights follow half-way, or 0 without such.
+        skip: Names of checks of ``check_optimizer`` that do not apply.
     """
 
     name: str
     make: Callable
     cases: dict = dataclasses.field(default_factory=dict)
     k: int = 0
+    skip: tuple = ()
 
 
 def centralized(rate=0.01, **more):
@@ -54,6 +56,10 @@ def three_wrappers(rate=0.01, **more):
     inner = GradientCentralization(RectifiedAdam(rate, **more))
     return Lookahead(AdaptiveGradientClipping(inner, 0.1), k=2)
 
+
+#: The sample problem asks for a larger sum of the weights, which stays under
+#: centralized gradients.
+SUM = ("solves",)
 
 # the epsilon of the references is 1e-8, where the libraries are not told another
 TABLE = [
@@ -75,6 +81,7 @@ TABLE = [
             "adam": lambda rate: centralized(rate, epsilon=1e-8),
             "sgd": lambda rate: GradientCentralization(SGD(rate, momentum=0.9)),
         },
+        skip=SUM,
     ),
     Line(
         "rectified_adam",
@@ -92,6 +99,7 @@ TABLE = [
         lambda rate=0.01, **more: Ranger(rate, beta_2=0.99, **more),
         {"ranger": Ranger},
         k=6,
+        skip=SUM,
     ),
     Line(
         "lars",
@@ -115,5 +123,5 @@ TABLE = [
             "sgd": lambda rate: AdaptiveGradientClipping(SGD(rate, momentum=0.9), 0.1),
         },
     ),
-    Line("three_wrappers", three_wrappers, k=2),
+    Line("three_wrappers", three_wrappers, k=2, skip=SUM),
 ]

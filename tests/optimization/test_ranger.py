@@ -26,7 +26,7 @@ REFERENCES = Path(__file__).parents[1] / "references"
 
 def test_contract_with_other_arguments():
     more = {"beta_1": 0.9, "k": 3, "alpha": 0.8, "weight_decay": 0.01, "beta_2": 0.99}
-    check_optimizer(Ranger, {"learning_rate": 0.02, **more})
+    check_optimizer(Ranger, {"learning_rate": 0.02, **more}, skip=["solves"])
 
 
 def trained(optimizer):
