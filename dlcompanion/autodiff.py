@@ -14,7 +14,7 @@ anywhere: of tensors or of Keras variables, eagerly, inside ``fit``, and inside
 
 .. warning::
     On TensorFlow, *second* derivatives through ``BatchNormalization``,
-    ``LayerNormalization`` and ``GroupNormalization`` are wrong, and nothing says so:
+    ``LayerNormalization`` and ``GroupNormalization`` are wrong, without an error:
     ``tf.nn.moments`` stops the gradient of the mean, which is right for the first
     derivative only. First derivatives are right everywhere; so are second ones through
     ``RMSNormalization`` and ``keras.ops.var``, and everything on JAX and PyTorch. A

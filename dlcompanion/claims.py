@@ -6,6 +6,7 @@ import math
 import operator
 import os
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -24,6 +25,7 @@ RECORD = "DLCOMPANION_CLAIMS"
 #: Environment variable, an integer by which all seeds of a script are shifted.
 SEED_OFFSET = "DLCOMPANION_SEED_OFFSET"
 
+_WIDTH = 55  # of the column of texts
 
 #: What the script that runs claimed and is false, until its end.
 _false = []
@@ -32,6 +34,7 @@ _false = []
 def claim(text, value, comparison, bound, unit=None, seeds=None):
     """Print one aligned line, and record it for the site.
 
+    A text of more than 55 characters takes several lines, the last one with the value.
     A claim that is false does not end the script: the others are worth reading, too.
     But a script of which a claim was false says so at its end, and its exit code is 1.
 
@@ -62,7 +65,9 @@ def claim(text, value, comparison, bound, unit=None, seeds=None):
     value, bound = _number("value", value), _number("bound", bound)
     holds = bool(_COMPARISONS[comparison](value, bound))  # NaN compares false
     tail = comparison_text(value, comparison, bound, unit, seeds)
-    print(f"{'holds' if holds else 'FALSE':7s} {text:55s} {tail}")
+    *lines, last = textwrap.wrap(text, _WIDTH)
+    lines.append(f"{last:{_WIDTH}s} {tail}")
+    print(f"{'holds' if holds else 'FALSE':7s}", "\n        ".join(lines))
     file = _caller_file()
     _record(file, text, value, comparison, bound, unit, seeds, holds)
     if not holds and file == getattr(sys.modules["__main__"], "__file__", None):

@@ -79,6 +79,18 @@ def test_the_lines_of_a_script_are_aligned(capsys):
     assert first.index("0.1235 < 1") == second.index("12 > 3 nats  (5 seeds)")
 
 
+def test_a_long_text_goes_on_in_its_column(capsys):
+    claim("short", 1, "<", 2)
+    text = "test loss of Lookahead(Adam) to that of Adam, rate 0.1, median of five"
+    claim(text, 3, "<", 4, seeds=5)
+    claim("x" * 55, 5, "<", 6)
+    first, second, third, fourth = capsys.readouterr().out.splitlines()
+    column = first.index("1 < 2")
+    assert second == "holds   test loss of Lookahead(Adam) to that of Adam, rate 0.1,"
+    assert third == f"{'        median of five':{column}s}3 < 4  (5 seeds)"
+    assert fourth.index("5 < 6") == column
+
+
 def test_records_what_held_and_what_did_not(record):
     claim("it holds", 0.5, "<", 1, unit="bits", seeds=3)
     claim("it does not", math.inf, "<", 1)

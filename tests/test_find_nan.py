@@ -125,6 +125,23 @@ def test_gives_back_the_state_from_before_the_step(eagerly):
     assert np.isfinite(broken.fit(X, Y, verbose=0).history["loss"]).all()
 
 
+def test_a_fit_that_another_callback_broke_off_leaves_nothing_behind():
+    class Broken(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise RuntimeError("the disk is full")
+
+    model, find = regression(), FindNaN()
+    with pytest.raises(RuntimeError, match="the disk is full"):
+        model.fit(X, Y, batch_size=4, callbacks=[find, Broken()], verbose=0)
+    recorder = find._recorder
+    assert model.train_function == recorder.step
+    before = model.get_weights()
+    model.fit(X, Y, batch_size=4, verbose=0)
+    assert model.train_function != recorder.step and not recorder.kept
+    assert not np.array_equal(model.get_weights()[0], before[0])
+    broken_fit(model, x=spoilt(np.nan))  # and a new one watches again
+
+
 def test_points_at_a_step_of_ones_own():
     class Own(StepModel):
         def __init__(self):

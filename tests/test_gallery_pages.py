@@ -2,6 +2,7 @@
 
 import ast
 import re
+from xml.etree import ElementTree
 
 import pytest
 from source_files import ROOT, SCRIPTS, called, claims_of, each, tree
@@ -162,3 +163,63 @@ def test_a_claim_holds_on_most_other_seeds(path, elsewhere):
     for number, count in enumerate(elsewhere.counts(path), 1):
         if count.runs >= 4:  # fewer tell little
             assert 2 * count.held > count.runs, f"claim {number}"
+
+
+# -- the landing page ---------------------------------------------------------------
+
+
+def test_the_pictures_of_the_landing_page_are_of_topics_that_are_written():
+    index = (ROOT / "docs" / "index.rst").read_text(encoding="utf-8")
+    (slugs,) = re.findall(r"^\.\. pictures:: ((?:.+\n)+)", index, re.MULTILINE)
+    slugs = slugs.split()
+    assert len(set(slugs)) == len(slugs) >= 6
+    for slug in slugs:
+        assert TOPICS[slug]["state"] == "done", slug
+        assert "plt.show()" in (ROOT / TOPICS[slug]["script"]).read_text("utf-8")
+
+
+# -- drawings -----------------------------------------------------------------------
+
+DRAWINGS = sorted((ROOT / "docs" / "drawings").glob("*.svg"))
+DRAWN = re.compile(
+    r"^# \.\. figure:: /drawings/(\w+)\.svg\n"
+    r"#    :figclass: drawing\n"
+    r"#    :alt: (.*(?:\n#       .*)*)\n#\n",
+    re.MULTILINE,
+)
+
+
+@each(SCRIPTS)
+def test_a_drawing_is_that_of_the_page_and_has_an_alt_text(path):
+    text = path.read_text(encoding="utf-8")
+    found = DRAWN.findall(text)
+    assert len(found) == len(re.findall(r"\.\. (?:figure|image)::", text)) <= 1
+    for slug, alt in found:
+        assert path.stem == f"plot_{slug}" and slug in [p.stem for p in DRAWINGS]
+        assert 20 <= len(re.sub(r"\s*\n# +", " ", alt)) <= 300
+
+
+@each(DRAWINGS)
+def test_a_drawing_can_be_read_on_a_phone_and_stands_alone(path):
+    text = path.read_text(encoding="utf-8")
+    assert f"/drawings/{path.name}" in (ROOT / TOPICS[path.stem]["script"]).read_text(
+        encoding="utf-8"
+    )
+    svg = ElementTree.fromstring(text)
+    _, _, width, height = map(float, svg.get("viewBox").split())
+    assert width <= 520  # a phone shows it at two thirds of its size
+    shape = float(svg.get("width")) / float(svg.get("height"))
+    assert shape == pytest.approx(width / height, rel=0.01)
+    assert min(map(int, re.findall(r"font(?:-size)?: (\d+)px", text))) >= 16
+    for words in svg.iter("{http://www.w3.org/2000/svg}text"):
+        assert 0 <= float(words.get("x")) <= width
+        assert 16 <= float(words.get("y")) <= height - 4
+    # it has its own ground, so that it is seen in the dark, and loads nothing
+    ground = svg.find("{http://www.w3.org/2000/svg}rect")
+    assert (ground.get("fill"), ground.get("width")) == (
+        "#fff",
+        svg.get("viewBox").split()[2],
+    )
+    assert not re.search(r"href|@import|url\((?!#)|<script|<image", text)
+    marks = set(re.findall(r'<marker id="(\w+)"', text))
+    assert set(re.findall(r"url\(#(\w+)\)", text)) == marks

@@ -174,6 +174,10 @@ def convert(text):
         + ("```python\nif x:\n\n    :math:`y`\n```",),
         (".. dropdown:: Hint to 1\n   :animate: fade\n\n   Use :math:`k`.\n\nOn",)
         + ("<details>\n<summary>Hint to 1</summary>\n\nUse $k$.\n\n</details>\n\nOn",),
+        (".. figure:: /drawings/x.svg\n   :figclass: drawing\n   :alt: One arrow\n"
+         "      from a to b.\n\n   Of :math:`k`.\n\nOn",)
+        + ("*Drawing on the page of the site.* One arrow from a to b.\n\nOf $k$."
+           "\n\nOn",),
         (".. note:: Of :math:`k`.", "> **Note**\n> \n> Of $k$."),
     ],
 )  # fmt: skip

@@ -1,5 +1,8 @@
 """Tests of dlcompanion.training.restart."""
 
+import gc
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ from helpers.models import state
 from keras import layers, ops
 from test_step_model import Gan
 
+from dlcompanion import backend
 from dlcompanion.generative import VAE
 from dlcompanion.optimization import Lookahead
 from dlcompanion.training import CompositeOptimizer, fit_in_memory, restart
@@ -234,6 +238,65 @@ def test_no_program_is_compiled_anew():
     restart(model, 1)
     assert model.train_function is step
     assert all(a is b for a, b in zip(variables, model.variables, strict=True))
+
+
+def forgotten(monkeypatch):
+    """A list that grows when TensorFlow forgets what it has prepared to run."""
+    from tensorflow.python.eager import context
+
+    calls, clear = [], context.pywrap_tfe.TFE_ContextClearCaches
+
+    def count(handle):
+        calls.append(handle)
+        clear(handle)
+
+    monkeypatch.setattr(context.pywrap_tfe, "TFE_ContextClearCaches", count)
+    return calls
+
+
+def test_tensorflow_keeps_what_it_has_prepared(monkeypatch):
+    if keras.backend.backend() != "tensorflow":
+        return
+    gc.collect()  # functions of other tests
+    model = nested()
+    model.compile(adam(), "mse")
+    fit_in_memory(model, X, Y, batch_size=16, verbose=0)
+    calls = forgotten(monkeypatch)
+    restart(model, 1)
+    drawn = [keras.random.uniform(()), np.random.rand(), random.random()]
+    assert not calls
+    keras.utils.set_random_seed(2)
+    assert len(calls) == 1
+    restart(model, 1)
+    again = [keras.random.uniform(()), np.random.rand(), random.random()]
+    assert np.array_equal(drawn, again)
+    assert backend.random_state()["tensorflow_seed"] == 1
+
+
+class KeepsAState(layers.Layer):
+    """Noise from an operation of TensorFlow that has a state."""
+
+    def call(self, inputs):
+        import tensorflow as tf
+
+        return inputs + tf.random.normal(tf.shape(inputs))
+
+
+def test_random_operations_of_tensorflow_begin_anew(monkeypatch):
+    if keras.backend.backend() != "tensorflow":
+        return
+    model = keras.Sequential([keras.Input((3,)), KeepsAState(), layers.Dense(1)])
+    model.compile(adam(), "mse")
+    losses = []
+    for seed in (0, 1, 0):
+        restart(model, seed)
+        settings = {"batch_size": 16, "epochs": 2, "verbose": 0}
+        log = fit_in_memory(model, X, Y, **settings)
+        losses.append(log.history["loss"])
+        calls = forgotten(monkeypatch)
+    assert losses[0] == losses[2] != losses[1]
+    restart(model, 0)
+    assert calls
 
 
 def test_refuses_what_cannot_begin_anew():

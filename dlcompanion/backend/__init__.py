@@ -18,6 +18,7 @@ from dlcompanion.backend.epochs import (
     prepare_fit,
     random_state,
     set_random_state,
+    set_seed,
     shuffled,
     start_at_epoch,
 )
@@ -94,6 +95,7 @@ __all__ = [
     "segment_sum",
     "set_mask",
     "set_random_state",
+    "set_seed",
     "shuffled",
     "start_at_epoch",
     "subtract",
@@ -107,6 +109,7 @@ __all__ = [
 #: Private names of Keras that this package relies on, as (module, path in it);
 #: ``Name()`` stands for an instance.
 PRIVATE = (
+    ("keras.src.backend.common", "global_state.set_global_attribute"),
     ("keras.src.backend.common.masking", "get_keras_mask"),
     ("keras.src.backend.common.masking", "set_keras_mask"),
     ("keras.src.backend.common.stateless_scope", "get_stateless_scope"),
@@ -125,6 +128,7 @@ PRIVATE = (
     ("keras.src.optimizers.base_optimizer", "BaseOptimizer()._variables"),
     ("keras.src.optimizers.base_optimizer", "BaseOptimizer._check_variables_are_known"),
     ("keras.src.optimizers.base_optimizer", "BaseOptimizer._get_variable_index"),
+    ("keras.src.random.seed_generator", "GLOBAL_SEED_GENERATOR"),
     ("keras.src.random.seed_generator", "global_seed_generator"),
     ("keras.src.trainers.data_adapters.array_data_adapter", "ArrayDataAdapter"),
     ("keras.src.trainers.data_adapters.array_slicing", "train_validation_split"),
@@ -137,6 +141,7 @@ PRIVATE = (
     ("keras.src.trainers.trainer", "Trainer._assert_compile_called"),
     ("keras.src.trainers.trainer", "Trainer._get_metrics_result_or_logs"),
     ("keras.src.trainers.trainer", "Trainer._symbolic_build"),
+    ("keras.src.utils.rng_utils", "GLOBAL_RANDOM_SEED"),
 )
 
 

@@ -15,6 +15,44 @@ from dlcompanion.backend.programs import (
 )
 
 
+def set_seed(seed):
+    """``keras.utils.set_random_seed``, which keeps TensorFlow's compiled functions.
+
+    TensorFlow forgets with every seed what it has prepared for execution, and a whole
+    epoch takes seconds to be prepared again. It does so for the state of its random
+    operations. Keras's own have none, so nothing is forgotten where no compiled
+    function holds another.
+    """
+    if keras.backend.backend() != "tensorflow" or _draws_with_state():
+        keras.utils.set_random_seed(seed)
+        return
+    import random
+
+    from keras.src.backend.common import global_state
+    from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
+    from keras.src.utils.rng_utils import GLOBAL_RANDOM_SEED
+    from tensorflow.python.eager import context
+
+    global_state.set_global_attribute(GLOBAL_RANDOM_SEED, seed)
+    global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, None)
+    random.seed(seed)
+    np.random.seed(seed)
+    state = context.context()
+    state._seed, state._rng = seed, random.Random(seed)
+
+
+def _draws_with_state():
+    """Whether a compiled function has a random operation that keeps a state."""
+    from tensorflow.python.eager import context
+
+    state = context.context()
+    return any(
+        "seed2" in node.attr
+        for name in state.list_function_names()
+        for node in state.get_function_def(name).node_def
+    )
+
+
 def random_state():
     """Random states outside of the model: Keras's own seed, and the backend's.
 

@@ -10,7 +10,8 @@ class StepRecorder:
 
     ``start`` puts itself in the place of ``model.train_function``, ``stop``, or an
     error in a step, takes it back. In between, ``kept`` holds pairs of a batch and of
-    the values that ``variables`` had before it.
+    the values that ``variables`` had before it. A ``fit`` that another callback broke
+    off never comes to ``stop``; the first step of the next ``fit`` does it then.
     """
 
     def __init__(self, model):
@@ -22,6 +23,7 @@ class StepRecorder:
         self.original = self.model.train_function
         if isinstance(getattr(self.original, "__self__", None), StepRecorder):
             self.original = self.original.__self__.original  # of a fit that was broken
+        self._history = getattr(self.model, "history", None)  # a new one each fit
         name = keras.backend.backend()
         make = {"tensorflow": self._tensorflow, "jax": self._jax, "torch": self._torch}
         self._run = make[name]()
@@ -31,6 +33,10 @@ class StepRecorder:
         self.model.train_function = self.original
 
     def step(self, *args):
+        if getattr(self.model, "history", None) is not self._history:
+            self.stop()
+            self.kept.clear()
+            return self.original(*args)
         try:
             return self._run(*args)
         except StopIteration:  # the end of an epoch

@@ -100,7 +100,7 @@ def _place(label, taken, rng):
 def _draw(label, height, width):
     """One shape that fills a box of ``height`` x ``width`` pixels to its sides."""
     row, column = np.mgrid[:height, :width]
-    # centres of the pixels, -1 ... 1 from side to side of the box
+    # centers of the pixels, -1 ... 1 from side to side of the box
     v, u = (2 * row + 1) / height - 1, (2 * column + 1) / width - 1
     if label == 0:
         return np.ones((height, width), bool)

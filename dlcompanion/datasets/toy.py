@@ -89,17 +89,17 @@ def spirals(n=1000, classes=2, noise=0.05, seed=0):
 
 
 def blobs(n=1000, classes=3, features=2, spread=0.5, seed=0):
-    """Gaussian clouds around centres that keep away from each other.
+    """Gaussian clouds around centers that keep away from each other.
 
-    Each centre is the one of 32 candidates in the cube ``[-3, 3] ** features`` that is
-    farthest from the centres before it.
+    Each center is the one of 32 candidates in the cube ``[-3, 3] ** features`` that is
+    farthest from the centers before it.
 
     Args:
         n: Integer, the number of points, spread evenly over the classes.
         classes: Integer, the number of clouds.
         features: Integer, the number of coordinates.
         spread: Number, the standard deviation of a cloud on each coordinate.
-        seed: Integer, fixes centres, points and order.
+        seed: Integer, fixes centers, points and order.
 
     Returns:
         ``x`` of shape ``(n, features)``, ``float32``, and ``y`` of shape ``(n,)``,

@@ -129,7 +129,7 @@ def _solve(target, s, b):
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class Radial(_OneUnit):
-    r"""Draw points to a centre, or push them away from it.
+    r"""Draw points to a center, or push them away from it.
 
     With :math:`r = \lVert x - x_0 \rVert` and :math:`h = 1 / (\alpha + r)`,
 
@@ -260,7 +260,7 @@ class PlanarFlow(_OneUnitFlow):
 class RadialFlow(_OneUnitFlow):
     r"""Flow of ``Radial`` layers, from noise to data.
 
-    As :class:`PlanarFlow`, with centres in place of planes; here the inverse is a
+    As :class:`PlanarFlow`, with centers in place of planes; here the inverse is a
     formula.
 
     Args:

@@ -27,11 +27,11 @@ from dlcompanion.training.masks import masked_mean
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class DistributionHead(keras.layers.Layer):
-    r"""Last layer of a network that answers with a distribution.
+    r"""Last layer of a network whose output is a distribution.
 
     .. math:: p(y \mid x) = p\bigl(y;\, \eta = W h(x) + b\bigr)
 
-    It returns :math:`\eta`, the unconstrained parameters that the spec asks for, in
+    It returns :math:`\eta`, the unconstrained parameters that the spec needs, in
     float32 (float64 under that policy): a mean in bfloat16 has three digits. Everything
     that a ``Dense`` can do, the one inside can (``head.dense``), such as LoRA.
 
@@ -119,14 +119,14 @@ class DistributionHead(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class NegativeLogLikelihood(keras.losses.Loss):
-    r"""Surprise at the targets, under the distribution that was predicted.
+    r"""Negative log-probability of the targets under the predicted distribution.
 
     .. math:: \ell(y, \eta) = -\log p(y; \eta) \quad \text{in nats}
 
     One number an example; entries of an event are summed, never averaged. Shapes must
     fit exactly. TensorFlow Probability alone would broadcast targets ``(batch,)``
     against parameters ``(batch, 1, ...)`` to ``(batch, batch)`` log-densities, and
-    their mean would train to nonsense without an error.
+    their mean would be a wrong loss, without an error.
 
     Args:
         spec: The spec that the parameters are meant for.

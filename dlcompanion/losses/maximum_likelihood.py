@@ -56,7 +56,7 @@ class GaussianNLL(_NLL):
 
     For a fixed :math:`\sigma` it is the squared error, up to a factor and a constant.
     The weight :math:`1/\sigma^2` is at once its strength and its trap: examples that
-    are still badly predicted are declared noisy, and then count little. See
+    are still badly predicted get a large :math:`\sigma`, and then count little. See
     :class:`BetaNLL`.
 
     Args:
@@ -101,7 +101,7 @@ class GaussianNLL(_NLL):
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class BetaNLL(_NLL):
-    r"""Gaussian likelihood that does not give up on examples it calls noisy.
+    r"""Gaussian likelihood that keeps the gradient of examples with a large spread.
 
     .. math:: \ell = \sum_j \lfloor \sigma_j^{2\beta} \rfloor \Bigl(
               \tfrac12 \log(2\pi) + \log\sigma_j
@@ -260,14 +260,14 @@ class MixtureNLL(_NLL):
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class QuantileLoss(_NLL):
-    r"""Pinball loss: as many quantiles of the target as are asked for.
+    r"""Pinball loss, for one or more quantiles of the target.
 
     .. math:: \ell = \frac1Q \sum_{i=1}^Q \max\bigl( \tau_i e_i,\, (\tau_i - 1) e_i
               \bigr), \qquad e_i = y - \hat y_i
 
     Its least mean over a sample is at the sample's quantile :math:`\tau_i`; with
     :math:`\tau = \frac12` it is half the absolute error. It is the likelihood of an
-    asymmetric Laplace distribution, and asks nothing about the shape of the noise.
+    asymmetric Laplace distribution, and assumes nothing about the shape of the noise.
     Nothing keeps the outputs in order: quantiles of few data may cross.
 
     Args:
@@ -326,7 +326,7 @@ class QuantileLoss(_NLL):
 
 
 def _constant(v):
-    """Minus the log-density of Student's t at its centre, for scale 1."""
+    """Minus the log-density of Student's t at its center, for scale 1."""
     if v > 1e5:  # there the difference below cancels
         return 0.5 * _LOG_2PI + 1 / (4 * v)
     difference = math.lgamma(v / 2) - math.lgamma((v + 1) / 2)

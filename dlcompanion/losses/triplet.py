@@ -41,7 +41,7 @@ def pairwise_distances(embeddings, distance="euclidean"):
 
 
 def positives_and_negatives(labels):
-    """Who may be a positive, and who a negative, of which anchor.
+    """Masks of the positives and of the negatives of each anchor.
 
     Args:
         labels: Tensor of shape ``(batch,)``.
@@ -156,8 +156,8 @@ def _shares(totals, counts):
 class TripletBatchHard(_Triplet):
     r"""Triplet loss of each anchor's farthest positive and nearest negative.
 
-    Most triplets of a batch are satisfied soon and teach nothing. This loss looks
-    at one triplet an anchor, the hardest that the batch offers:
+    Most triplets of a batch are satisfied soon and have no gradient. This loss takes
+    one triplet an anchor, the hardest of the batch:
 
     .. math:: \ell_a = \Bigl[\, m + \max_{p:\, y_p = y_a,\, p \neq a} D_{ap}
         - \min_{n:\, y_n \neq y_a} D_{an} \Bigr]_+

@@ -9,7 +9,7 @@ from dlcompanion.training import WrappedOptimizer
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class Lookahead(WrappedOptimizer):
-    r"""Let any optimizer explore, and follow it slowly.
+    r"""Wrapper of an optimizer whose weights are followed by slow ones.
 
     The inner optimizer moves the *fast* weights :math:`\theta`, which are the
     weights of the model. Every ``k`` steps a second copy, the *slow* weights
@@ -23,8 +23,8 @@ class Lookahead(WrappedOptimizer):
 
     Learning rate, schedule, weight decay, clipping, averaging and gradient
     accumulation belong to the inner optimizer; set them there. With accumulation
-    ``k`` counts updates, not micro-batches. The slow weights begin where the model
-    stands at the first step, so weights loaded before it are respected. Between
+    ``k`` counts updates, not micro-batches. The slow weights begin as the model's
+    weights at the first step, so weights loaded before it are respected. Between
     two synchronizations the model holds the fast weights; :attr:`slow_weights`
     are the ones of the paper, equal to the model's after every ``k``-th step.
 

@@ -1,4 +1,4 @@
-"""Stochastic weight averaging: the mean of the places that SGD visits."""
+"""Stochastic weight averaging: the mean of the weights that SGD visits."""
 
 import keras
 import numpy as np
@@ -8,21 +8,22 @@ from dlcompanion.checks import check_count
 
 
 class SWA(keras.callbacks.Callback):
-    r"""Train on, and take the average of the weights along the way.
+    r"""Train on, and take the mean of the weights at the ends of epochs.
 
-    With a learning rate that stays large, SGD does not settle: it circles around a
-    wide minimum, on its slopes. From epoch ``start`` on, at the end of every cycle of
-    ``every`` epochs, the callback takes a snapshot :math:`w_i` of the trainable
-    weights, and keeps their arithmetic mean,
+    With a learning rate that stays large, SGD does not come to rest: it moves around a
+    minimum, at points of higher loss. From epoch ``start`` on, at the end of every
+    cycle of ``every`` epochs, the callback takes a snapshot :math:`w_i` of the
+    trainable weights, and keeps their arithmetic mean,
 
     .. math::
 
        \bar w \leftarrow \bar w + \frac{w_n - \bar w}{n}
        \quad\Longrightarrow\quad \bar w = \frac1n \sum_{i=1}^n w_i ,
 
-    which lies inside. When training ends, the model gets :math:`\bar w`. The running
-    means and variances of its BatchNormalization layers belong to the last iterate,
-    not to :math:`\bar w`, and are measured anew on ``data``, see
+    which lies nearer to the minimum. When training ends, the model gets
+    :math:`\bar w`. The running means and variances of its BatchNormalization layers
+    belong to the last iterate, not to :math:`\bar w`, and are measured anew on
+    ``data``, see
     :func:`refresh_batch_normalization`.
 
     Training itself is not changed: losses and validation during ``fit`` are those of

@@ -10,7 +10,7 @@ from dlcompanion.training import SavesSeeds
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class DropBlock2D(SavesSeeds, keras.layers.Layer):
-    r"""Dropout of contiguous squares, for feature maps whose neighbors agree.
+    r"""Dropout of contiguous squares, for feature maps with similar neighboring pixels.
 
     A pixel dropped alone can be read off its neighbors. DropBlock drops squares of
     side :math:`k` instead. In each channel every position :math:`s` at which a square

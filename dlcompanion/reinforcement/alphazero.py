@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from dlcompanion.checks import check_count, check_number
-from dlcompanion.reinforcement.agents.base_agent import BaseAgent
+from dlcompanion.reinforcement.agents.base_agent import BaseAgent, begin_anew
 from dlcompanion.reinforcement.agents.training_loop import TrainingLoop
 from dlcompanion.reinforcement.games.boards import LineGame
 from dlcompanion.reinforcement.games.matches import play_match
@@ -343,6 +343,24 @@ class AlphaZero(BaseAgent):
             "games": self.played,
             "simulations_per_second": speed,
         }
+
+    def restart(self, seed):
+        """Begin anew with another seed, with what is compiled.
+
+        Afterwards the agent is as a new one of the same arguments and this seed, and
+        ``fit`` gives the same, bit for bit: as ``restart`` of
+        :class:`~dlcompanion.reinforcement.PPO` and the other agents.
+
+        Args:
+            seed: Integer of at least 0.
+
+        Returns:
+            The agent.
+
+        Raises:
+            ValueError: If ``seed`` is no such integer, or the network has no config.
+        """
+        return begin_anew(self, seed, self.game, {})
 
     # -- playing --------------------------------------------------------------------
 

@@ -77,14 +77,15 @@ class Converter:
         body = []
         while lines and (not lines[0].strip() or lines[0].startswith(f"{indent}  ")):
             body.append(lines.pop(0))
-        body = textwrap.dedent("\n".join(body)).splitlines()
-        while body and re.fullmatch(r":[\w-]+:.*", body[0]):  # options, then a blank
-            body.pop(0)
+        options, body = _options(textwrap.dedent("\n".join(body)).splitlines())
         body = "\n".join(body).strip("\n")
         if name == "math":
             made = _display(f"{argument}\n\n{body}")
         elif name in ("code-block", "code"):
             made = f"```{argument}\n{body}\n```"
+        elif name == "figure":  # the notebook stands alone, without the picture
+            made = f"*Drawing on the page of the site.* {options.get('alt', '')}\n\n"
+            made = (made + self(body)).rstrip()
         elif name == "dropdown":
             title = " ".join(self._inline([argument]))
             inner = self(body)
@@ -144,6 +145,22 @@ class Converter:
             words = words or self.titles.get(page[1], page[1])
             return f"[{words}](plot_{page[1]}.ipynb)"
         return words or f"the page *{PurePosixPath(target).name}* of the site"
+
+
+def _options(lines):
+    """The options at the top of a directive as a dict, and the lines after them."""
+    options, name = {}, None
+    while lines and lines[0].strip():
+        option = re.fullmatch(r":([\w-]+): *(.*)", lines[0])
+        if option:
+            name, words = option.groups()
+            options[name] = words
+        elif name and lines[0].startswith(" "):
+            options[name] += f" {lines[0].strip()}"
+        else:
+            break
+        lines = lines[1:]
+    return options, lines
 
 
 def _line(text):

@@ -73,7 +73,7 @@ def restart(model, seed=None, *, weights=None):
     with backend.placement(model):
         optimizer = fresh_optimizer_values(model.optimizer)
         if seed is not None:
-            keras.utils.set_random_seed(check_count("seed", seed, least=0))
+            backend.set_seed(check_count("seed", seed, least=0))
             fresh = _values(fresh_model(model))
     kept = _adapted(model)
     if seed is not None:

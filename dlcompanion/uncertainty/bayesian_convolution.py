@@ -15,12 +15,12 @@ _KERAS = {1: keras.layers.Conv1D, 2: keras.layers.Conv2D, 3: keras.layers.Conv3D
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class BayesianConvolution(StochasticWeights):
-    r"""What the nine Bayesian convolutions share: all but how the output is drawn.
+    r"""Base class of nine Bayesian convolutions: all but how the output is drawn.
 
     The kernel has a posterior :math:`q` instead of a value, and the layer adds
     :math:`\mathrm{KL}(q \,\|\, p) / N` to the loss, where :math:`N` is
     ``training_examples``, given here or once for the model by
-    :func:`set_training_examples`; without it the layer refuses to train.
+    :func:`set_training_examples`; without it training raises an error.
     :class:`BayesianDense` says what the model's own loss has to be.
 
     Also in inference each call is a draw, as in ``tfp.layers``; see
@@ -163,8 +163,8 @@ class Conv1DLocalReparameterization(LocallyReparameterized, BayesianConvolution)
 
     :math:`y_n = x_n * \mu + \sqrt{x_n^2 * \sigma^2} \odot \varepsilon_n`, with noise of
     its own for every example and position. Each output has the distribution that a
-    drawn kernel would give it; what one kernel gives two positions in common is left
-    out, as in the papers. Needs a :class:`NormalPosterior`.
+    drawn kernel would give it; the correlation of positions that share a kernel is
+    left out, as in the papers. Needs a :class:`NormalPosterior`.
 
     Arguments, shapes and errors are those of :class:`BayesianConvolution`.
 
@@ -206,7 +206,7 @@ class Conv1DFlipout(Flipout, BayesianConvolution):
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class Conv2DReparameterization(Reparameterized, BayesianConvolution):
-    r"""Bayesian convolution of pictures: one kernel for the batch.
+    r"""Bayesian convolution of images: one kernel for the batch.
 
     Bayes by backprop: :math:`y_n = x_n * (\mu + \sigma \odot \varepsilon)`, with the
     same :math:`\varepsilon` for all examples. Takes any posterior.
@@ -228,12 +228,12 @@ class Conv2DReparameterization(Reparameterized, BayesianConvolution):
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class Conv2DLocalReparameterization(LocallyReparameterized, BayesianConvolution):
-    r"""Bayesian convolution of pictures: the output is drawn, not the kernel.
+    r"""Bayesian convolution of images: the output is drawn, not the kernel.
 
     :math:`y_n = x_n * \mu + \sqrt{x_n^2 * \sigma^2} \odot \varepsilon_n`, with noise of
     its own for every example and position. Each output has the distribution that a
-    drawn kernel would give it; what one kernel gives two positions in common is left
-    out, as in the papers. Needs a :class:`NormalPosterior`.
+    drawn kernel would give it; the correlation of positions that share a kernel is
+    left out, as in the papers. Needs a :class:`NormalPosterior`.
 
     Arguments, shapes and errors are those of :class:`BayesianConvolution`.
 
@@ -252,7 +252,7 @@ class Conv2DLocalReparameterization(LocallyReparameterized, BayesianConvolution)
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class Conv2DFlipout(Flipout, BayesianConvolution):
-    r"""Bayesian convolution of pictures: signs flipped for every example.
+    r"""Bayesian convolution of images: signs flipped for every example.
 
     :math:`y_n = x_n * \mu + ((x_n \odot s_n) * (\sigma \odot \varepsilon)) \odot r_n`
     with random signs for every example and channel. Needs a
@@ -301,8 +301,8 @@ class Conv3DLocalReparameterization(LocallyReparameterized, BayesianConvolution)
 
     :math:`y_n = x_n * \mu + \sqrt{x_n^2 * \sigma^2} \odot \varepsilon_n`, with noise of
     its own for every example and position. Each output has the distribution that a
-    drawn kernel would give it; what one kernel gives two positions in common is left
-    out, as in the papers. Needs a :class:`NormalPosterior`.
+    drawn kernel would give it; the correlation of positions that share a kernel is
+    left out, as in the papers. Needs a :class:`NormalPosterior`.
 
     Arguments, shapes and errors are those of :class:`BayesianConvolution`.
 

@@ -14,7 +14,7 @@ from dlcompanion.uncertainty.stochastic_layers.stochastic_weights import (
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class BayesianDense(StochasticWeights):
-    r"""What the three Bayesian dense layers share: all but how the output is drawn.
+    r"""Base class of three Bayesian dense layers: all but how the output is drawn.
 
     The weights of a layer have a distribution :math:`q`, the *posterior*, which is
     trained. The bound on the evidence is the likelihood under draws from it less its
@@ -28,8 +28,8 @@ class BayesianDense(StochasticWeights):
     over the outputs of one example and averaged over examples (cross-entropy is;
     ``mse`` is that of a normal with variance one half, times the number of outputs).
     The layer adds the second. :math:`N` is ``training_examples``, given here or once
-    for the model by :func:`set_training_examples`; without it the layer refuses to
-    train.
+    for the model by :func:`set_training_examples`; without it training raises an
+    error.
 
     Also in inference each call is a draw, as in ``tfp.layers``; see
     :func:`predictive_samples`.

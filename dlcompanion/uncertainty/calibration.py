@@ -1,8 +1,8 @@
 r"""Calibration after training: the logits of a classifier, scaled.
 
-A network says 0.99 and is right nine times in ten. Its ranking may still be perfect:
-what is wrong is the scale. The layers here are fitted on held-out examples, with all
-weights of the network left as they are, and put behind it.
+A network may predict with confidence 0.99 and be right nine times in ten. Its ranking
+may still be perfect: what is wrong is the scale. The layers here are fitted on held-out
+examples, with all weights of the network left as they are, and put behind it.
 
 ==========================  ====================  ===================================
 :class:`TemperatureScaling`  1 parameter           decisions never change
@@ -180,7 +180,7 @@ class VectorScaling(Calibrator):
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class MatrixScaling(Calibrator):
-    r"""An affine map of the logits: logistic regression on what the network says.
+    r"""An affine map of the logits: logistic regression on the network's logits.
 
     .. math:: \hat p = \operatorname{softmax}(W z + b)
 

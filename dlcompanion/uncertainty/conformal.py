@@ -223,8 +223,8 @@ class SplitConformal(ConformalPredictor):
     with the ``conformal_quantile`` :math:`\hat q` of the scores of the true classes
     of held-out examples. (Scores that exceed it by no more than 1e-5, the rounding of
     a network in another batch, count as equal.) Were :math:`\hat p` right, no sets of
-    that coverage were smaller on average. The price: hard inputs get sets that are too
-    small, or none, and easy ones pay for them.
+    that coverage were smaller on average. The price: sets are too small, or empty, for
+    hard inputs, and larger than needed for easy ones.
 
     ``predict`` returns a boolean array: which classes are in the set.
 
@@ -366,7 +366,7 @@ class AdaptivePredictionSets(SplitConformal):
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class RegularizedPredictionSets(AdaptivePredictionSets):
-    r"""Adaptive sets that pay for every class beyond the first few (RAPS).
+    r"""Adaptive sets with a penalty for each class beyond the first few (RAPS).
 
     .. math:: s(x, k) = \sum_{j : \hat p_j > \hat p_k} \hat p_j + u\, \hat p_k
               + \lambda \max(0, o(x, k) - k_0)

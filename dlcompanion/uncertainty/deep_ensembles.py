@@ -30,7 +30,7 @@ class DeepEnsemble(StepModel):
     r"""Several members of one architecture, trained from different starts as one model.
 
     Members :math:`m = 1 \ldots M` minimize the same loss and end in different places.
-    Their mixture is the prediction, and where they disagree the data did not decide:
+    Their mixture is the prediction, and their disagreement measures its uncertainty:
 
     .. math:: p(y \mid x) = \frac1M \sum_{m=1}^M p(y \mid x, w_m), \qquad
         -\log p(y \mid x) \le \frac1M \sum_m -\log p(y \mid x, w_m),
@@ -43,7 +43,7 @@ class DeepEnsemble(StepModel):
 
     All members train in one program: each weight is a stack with a leading axis of
     members, the gradient is that of the *sum* of the members' losses, and one optimizer
-    updates the stacks. Each member goes exactly where it would go alone, on the same
+    updates the stacks. Each member gets the weights that it would get alone on the same
     batches. The attribute ``execution`` (also logged) says how the program is written:
 
     - ``"vectorized"``: every layer works on the whole stack at once. So with Dense,

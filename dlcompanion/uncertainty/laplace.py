@@ -185,10 +185,10 @@ class LastLayerLaplace(keras.Model):
     .. math:: \log p(D \mid \hat\theta) - \tfrac\alpha2 \|\hat\theta\|^2
         + \tfrac P2 \log\alpha + \tfrac12 \log\det\Sigma ,
 
-    unless they are given. The evidence trusts the expansion and the other layers: it
-    may choose so wide a posterior that the likelihood of new data falls below that of
-    the trained model. Then give a larger ``prior_precision``, found on held-out data.
-    ``fit`` is one pass over the training data and changes no
+    unless they are given. The evidence is that of the expansion, with the other layers
+    taken as fixed: its posterior may be so wide that the likelihood of new data falls
+    below that of the trained model. Then give a larger ``prior_precision``, found on
+    held-out data. ``fit`` is one pass over the training data and changes no
     weight of the model. The attributes ``prior``, ``noise_scale`` and
     ``log_evidence`` are weights that hold what was found.
 
@@ -315,16 +315,16 @@ class LastLayerLaplace(keras.Model):
             batch_size: Positive integer, examples at a time.
         """
         check_count("batch_size", batch_size)
-        phi = self._trunk.predict(x, batch_size=batch_size, verbose=0)
-        phi, theta = self._numpy(phi)
+        if isinstance(x, np.ndarray) and len(x) <= batch_size:
+            features = self._trunk.predict_on_batch(x)
+        else:
+            features = self._trunk.predict(x, batch_size=batch_size, verbose=0)
+        phi, theta = self._numpy(features)
         f = phi @ theta
         squared = float((theta**2).sum())
         if self.likelihood == "classification":
             log_likelihood, curvature = classification_data(f, y)
-            values, vectors = self.decompose(phi, curvature)
-            prior, noise, values = tuned(
-                values, squared, f.size, None, self.prior_precision, 1.0
-            )
+            error, noise = None, 1.0
         else:
             y = np.asarray(y, "float64").reshape(len(y), -1)
             if y.shape != f.shape:
@@ -333,12 +333,13 @@ class LastLayerLaplace(keras.Model):
                     f"Received: y.shape={y.shape}"
                 )
             check_finite("y", y)
-            unit = np.broadcast_to(np.eye(f.shape[1]), (len(f), *[f.shape[1]] * 2))
-            values, vectors = self.decompose(phi, unit)
-            error = float(((y - f) ** 2).sum())
-            prior, noise, values = tuned(
-                values, squared, f.size, error, self.prior_precision, self.noise
-            )
+            curvature = np.broadcast_to(np.eye(f.shape[1]), f.shape + f.shape[1:])
+            error, noise = float(((y - f) ** 2).sum()), self.noise
+        values, vectors = self.decompose(phi, curvature)
+        prior, noise, values = tuned(
+            values, squared, f.size, error, self.prior_precision, noise
+        )
+        if error is not None:
             log_likelihood = -0.5 * f.size * math.log(2 * math.pi * noise**2)
             log_likelihood -= error / (2 * noise**2)
         self.keep(1 / (values + prior), vectors)
@@ -353,8 +354,7 @@ class LastLayerLaplace(keras.Model):
         theta = [ops.convert_to_numpy(w).astype("float64") for w in self._last.weights]
         if self._last.use_bias:
             phi = np.concatenate([phi, np.ones((len(phi), 1))], axis=1)
-            theta = [theta[0], theta[1][None]]
-        return phi, np.concatenate(theta, axis=0)
+        return phi, np.vstack(theta)
 
     def latent(self, inputs):
         """Mean ``(batch, n)`` and covariance ``(batch, n, n)`` of the outputs.

@@ -155,7 +155,7 @@ def _has_dropout(layer):
 
 @contextlib.contextmanager
 def in_training(layers):
-    """Inside the block these layers are in training mode, whatever they are told.
+    """Inside the block these layers are in training mode, whatever ``training`` is.
 
     Args:
         layers: List of layers whose ``call`` has an argument ``training``.

@@ -13,7 +13,7 @@ from dlcompanion.probability.values import SCALE_FLOOR, unconstrained
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
 class SparseGaussianProcess(keras.layers.Layer):
-    r"""Gaussian process that looks at a few inducing points instead of all data.
+    r"""Gaussian process with a few inducing points in place of all data.
 
     A function :math:`f \sim \mathcal{GP}(c, k)` and noise of variance
     :math:`\sigma^2` make the targets. The values :math:`u` at :math:`M` inducing points
@@ -49,7 +49,7 @@ class SparseGaussianProcess(keras.layers.Layer):
         units: Positive integer, the outputs. They share kernel and inducing points.
         inducing_points: Positive integer :math:`M`.
         training_examples: Positive integer :math:`N`, the size of the training set.
-            Without it the layer predicts, and refuses to train.
+            Without it the layer predicts, and raises an error in training.
         lengthscale: Positive number, where every :math:`\ell_j` starts.
         noise: Positive number, where :math:`\sigma` starts.
         initializer: Initializer of the inducing points. Better:
@@ -137,8 +137,8 @@ class SparseGaussianProcess(keras.layers.Layer):
         """Put the inducing points on rows of the data, chosen at random.
 
         Args:
-            x: Array of shape ``(examples, features)``, what the layer will see; of a
-                network before the layer, its output.
+            x: Array of shape ``(examples, features)``, inputs of this layer; after
+                other layers, their output.
             seed: Integer of at least 0.
         """
         x = np.asarray(x, keras.config.floatx())

@@ -8,7 +8,7 @@ from dlcompanion.optimization import SWA, refresh_batch_normalization
 
 
 class SWAG(SWA):
-    r"""Average of the weights along the way of SGD, and their spread around it.
+    r"""Gaussian over weights, from the mean and the spread of SGD's iterates.
 
     :class:`~dlcompanion.optimization.SWA` keeps the mean :math:`\bar w` of the places
     that SGD visits with a large learning rate. They scatter around it more where the

@@ -249,5 +249,5 @@ def drawn_bar(bar, place):
 
 
 def is_ours(bar):
-    """Whether a bar has the colour of ours: also where it is too weak to count."""
+    """Whether a bar has the color of ours: also where it is too weak to count."""
     return bar.ours or bar.label.startswith("AlphaZero, ")

@@ -17,6 +17,7 @@ from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
 from benchmarks import sources
+from dlcompanion import topics as catalogue
 
 GALLERY = "/gallery/index"
 
@@ -146,19 +147,19 @@ class ChapterCards(BookDirective):
 
 
 class Pictures(BookDirective):
-    """``.. pictures:: plot_a plot_b``: large pictures that lead to their pages.
+    """``.. pictures:: ppo dqn``: large pictures that lead to the pages of topics."""
 
-    Without arguments, the first picture of one script of every chapter.
-    """
-
-    optional_arguments = 1
+    required_arguments = 1
 
     def lines(self):
-        names = self.arguments[0].split() if self.arguments else []
-        scripts = {p.stem: p for p in book.scripts()}
-        chosen = [scripts[n] for n in names if n in scripts] or list(scripts.values())
         yield from [".. grid:: 1 2 2 3", "   :class-container: pictures", ""]
-        for script in chosen[:6]:
+        for slug in self.arguments[0].split():
+            topic = catalogue.topics().get(slug)
+            if topic is None or not is_written(topic):
+                raise self.error(
+                    f"A picture is of a topic that is written. Received: {slug!r}"
+                )
+            script = book.script_of(topic)
             title = book.escape(book.script_title(script))
             picture = picture_of(script)
             if picture:
@@ -269,6 +270,7 @@ class Claims(BookDirective):
     def script(self, script):
         run, claims = book.run(script), book.claims(script)
         title = book.escape(book.script_title(script))
+        yield from [f".. _claims-of-{script.stem.removeprefix('plot_')}:", ""]
         yield f".. rubric:: :doc:`{title} <{book.script_document(script)}>`"
         yield from ["   :heading-level: 3", ""]
         if not claims:

@@ -1,4 +1,4 @@
-"""Learning curves of a benchmark's runs, drawn as SVG in the colours of the page."""
+"""Learning curves of a benchmark's runs, drawn as SVG in the colors of the page."""
 
 import numpy as np
 
@@ -38,7 +38,7 @@ def figure(task, curves, names):
     Args:
         task: String, the caption.
         curves: Dict from contender to a list of curves.
-        names: List of all contenders: the place of a name is its colour everywhere.
+        names: List of all contenders: the place of a name is its color everywhere.
 
     Returns:
         String of HTML on one line.

@@ -60,11 +60,15 @@ def fold(app, doctree):
 
 
 def only_claims(node):
-    """Whether a node is output of a script, all lines of it those of claim()."""
+    """Whether a node is output of a script, all lines of it those of claim().
+
+    What is longer than a line goes on below its first word.
+    """
     if "sphx-glr-script-out" not in node.get("classes", ()):
         return False
     lines = [line for line in node.astext().splitlines() if line.strip()]
-    return all(line.startswith(("holds ", "FALSE ")) for line in lines)
+    begin = ("holds   ", "FALSE   ", " " * 8)
+    return all(line.startswith(begin) for line in lines)
 
 
 def show_claims(app, pagename, templatename, context, doctree):
@@ -133,11 +137,7 @@ def search_names(topic):
 
 
 def outdated(app, env, added, changed, removed):
-    """Every page, in every build.
-
-    Its counts on other seeds may have changed, and Sphinx forgets the index entries of
-    documents that it does not write anew.
-    """
+    """Every page, in every build: its counts on other seeds may have changed."""
     pages = {book.script_document(path)[1:] for path in book.scripts()}
     return sorted(pages & env.found_docs)
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import book
 import elsewhere
+import page_parts
+from sphinx.util.index_entries import split_index_msg
 
 THUMBNAIL = re.compile(
     r'(<p><a class="reference internal" )'
@@ -16,6 +18,9 @@ CARD = re.compile(r'(<div class="sphx-glr-thumbnail-title">)([^<]*?): ([^<]*)(</
 OUTPUT = re.compile(r'(<div class="sphx-glr-script-out.*?</pre>)', re.DOTALL)
 TAGS = "<div id='sg-tag-list' class='sphx-glr-tag-list'></div>"
 HOLDS = re.compile(r"(^|<pre>)((?:<span></span>)?)holds(?=   )", re.MULTILINE)
+FILM = re.compile(
+    r'<video autoplay="True" ([^>]*>)(<source [^>]*>)([^<]*)(?=</video>)', re.DOTALL
+)
 
 
 def repair(app, pagename, templatename, context, doctree):
@@ -36,6 +41,12 @@ def repair(app, pagename, templatename, context, doctree):
         # the lines of claim() stand out from what else a script prints
         mark = r'\1\2<span class="holds">holds</span>'
         body = OUTPUT.sub(lambda m: HOLDS.sub(mark, m[1]), body)
+        # a phone plays a film in its place, and without a tap, only if it is silent;
+        # what it shows is read out only as its name
+        body = FILM.sub(
+            r'<video autoplay muted playsinline aria-label="\3" \1\2\3', body
+        )
+        context["short_title"] = page_parts.short_name(context["title"])
         body = body.replace("</h1>", f"</h1>\n{about(pagename)}", 1)
     context["body"] = body
 
@@ -57,7 +68,8 @@ def about(pagename):
         return '<p class="kind-line">Not executed in this build.</p>'
     held = sum(c["holds"] for c in claims)
     chapter = html.escape(book.CHAPTERS[script.parent.name]["title"])
-    link = f"../../claims.html#{script.parent.name}"
+    slug = script.stem.removeprefix("plot_").replace("_", "-")
+    link = f"../../claims.html#claims-of-{slug}"
     count = f'<a href="{link}">{held} of {len(claims)} claims hold</a>'
     parts = [
         chapter,
@@ -83,6 +95,23 @@ def tags(app, docname, source):
     source[0] = source[0].replace("🏷 Tags:", "Tags:")  # a box without an emoji font
 
 
+def complete_the_index(app):
+    """Give the search the index entries of all documents.
+
+    Sphinx keeps those of the documents that this build wrote, and forgets the others.
+    """
+    entries_of = app.builder.indexer._index_entries
+    for document, entries in app.env.domains.index_domain.entries.items():
+        entries_of[document] = sorted(
+            {
+                (part, target or "", main)
+                for kind, value, target, main, _ in entries
+                for part in split_index_msg(kind, value)
+            }
+        )
+    return []  # no further pages
+
+
 def remove_old_pages(app, exception):
     """Sphinx leaves the HTML of a page whose source went."""
     out = Path(app.outdir)
@@ -95,5 +124,6 @@ def remove_old_pages(app, exception):
 def setup(app):
     app.connect("build-finished", remove_old_pages)
     app.connect("source-read", tags)
+    app.connect("html-collect-pages", complete_the_index)
     app.connect("html-page-context", repair)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -82,7 +82,8 @@ document.addEventListener("DOMContentLoaded", () => {
 
 // a figure opens at its full size: by click, tap or Enter, and closes by Escape too
 document.addEventListener("DOMContentLoaded", () => {
-  const figures = document.querySelectorAll("img.sphx-glr-single-img, img.sphx-glr-multi-img");
+  const figures = document.querySelectorAll(
+    "img.sphx-glr-single-img, img.sphx-glr-multi-img, figure.drawing > img");
   if (!figures.length) return;
   const dialog = document.createElement("dialog");
   dialog.className = "figure";
@@ -124,4 +125,64 @@ document.addEventListener("DOMContentLoaded", () => {
       dialog.showModal(); // the browser gives the focus back when it closes
     });
   }
+});
+
+// a search that finds nothing offers words that are nearly the same, or each word alone
+addEventListener("load", () => {
+  const results = document.getElementById("search-results");
+  if (!results) return;
+  const distance = (a, b) => {  // insertions, deletions, exchanges and swaps
+    const rows = [[...Array(b.length + 1).keys()]];
+    for (let i = 1; i <= a.length; i++) {
+      rows.push([i]);
+      for (let j = 1; j <= b.length; j++) {
+        const exchange = rows[i - 1][j - 1] + (a[i - 1] !== b[j - 1]);
+        rows[i][j] = Math.min(rows[i - 1][j] + 1, rows[i][j - 1] + 1, exchange);
+        if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1])
+          rows[i][j] = Math.min(rows[i][j], rows[i - 2][j - 2] + 1);
+      }
+    }
+    return rows[a.length][b.length];
+  };
+  const link = (query) => {
+    const found = document.createElement("a");
+    found.href = `?q=${encodeURIComponent(query)}`;
+    found.textContent = query;
+    return found;
+  };
+  const offer = () => {
+    const { indexentries, alltitles, terms, titleterms } = Search._index;
+    const known = (word) => {
+      const stem = new Stemmer().stemWord(word);
+      return stem in terms || stem in titleterms;
+    };
+    const said = [...Object.keys(indexentries), ...Object.keys(alltitles)];
+    const words = new Set(said.join(" ").toLowerCase().match(/[a-z]{4,}/g));
+    const near = (word) => {
+      if (known(word) || stopwords.has(word)) return word;
+      const limit = word.length < 6 ? 1 : 2;
+      const ranked = [...words].map((other) => [distance(word, other), other])
+        .filter(([steps]) => steps <= limit).sort();
+      return ranked[0]?.[1] ?? word;
+    };
+    const query = new URLSearchParams(location.search).get("q").toLowerCase();
+    const asked = splitQuery(query);
+    const line = document.createElement("p");
+    const corrected = asked.map(near);
+    const single = asked.filter((word) => known(word) && !stopwords.has(word));
+    if (corrected.join() !== asked.join()) line.append("Did you mean ", link(corrected.join(" ")), "?");
+    else if (single.length > 1) {
+      line.append("No page has all of these words. One of them: ");
+      single.forEach((word, n) => line.append(n ? ", " : "", link(word)));
+    }
+    if (line.textContent) results.append(line);
+  };
+  const look = () => {
+    if (!/did not match/.test(results.querySelector(".search-summary")?.textContent)) return;
+    observer.disconnect();
+    offer();
+  };
+  const observer = new MutationObserver(look);
+  observer.observe(results, { childList: true, subtree: true, characterData: true });
+  look();
 });

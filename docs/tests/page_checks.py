@@ -1,7 +1,6 @@
 """What can be said about a built page without a browser: its faults, as sentences."""
 
 import functools
-import json
 import os
 import re
 from pathlib import Path
@@ -52,7 +51,7 @@ def names(page):
     for image in page.iter("img"):
         if image.get("alt") is None:
             yield f"no alt text: {image.get('src')}"
-        elif "sphx-glr-single-img" in image.classes and not image.get("alt").strip():
+        elif is_figure(image) and not image.get("alt").strip():
             yield f"a figure with an empty alt text: {image.get('src')}"
     for link in page.iterfind(".//a[@href]"):
         if not named(link):
@@ -64,6 +63,13 @@ def names(page):
             yield f"a {field.tag} without a name"
     ids = [e.get("id") for e in page.iterfind(".//*[@id]")]
     yield from (f"id {i!r} twice" for i in sorted({i for i in ids if ids.count(i) > 1}))
+
+
+def is_figure(image):
+    """Whether a picture says something that the text beside it does not."""
+    parent = image.getparent()
+    drawing = parent is not None and "drawing" in parent.classes
+    return drawing or "sphx-glr-single-img" in image.classes
 
 
 def words(element):
@@ -151,10 +157,3 @@ def style_faults(path, site):
     """What is wrong with the addresses of a style sheet."""
     for match in IN_STYLE.finditer(path.read_text(encoding="utf-8")):
         yield from wrong(match[1] or match[2], True, path, site)
-
-
-def indexed(site):
-    """The documents that the search knows: name to title."""
-    text = (site / "searchindex.js").read_text(encoding="utf-8")
-    index = json.loads(text[text.index("(") + 1 : text.rindex(")")])
-    return dict(zip(index["docnames"], index["titles"], strict=True))

@@ -53,6 +53,24 @@ def test_a_script_shows_its_figures_and_claims(page):
         assert int(held) == int(claims) > 0
 
 
+def test_the_search_knows_every_term_of_the_glossary():
+    terms = page_checks.parse(SITE / "glossary.html").xpath("//dl//dt/@id")
+    text = (SITE / "searchindex.js").read_text(encoding="utf-8")
+    index = json.loads(text[text.index("(") + 1 : text.rindex(")")])
+    entries = index["indexentries"].values()
+    known = {target for entry in entries for _, target, _ in entry}
+    assert len(terms) >= 20
+    assert set(terms) - known == set()
+
+
+@pytest.mark.parametrize("page", SCRIPTS)
+def test_the_path_above_a_page_ends_in_its_topic(page):
+    parsed = page_checks.parse(SITE / page)
+    (last,) = parsed.xpath("//ul[@class='bd-breadcrumbs']/li[@aria-current]")
+    topic, _, claim = page_checks.words(parsed.find(".//h1")).partition(": ")
+    assert claim and page_checks.words(last) == topic
+
+
 def source(element):
     """The address of a picture or of a video."""
     inner = element.find("source")

@@ -29,6 +29,7 @@ DOCS = Path(__file__).resolve().parents[1]
 SITE = Path(os.environ.get("DLCOMPANION_SITE", DOCS / "_build" / "html"))
 HANDFUL = 5
 EVERYWHERE = ("*.html", "[!_]*/**/*.html", "_modules/**/*.html")
+DRAWING = '<figure class="drawing'
 AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
 
 
@@ -79,7 +80,7 @@ PAGES = (
     + found("migrating/*.html")[:1]
     + found("api/*.html")[:1]
     + found("gallery/*/index.html")[:1]
-    + one_of_each(SCRIPTS, "sphx-glr-script-out", "<video")
+    + one_of_each(SCRIPTS, "sphx-glr-script-out", "<video", DRAWING)
     + API
 )
 OTHERS = found("paths/*.html", "migrating/*.html", "api/**/*.html", "gallery/*/*.html")
@@ -245,7 +246,7 @@ def test_accessible(browser, page, scheme):
     with screen(browser, scheme=scheme):
         visit(browser, f"{SITE.as_uri()}/{page}")
         theme = browser.execute_script("return document.documentElement.dataset.theme")
-        # a colour that is still fading is no colour to measure
+        # a color that is still fading is no color to measure
         browser.execute_script(
             """const style = document.createElement("style");
             style.textContent = "* { transition: none !important }";
@@ -288,26 +289,67 @@ def test_every_formula_of_the_site_is_set(browser):
     assert wrong == []
 
 
+def search(browser, root, query):
+    """Addresses of what the search finds, and of what it offers if that is nothing."""
+    visit(browser, f"{root}/search.html?q={query.replace(' ', '+')}")
+    return browser.execute_async_script(
+        """const done = arguments[0];
+        const started = Date.now();
+        const timer = setInterval(() => {
+          const ready = document.querySelector("#search-results .search-summary");
+          if (/matching|did not match/.test(ready?.textContent) ||
+              Date.now() - started > 15000) {
+            clearInterval(timer);
+            const hrefs = (what) =>
+              [...document.querySelectorAll(`#search-results ${what} a`)]
+                .map((link) => link.href);
+            done([hrefs("li"), hrefs("> p")]);
+          }
+        }, 50)"""
+    )
+
+
 @pytest.mark.parametrize("page", drawn(SCRIPTS, 1, commit()))
 def test_search_finds_the_script(browser, root, page):
     with screen(browser):
-        visit(browser, f"{root}/search.html?q={topic(page).replace(' ', '+')}")
-        links = browser.execute_async_script(
-            """const done = arguments[0];
-            const started = Date.now();
-            const timer = setInterval(() => {
-              const links = [...document.querySelectorAll("#search-results li a")];
-              const ready = document.querySelector("#search-results .search-summary");
-              if ((links.length && /found|Found|matching/.test(ready?.textContent)) ||
-                  Date.now() - started > 15000) {
-                clearInterval(timer);
-                done(links.map((link) => link.href));
-              }
-            }, 50)"""
-        )
+        links, _ = search(browser, root, topic(page))
     assert any(page in link for link in links), links
     assert severe(browser) == []
     assert requests(browser) == []
+
+
+@pytest.mark.parametrize(
+    ("question", "page"),
+    [
+        ("my model is overconfident", "gallery/uncertainty/plot_calibration.html"),
+        ("is a VAE sharp", "gallery/generative/plot_variational_autoencoder.html"),
+        ("which optimizer", "gallery/optimization/plot_"),
+        ("save and load", "start.html"),
+        ("notebook", "start.html"),
+        ("mixed precision", "glossary.html#term-mixed-precision"),
+    ],
+)
+def test_a_question_in_words_finds_its_page_first(browser, root, question, page):
+    with screen(browser):
+        links, _ = search(browser, root, question)
+    assert page in links[0]
+
+
+@pytest.mark.parametrize(
+    ("query", "offered"),
+    [
+        ("catpole", ["cartpole"]),
+        ("lokahead", ["lookahead"]),
+        ("varaitional inference", ["variational%20inference"]),
+        ("xyzzyx qwwwq", []),
+        ("lookahead minimax glossary", ["lookahead", "minimax", "glossary"]),
+    ],
+)
+def test_a_search_that_finds_nothing_offers_words(browser, root, query, offered):
+    with screen(browser):
+        links, offers = search(browser, root, query)
+    assert links == []
+    assert [offer.partition("?q=")[2] for offer in offers] == offered
 
 
 def topic(page):
@@ -386,6 +428,19 @@ def test_the_install_line_has_a_copy_button(browser):
         assert button.is_displayed()
 
 
+def test_code_has_a_copy_button_where_nothing_hovers(browser):
+    with screen(browser, 390, 844, mobile=True):
+        touch = "Emulation.setTouchEmulationEnabled"
+        browser.execute_cdp_cmd(touch, {"enabled": True, "maxTouchPoints": 1})
+        visit(browser, f"{SITE.as_uri()}/{SCRIPTS[0]}")
+        button = browser.find_element(
+            "css selector", "#in-your-own-model button.copybtn"
+        )
+        seen = button.value_of_css_property("opacity")
+        browser.execute_cdp_cmd(touch, {"enabled": False})
+    assert float(seen) == 1
+
+
 def with_figures(feature, count):
     """Pages of scripts that contain a feature."""
     pages = (p for p in SCRIPTS if feature in (SITE / p).read_text(encoding="utf-8"))
@@ -395,7 +450,9 @@ def with_figures(feature, count):
 OPENED = "return document.querySelector('dialog.figure').open"
 
 
-@pytest.mark.parametrize("page", with_figures("sphx-glr-single-img", 1))
+@pytest.mark.parametrize(
+    "page", with_figures("sphx-glr-single-img", 1) + with_figures(DRAWING, 1)
+)
 def test_a_figure_is_enlarged_by_keyboard_and_by_click(browser, page):
     with screen(browser):
         visit(browser, f"{SITE.as_uri()}/{page}")
@@ -443,3 +500,26 @@ def test_a_film_is_dimmed_in_the_dark(browser, page, scheme):
         )
     assert film == figure
     assert (film == "none") == (scheme == "light")
+
+
+@pytest.mark.parametrize("page", with_figures("<video", 3))
+def test_a_film_plays_in_its_place_on_a_phone(browser, page):
+    with screen(browser, 390, 844, mobile=True):
+        visit(browser, f"{SITE.as_uri()}/{page}")
+        film = browser.execute_async_script(
+            """const done = arguments[0];
+            const film = document.querySelector("video");
+            film.scrollIntoView();
+            film.addEventListener("timeupdate", () => film.currentTime > 0 && done({
+              width: film.clientWidth,
+              shape: film.clientWidth / film.clientHeight,
+              frame: film.videoWidth / film.videoHeight,
+              inline: film.playsInline,
+              silent: film.muted,
+              name: film.getAttribute("aria-label"),
+            }))"""
+        )
+    assert 300 <= film["width"] <= 390
+    assert film["shape"] == pytest.approx(film["frame"], rel=0.02)
+    assert film["inline"] and film["silent"]
+    assert len(film["name"]) >= 20

@@ -5,8 +5,8 @@ Backpropagation: all derivatives for the price of three forward passes
 To train a network we need the derivative of the loss by every weight (the gradient).
 Changing the weights one after the other would take one forward pass for each of them.
 Backpropagation (reverse-mode automatic differentiation) applies the chain rule from the
-loss backwards and gets all of them for the price of about three forward passes; what it
-pays for this is memory, since the activations of every layer must be kept. Every
+loss backwards and gets all of them for the price of about three forward passes; the
+other price is memory, since the activations of every layer must be kept. Every
 framework does it for you. This page writes it out in NumPy, in four steps, so that you
 see what it does and costs: it checks them against finite differences and
 :func:`~dlcompanion.autodiff.value_and_grad`, trains with them, and counts
@@ -317,9 +317,9 @@ print(f"gradient by finite differences        {2 * number * for_value:>15,}")
 #
 # The forward pass alone may forget each layer after the next; for the gradient all of
 # them stay. ``tracemalloc`` sees every byte that NumPy allocates, so the peak of a run
-# can be read as the network gets deeper. A third program buys memory with time: it
-# keeps every eighth layer and computes the others once more when the error comes by
-# (:class:`keras.RematScope` is for that in Keras).
+# can be read as the network gets deeper. A third program trades time for memory: it
+# keeps every eighth layer and computes the others once more when the backward pass
+# reaches them (:class:`keras.RematScope` is for that in Keras).
 
 WIDTH, ROWS = 32, 8_000
 inputs = (
@@ -389,7 +389,7 @@ plt.show()
 # - The error of a layer costs one matrix product and the gradient of its weights one
 #   more: two backward for one forward. Only the first layer saves one.
 # - With the derivatives of all weights come those of all units, and for one product
-#   more those of the pixels: attributions and adversarial examples live on that.
+#   more those of the pixels: attributions and adversarial examples use them.
 # - The derivative by the scores is *probabilities minus truth*: softmax and
 #   cross-entropy belong together.
 # - Memory grows by one array of activations a layer, since :math:`\tanh'` is written

@@ -239,7 +239,7 @@ sense, nonsense = (
 # %%
 # The second experiment gives a classifier what real tables have, columns that do not
 # matter. The digits are scaled to unit variance, and beside their 64 pixels stand up to
-# 4,096 columns of noise. The nearest neighbour measures distance over all columns. The
+# 4,096 columns of noise. The nearest neighbor measures distance over all columns. The
 # baselines are the most frequent digit, and a linear model with a ridge penalty, which
 # may learn that a column is useless.
 
@@ -339,8 +339,8 @@ plt.show()
 #   the first weight is drawn.
 # - Orthogonality is useful, too: in a thousand dimensions there is room for far more
 #   than a thousand nearly orthogonal directions, and networks store features in them.
-# - The nearest neighbour is the best classifier of the page at the left end and the
-#   worst of the two at the right end. 64 columns of noise beside 64 pixels are enough
+# - The nearest neighbor is the better classifier of the two at the left end and the
+#   worse one at the right end. 64 columns of noise beside 64 pixels are enough
 #   to put the linear model ahead.
 # - Knowing which columns matter is worth more than data. That is what the first layers
 #   of a network learn, and why its last layer may measure distances again.

@@ -56,11 +56,15 @@ from dlcompanion import backend, claims, datasets
 from dlcompanion.claims import claim
 from dlcompanion.generative import VAE, ConditionalVAE
 from dlcompanion.generative.variational_autoencoder import kl_to_standard_normal
+from dlcompanion.plotting import plot_image_grid
 from dlcompanion.training import fit_in_memory, restart
 
 keras.utils.set_random_seed(claims.seed())
 (x_train, y_train), (x_test, y_test) = datasets.digits(flat=True, seed=claims.seed())
-pixels = x_train.shape[-1]
+pixels, BATCH = x_train.shape[-1], 128
+side = int(pixels**0.5)  # of a picture
+whole = len(x_train) // BATCH * BATCH  # a smaller last batch would be compiled too
+x_train, y_train = x_train[:whole], y_train[:whole]
 classes = np.eye(y_train.max() + 1, dtype="float32")
 seeds, EPOCHS = claims.seeds(5), 40
 SETTINGS = {"latent": 4, "hidden": (128, 64)}
@@ -72,13 +76,13 @@ def numbers(tensor):
 
 def trained(make, data):
     """One model from several seeds, one after the other in one compiled program."""
-    rate = keras.optimizers.schedules.CosineDecay(4e-3, EPOCHS * 12)
+    rate = keras.optimizers.schedules.CosineDecay(4e-3, EPOCHS * whole // BATCH)
     model = make()
     model.compile(keras.optimizers.Adam(rate))
     model(keras.tree.map_structure(lambda part: part[:2], data))
     for seed in seeds:
         restart(model, seed)
-        fit_in_memory(model, data, batch_size=128, epochs=EPOCHS, verbose=0)
+        fit_in_memory(model, data, batch_size=BATCH, epochs=EPOCHS, verbose=0)
         yield model
 
 
@@ -138,13 +142,15 @@ figure, panels = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
 for axes, code in zip(panels, (first, second), strict=True):
     hands = np.zeros((7, SETTINGS["latent"]), "float32")
     hands[:, code] = np.linspace(-2.5, 2.5, 7)
-    sheet = model.decode(np.repeat(hands, 10, axis=0), np.tile(classes, (7, 1)))
-    sheet = numbers(sheet).reshape(7, 10, 8, 8)
-    sheet = np.pad(sheet, ((0, 0), (0, 0), (1, 1), (1, 1)))
-    sheet = sheet.transpose(0, 2, 1, 3).reshape(70, 100)
-    axes.imshow(sheet, cmap="gray_r", vmin=0, vmax=1)
-    axes.set_xticks(np.arange(10) * 10 + 4.5, range(10))
-    axes.set_yticks(np.arange(7) * 10 + 4.5, np.round(hands[:, code], 1))
+    sheet = model.decode(
+        np.repeat(hands, len(classes), axis=0), np.tile(classes, (len(hands), 1))
+    )
+    plot_image_grid(
+        numbers(sheet).reshape(len(hands), len(classes), side, side).clip(0, 1),
+        row_labels=[f"{z:.1f}" for z in hands[:, code]], ax=axes,
+    )  # fmt: skip
+    middles = np.arange(len(classes)) * (side + 1) + (side - 1) / 2
+    axes.set_xticks(middles, range(len(classes)))
     axes.set(xlabel="class that is asked for", ylabel=f"code {code + 1}")
 # alt: Two sheets of digits: columns are the classes that are asked for, rows the value
 # of one code; along a row all ten digits have the same slant or width.
@@ -155,12 +161,14 @@ plt.show()
 # For each class the mean bound of the pictures of each other class; the diagonal wins,
 # and the near misses are those of handwriting.
 
-table = np.stack([by_class[:, y_test == digit].mean(axis=1) for digit in range(10)])
+table = np.stack(
+    [by_class[:, y_test == digit].mean(axis=1) for digit in range(len(classes))]
+)
 figure, axes = plt.subplots(figsize=(4.8, 4), layout="constrained")
 picture = axes.imshow(table - table.max(axis=1, keepdims=True), cmap="magma", vmin=-15)
 figure.colorbar(picture, label="nats below the best class")
 axes.set(xlabel="class that is assumed", ylabel="class of the pictures")
-axes.set(xticks=range(10), yticks=range(10))
+axes.set(xticks=range(len(classes)), yticks=range(len(classes)))
 # alt: Matrix of nats below the best class, class of the images against assumed class:
 # the diagonal is brightest.
 plt.show()
@@ -224,7 +232,7 @@ claim(
 #    What is drawn, and what would have to be in the context for this to work?
 # 2. Give half of the picture as context, and let the model draw the other half several
 #    times. Where do the draws differ?
-# 3. Set ``beta=4``. What becomes of the hand, and what of the recognition?
+# 3. Set ``beta=4``. What becomes of the handwriting, and what of the accuracy?
 #
 # .. dropdown:: Hint to 1
 #
@@ -239,8 +247,8 @@ claim(
 #
 # .. dropdown:: Hint to 3
 #
-#    More price on the code leaves less of the handwriting in it, and the bound no
-#    longer tells images of one class apart so well.
+#    At this price the code keeps nothing of the handwriting. The bound then compares an
+#    image with one mean image of each class, and recognizes fewer digits.
 #
 # References
 # ----------

@@ -9,7 +9,7 @@ control variate combines them: subtract from the noisy estimate something that
 as the prediction is good, and the mean is right however bad it is. The control may be
 the relaxed cost itself (REBAR) or a network that is trained for it (RELAX);
 :func:`~dlcompanion.generative.relax_gradient` takes any function. Use it where each
-evaluation of the cost is dear; where several samples are cheap, leave-one-out is
+evaluation of the cost is expensive; where several samples are cheap, leave-one-out is
 simpler and about as good.
 
 In your own model
@@ -331,7 +331,7 @@ claim(
 # .. dropdown:: Hint to 2
 #
 #    The relaxed cost of a parity says nothing about the coins between the corners, so
-#    REBAR loses its ground. A network is told only values at the corners, too.
+#    REBAR loses its ground. A network is trained on values at the corners only, too.
 #
 # .. dropdown:: Hint to 3
 #

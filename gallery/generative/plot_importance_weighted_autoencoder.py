@@ -65,7 +65,10 @@ from dlcompanion.training import fit_in_memory, restart
 
 keras.utils.set_random_seed(claims.seed())
 (x_train, _), (x_test, y_test) = datasets.digits(flat=True, seed=claims.seed())
-pixels = x_train.shape[-1]
+pixels, BATCH = x_train.shape[-1], 128
+side = int(pixels**0.5)  # of a picture
+# whole batches: a smaller last one would be compiled for itself
+x_train = x_train[: len(x_train) // BATCH * BATCH]
 seeds, LATENT = claims.seeds(3), 8
 SETTINGS = {"latent": LATENT, "hidden": (128, 64), "likelihood": "gaussian"}
 
@@ -78,13 +81,15 @@ SETTINGS = {"latent": LATENT, "hidden": (128, 64), "likelihood": "gaussian"}
 
 def fitted(model, epochs, rate, starts):
     """The weights after training from each of the given weights."""
-    schedule = keras.optimizers.schedules.CosineDecay(rate, epochs * 12)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        rate, epochs * len(x_train) // BATCH
+    )
     model.compile(keras.optimizers.Adam(schedule))
     model.build(x_train.shape)
     ended = []
     for seed, start in zip(seeds, starts, strict=True):
         restart(model, seed, weights=start)
-        fit_in_memory(model, x_train, batch_size=128, epochs=epochs, verbose=0)
+        fit_in_memory(model, x_train, batch_size=BATCH, epochs=epochs, verbose=0)
         ended.append(model.get_weights())
     return ended
 
@@ -171,7 +176,7 @@ for name, ended in weights.items():
     rows[name] = ops.convert_to_numpy(judge.reconstruct(x_test[few]))
 for line, (name, pictures) in zip(panels, rows.items(), strict=True):
     for axes, picture in zip(line, pictures, strict=True):
-        axes.imshow(picture.reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
+        axes.imshow(picture.reshape(side, side), cmap="gray_r", vmin=0, vmax=1)
         axes.set(xticks=[], yticks=[])
     line[0].set_ylabel(name, rotation=0, ha="right", va="center")
 # alt: Six rows of ten digits: given, and reconstructed by each way of training; the

@@ -36,6 +36,12 @@ Prerequisites: :doc:`/gallery/generative/plot_normalizing_flows`. Notation:
 # The idea
 # --------
 #
+# .. figure:: /drawings/masked_autoregressive_flow.svg
+#    :figclass: drawing
+#    :alt: Density: each u depends on its own x and on those before, all computed in one
+#       pass. Sample: each x needs its own u and the x before it, so three variables
+#       take three passes.
+#
 # A layer of the flow carries data to noise by
 #
 # .. math::
@@ -261,7 +267,7 @@ plt.show()
 # - So maximum likelihood takes the masked flow, which needs densities of data; and
 #   variational inference takes the inverse one, which needs many samples and only the
 #   densities of those, known as they are made. For images of thousands of pixels
-#   neither is a pleasure in its dear direction; couplings are cheap in both.
+#   neither is practical in its slow direction; couplings are quick in both.
 # - Cheapness has its price too. A coupling conditions on half of the variables, an
 #   autoregressive layer on all before. With as many weights the masked flow is as close
 #   to the truth or closer, by an amount that depends on the order of the variables. It

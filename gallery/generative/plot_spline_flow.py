@@ -279,7 +279,7 @@ claim(
 #
 # 1. Give RealNVP eight couplings instead of four. How many does it take to reach the
 #    splines, and what does a step cost then?
-# 2. Two bins, four, sixteen: where does the checkerboard stop to gain?
+# 2. Two bins, four, sixteen: from how many on does the checkerboard gain nothing more?
 # 3. Set ``bound=1.5``, so that a part of the board lies outside. What does the density
 #    look like there?
 #

@@ -38,6 +38,12 @@ gradient passes the draw: :doc:`/gallery/generative/plot_reparameterization`.
 # The idea
 # --------
 #
+# .. figure:: /drawings/variational_autoencoder.svg
+#    :figclass: drawing
+#    :alt: The encoder maps an image to mu and sigma, which with noise give the code z;
+#       the decoder draws an image from z. The bound asks that both images are alike and
+#       that codes stay near a standard normal.
+#
 # Let :math:`z \sim \mathcal N(0, I)` and let a decoder give :math:`p_\theta(x \mid z)`.
 # For any guess :math:`q_\phi(z \mid x)` Jensen's inequality bounds the likelihood from
 # below :cite:p:`kingma2014auto`,
@@ -67,13 +73,15 @@ from dlcompanion.training import fit_in_memory, restart
 
 keras.utils.set_random_seed(claims.seed())
 (x_train, _), (x_test, y_test) = datasets.digits(flat=True, seed=claims.seed())
-pixels = x_train.shape[-1]
-size = 8  # of a picture
+pixels, BATCH = x_train.shape[-1], 128
+size = int(pixels**0.5)  # of a picture
+# whole batches: a smaller last one would be compiled for itself
+x_train = x_train[: len(x_train) // BATCH * BATCH]
 
 
-def trained(seeds, rate, epochs, batch_size=128, **settings):
+def trained(seeds, rate, epochs, batch_size=BATCH, **settings):
     """One VAE from several seeds, one after the other in one compiled program."""
-    steps = epochs * -(-len(x_train) // batch_size)
+    steps = epochs * len(x_train) // batch_size
     schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
     vae = VAE.dense(pixels, likelihood="gaussian", **settings)
     vae.compile(keras.optimizers.Adam(schedule))
@@ -112,8 +120,8 @@ for n, vae in enumerate(trained(seeds, 8e-3, epochs=60, **settings)):
     iwae[n] = mean(vae.iwae(x_test, samples=64))
 
 # %%
-# Left, the test pictures at the means of their codes; the encoder was never told the
-# classes. Right, the decoder along a grid of codes, spaced such that each picture
+# Left, the test pictures at the means of their codes; the encoder was trained without
+# the classes. Right, the decoder along a grid of codes, spaced such that each picture
 # stands for the same share of the prior. No digit here was ever written.
 
 codes, _ = (ops.convert_to_numpy(c) for c in vae.encode(x_test))
@@ -293,12 +301,13 @@ claim(
 # Try it
 # ------
 #
-# 1. Set ``beta`` to 4 and to 0.25. Which of the two draws sharper pictures from the
-#    prior, and which reconstructs better? Why is it not the same one?
+# 1. Set ``beta`` to 4 and to 0.25. Which of the two reconstructs better, and for which
+#    are samples from the prior as good as the reconstructions? Why is it not the same
+#    one?
 # 2. Give the decoder a large code and little data. How does the gap between the ELBO
 #    of training and test pictures grow, and which of the two networks overfits?
 # 3. Start the learned noise small, ``vae.log_scale.assign(-2.0)``, without free bits.
-#    Do the codes still fall silent? What does this say about who is to blame?
+#    Do the codes still fall silent? What does the answer tell about the cause?
 #
 # .. dropdown:: Hint to 1
 #
@@ -314,7 +323,7 @@ claim(
 #
 # .. dropdown:: Hint to 3
 #
-#    Assign before ``fit``. A small noise makes the error of the pixels dear from the
+#    Assign before ``fit``. A small noise makes every error of a pixel costly from the
 #    first step, so that codes pay at once.
 #
 # References

@@ -43,6 +43,12 @@ Prerequisites: :doc:`/gallery/foundations/plot_backpropagation`. Notation:
 # The idea
 # --------
 #
+# .. figure:: /drawings/graph_convolution.svg
+#    :figclass: drawing
+#    :alt: Arrows lead from three neighbors of node i, and from itself, to a weighted
+#       mean, which the learned matrix W maps to the new node i; a node two edges away
+#       takes no part.
+#
 # A graph convolution replaces each node by a weighted mean of itself and its
 # neighbors, and then maps the result linearly :cite:p:`kipf2017semi`,
 #
@@ -171,9 +177,9 @@ for start, stop in ((0, 0), (0, 3), (3, 6), (6, 20), (20, steps)):
 # %%
 # One of the ten, over training. The shading is the side that the last layer would
 # give to a point of the plane. At step 0 the weights are noise, and still friends
-# stand near friends: that is the graph at work, not learning. Then the two stars pull
-# apart, and each takes its half of the club along. One direction is enough to tell
-# two sides apart, so that the plane becomes a line.
+# lie near friends: that comes from the graph, not from learning. Then the two stars
+# move apart, and each half of the club moves with its star. One direction is enough to
+# tell two sides apart, so that the plane becomes a line.
 
 shown = 0
 figure, panels = plt.subplots(1, 5, figsize=(12.5, 2.9), layout="constrained")
@@ -341,8 +347,8 @@ claim(
 #    Two labels can be fitted in many ways; a small learning rate stays near the
 #    smoothing that the graph does without learning.
 #
-# 2. Ask two other members, both far from the center of their side. How many labels do
-#    you need before it does not matter whom you ask?
+# 2. Use the labels of two other members, both far from the center of their side. How
+#    many labels do you need before it does not matter which ones?
 #
 # .. dropdown:: Hint to 2
 #

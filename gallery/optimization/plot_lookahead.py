@@ -40,6 +40,11 @@ Neighbors: :doc:`/gallery/optimization/plot_stochastic_weight_averaging`. Notati
 # The idea
 # --------
 #
+# .. figure:: /drawings/lookahead.svg
+#    :figclass: drawing
+#    :alt: Fast weights take k noisy steps around a minimum; the slow weights follow on
+#       a straight line, half of the way, and there the fast weights start again.
+#
 # The inner optimizer moves the *fast* weights :math:`\theta`. After :math:`k` steps
 # the *slow* weights :math:`\phi` follow, and the fast ones start again from there:
 #

@@ -37,6 +37,12 @@ Prerequisites: :doc:`/gallery/reinforcement/plot_policy_gradient` and
 # The idea
 # --------
 #
+# .. figure:: /drawings/alphazero.svg
+#    :figclass: drawing
+#    :alt: A search tree goes down to a new position, the network gives it p and v, and
+#       v goes up with changing sign. Visits of the root decide the moves of self-play,
+#       whose visits and ends train the network.
+#
 # A network with two heads gives, for a position :math:`s`, a policy :math:`p` and a
 # guess :math:`v` of how the game will end. The search grows a tree. Each simulation
 # goes down along
@@ -72,7 +78,7 @@ game = TicTacToe()
 solution = Minimax(game)
 
 # %%
-# Three agents play 128 games an iteration, every move after 32 simulations. Three
+# Three agents play 128 games in an iteration, every move after 32 simulations. Three
 # quarters of the prior at the root are noise, so that every move is tried now and then.
 # Three others have no noise. The rate of learning falls to
 # nearly zero. Every four iterations the agent, with a search of 64 simulations, meets
@@ -91,23 +97,30 @@ def exam(agent):
     return met.lost, met.errors.mean(), solution.errors(solution.positions, alone)
 
 
-def train(seed, noise):
-    rate = keras.optimizers.schedules.PolynomialDecay(0.003, 32 * iterations, 1e-4)
-    optimizer = keras.optimizers.Adam(rate)
-    agent = AlphaZero(
-        game, optimizer=optimizer, games=128, exploration=2.0, noise=noise, seed=seed
-    )
+def train(agent, seed):
+    agent.restart(seed)
     exams, draws = [exam(agent)], []
     for _ in range(0, iterations, every):
         history = agent.fit(every, verbose=0).history
         draws.append(np.mean(history["draws"]))
         exams.append(exam(agent))
     lost, wrong, alone = zip(*exams, strict=True)
-    return agent, lost, wrong, np.mean(alone, axis=1), draws
+    return lost, wrong, np.mean(alone, axis=1), draws
 
 
-curious = [train(seed, noise=0.75) for seed in seeds]
-certain = [train(seed, noise=0.0) for seed in seeds]
+rate = keras.optimizers.schedules.PolynomialDecay(0.003, 32 * iterations, 1e-4)
+settings = {"games": 128, "exploration": 2.0}
+player, without_noise = (
+    AlphaZero(game, optimizer=keras.optimizers.Adam(rate), noise=noise, **settings)
+    for noise in (0.75, 0.0)
+)
+match = {"games": 200, "simulations": 64}
+curious, results, perfect = [], [], []
+for seed in seeds:
+    curious.append(train(player, seed))
+    results.append(player.evaluate(**match))
+    perfect.append(player.evaluate(solution.best, **match))
+certain = [train(without_noise, seed) for seed in seeds]
 
 # %%
 # The same search without a network: every leaf is judged by one game played at random.
@@ -124,7 +137,7 @@ unlearned_wrong = np.array([result.errors.mean() for result in unlearned])
 times = np.arange(0, iterations + 1, every)
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.6), layout="constrained")
 for runs, color, label in ((curious, "C0", "noise"), (certain, "C1", "no noise")):
-    for n, (_, _, wrong, alone, draws) in enumerate(runs):
+    for n, (_, wrong, alone, draws) in enumerate(runs):
         style = {"color": color, "alpha": 0.8, "label": label if n == 0 else None}
         axes[0].plot(times, wrong, **style)
         axes[1].plot(times, alone, **style)
@@ -150,7 +163,6 @@ plt.show()
 # found to be worth (0 if it was never tried). Where it is the opponent's turn the
 # agent's own search is shown, and the ring marks what the opponent played.
 
-player = curious[0][0]
 rng = np.random.default_rng(claims.seed())
 boards, position, ended = [], game.start(1), np.array([False])
 while not ended[0]:
@@ -205,14 +217,11 @@ plt.show()
 # - In the game above the agent is O. The best it can reach is a draw, and the values of
 #   its moves go to 0 in the course of the game.
 
-match = {"games": 200, "simulations": 64}
-results = [agent.evaluate(**match) for agent, *_ in curious]
-perfect = [agent.evaluate(solution.best, **match) for agent, *_ in curious]
 chance = play_match(
     game, game.random_move, solution.best, games=200, seed=claims.seed()
 )
 for name, runs in (("noise", curious), ("no noise", certain)):
-    for _, lost, wrong, alone, draws in runs:
+    for lost, wrong, alone, draws in runs:
         print(
             f"{name:9s} beaten by {lost[-3:]} replies, wrong {wrong[-1]:.4f}, alone in "
             f"all positions {alone[-1]:.4f}, draws {draws[-1]:.2f}"
@@ -227,14 +236,14 @@ print("random against perfect ", chance)
 
 claim(
     "replies that beat AlphaZero in its last three examinations, median of the seeds",
-    np.median([sum(lost[-3:]) for _, lost, *_ in curious]),
+    np.median([sum(lost[-3:]) for lost, *_ in curious]),
     "==",
     0,
     seeds=len(seeds),
 )
 claim(
     "wrong moves of AlphaZero's network alone, share of all positions, worst seed",
-    max(alone[-1] for _, _, _, alone, _ in curious),
+    max(alone[-1] for _, _, alone, _ in curious),
     "<",
     0.05,
     seeds=len(seeds),
@@ -282,8 +291,8 @@ claim(
 )
 claim(
     "wrong moves of the network alone, trained without noise over with noise, means",
-    np.mean([alone[-1] for _, _, _, alone, _ in certain])
-    / np.mean([alone[-1] for _, _, _, alone, _ in curious]),
+    np.mean([alone[-1] for _, _, alone, _ in certain])
+    / np.mean([alone[-1] for _, _, alone, _ in curious]),
     ">",
     1.2,
     seeds=len(seeds),

@@ -92,7 +92,7 @@ regret = {
 # %%
 # Left, the mean over the two hundred bandits. Right, each of them at the end, in order:
 # the greedy strategy costs nearly nothing on most, and very much on those where the
-# first coins were misleading.
+# first pulls were misleading.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
 shown = np.unique(np.geomspace(10, steps, 80).astype(int)) - 1
@@ -140,7 +140,8 @@ plt.show()
 # - The greedy strategy is the best one for the *median* bandit, by far. What it loses,
 #   it loses on the others: it never comes back to an arm that began badly.
 # - A constant share of exploring is no cure at this share: it pays one tenth of a
-#   mean gap for ever, more than greed loses. Explore one time in fifty instead.
+#   mean gap for ever, more than the greedy strategy loses. Explore one time in fifty
+#   instead.
 # - The curves of UCB1 and of Thompson sampling are straight over a logarithmic axis.
 #   UCB1 is far above all others at first; its bound holds for every bandit, and is
 #   wide.

@@ -9,7 +9,7 @@ policy gradient. :class:`~dlcompanion.reinforcement.REINFORCE` makes those actio
 probable after which the return was larger than expected; what is expected is the
 baseline, a second network. It is the simplest policy gradient, and the place to begin
 with. It needs whole episodes and many of them; for real work use
-:doc:`/gallery/reinforcement/plot_ppo`. This page trains five agents on a cart that
+:doc:`/gallery/reinforcement/plot_ppo`. This page trains three agents on a cart that
 carries a pole (CartPole), beside one that acts at random, and measures how much
 variance the baseline takes away.
 
@@ -72,10 +72,10 @@ from dlcompanion.reinforcement.policy_gradient import policy_gradient_loss
 keras.utils.set_random_seed(claims.seed())
 
 # %%
-# Five agents, thirty thousand steps each: some twenty rollouts of eight episodes, and
+# Three agents, thirty thousand steps each: some twenty rollouts of eight episodes, and
 # after each one a single step of the policy. An episode ends after 500 steps at most.
 
-seeds, budget = claims.seeds(5), 30_000
+seeds, budget = claims.seeds(3), 30_000
 agent = REINFORCE("CartPole-v1")
 histories, trained = [], []
 for seed in seeds:
@@ -83,7 +83,7 @@ for seed in seeds:
     trained.append(agent.evaluate(episodes=20)["return_mean"])
 
 # %%
-# The baseline of comparison pushes left or right at random, as a coin says.
+# The baseline of comparison pushes left or right at random, as a coin falls.
 
 rng = np.random.default_rng(claims.seed())
 
@@ -106,13 +106,13 @@ axis.axhline(coin.mean(), color="0.4", ls=":", label="coin")
 axis.axhline(500, color="0.7", lw=0.8)
 axis.set(xlabel="environment steps", ylabel="mean return of the rollout", ylim=(0, 520))
 axis.legend(fontsize="small", ncols=2)
-# alt: Mean returns of the rollouts of five seeds against environment steps, rising
+# alt: Mean returns of the rollouts of three seeds against environment steps, rising
 # from the coin's 22 to near 500, with dips.
 plt.show()
 
 # %%
-# The curves are of the policy that explores. Asked for its most probable action
-# instead, each agent does better; on 20 new episodes:
+# The curves are of the policy that explores. With its most probable actions instead,
+# each agent does better; on 20 new episodes:
 
 print(f"coin              {coin.mean():6.1f}")
 for seed, value in zip(seeds, trained, strict=True):
@@ -122,12 +122,12 @@ for seed, value in zip(seeds, trained, strict=True):
 # The same cart before and after
 # ------------------------------
 #
-# Left, an agent that has learned nothing, right, one of the five. Both begin from the
+# Left, an agent that has learned nothing, right, one of the three. Both begin from the
 # same state.
 
 
-def film(agent, length=240, every=4):
-    """Every fourth frame, made small."""
+def film(agent, length=240, every=8):
+    """Every eighth frame, made small."""
     env = gym.make("CartPole-v1", render_mode="rgb_array")
     observation, _ = env.reset(seed=claims.seed())
     frames, over, steps = [], False, 0
@@ -155,7 +155,7 @@ def draw(n):
     return images
 
 
-animation = FuncAnimation(figure, draw, len(films[1][0]), interval=60, blit=True)
+animation = FuncAnimation(figure, draw, len(films[1][0]), interval=120, blit=True)
 # alt: A film of two carts: before training the pole falls after a few steps, after
 # training it stays up.
 plt.show()
@@ -164,13 +164,12 @@ plt.show()
 # What the baseline is worth
 # --------------------------
 #
-# Stop an agent on its way, and let its policy play 300 episodes without learning. Each
+# Stop an agent on its way, and let its policy play 200 episodes without learning. Each
 # episode gives one estimate of the gradient, in all the weights of the policy, and it
 # can be computed from the same actions with any baseline: none, the mean return of
 # other episodes, and the network that learned beside the policy.
 
-agent = REINFORCE("CartPole-v1", seed=claims.seed())
-agent.fit(steps=6_000, verbose=0)
+agent.restart(claims.seed()).fit(steps=6_000, verbose=0)
 weights_of_policy = agent.policy.trainable_variables
 
 
@@ -210,7 +209,7 @@ def estimates(episodes, baseline):
     return np.array(rows), returns[playing]
 
 
-players = Environments("CartPole-v1", 300)
+players = Environments("CartPole-v1", 200)
 episodes = players.play(explore, seed=claims.seeds(2)[0], horizon=500)
 others = players.another(100).play(explore, seed=claims.seeds(2)[1], horizon=500)
 
@@ -231,7 +230,7 @@ gradients = {name: estimates(episodes, b)[0] for name, b in baselines.items()}
 variance = {name: g.var(axis=0).sum() for name, g in gradients.items()}
 
 # %%
-# Left, the 300 estimates along one direction, the mean gradient of 100 other episodes:
+# Left, the 200 estimates along one direction, the mean gradient of 100 other episodes:
 # the means agree, the widths do not. Right, the variance summed over all weights.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
@@ -310,8 +309,8 @@ claim(
 #    \rVert^2]`.
 # 2. Give every step of an episode its whole return :math:`G_0` in place of
 #    :math:`G_t`. The mean stays; what does the variance do?
-# 3. Set ``discount=1``, and then 0.5. Which of the two still learns, and why does the
-#    other not?
+# 3. Set ``discount=1``, and then 0.5. Which of the two reaches the higher return, and
+#    why does the other learn less?
 #
 # .. dropdown:: Hint to 1
 #
@@ -324,7 +323,7 @@ claim(
 # .. dropdown:: Hint to 3
 #
 #    How many steps ahead does a discount of 0.5 look, and how long does a pole take to
-#    fall?
+#    fall? With one seed and 10,000 steps the greedy returns were 428 and 170.
 #
 # References
 # ----------

@@ -129,11 +129,11 @@ def train(seeds, changes):
         discount=discount,
         delta=10.0,
         learning_starts=256,
-        rollout_length=32,
+        rollout_length=16,
         gradient_steps=32,
         target_update_interval=64,
         exploration_steps=1_000,
-        num_envs=4,
+        num_envs=8,
         **{"atoms": 26, **changes},
     )
     for seed in seeds:
@@ -206,7 +206,8 @@ plt.show()
 #   distribution begins spread over the whole grid, and what falls short is soon told
 #   from what does not. (The loss of the values is the square up to an error of 10: that
 #   is not what holds them back.)
-# - The distribution is that of the return, not of the network's doubt about it.
+# - The distribution is that of the return; it does not show how uncertain the network
+#   is about it.
 # - Holding the pole for a whole episode took other settings: 20 rewards ahead, a
 #   discount of 0.99, batches of 128 and 12,000 to 29,000 steps. The page of
 #   :doc:`benchmarks </benchmarks>` has the curves of five seeds.

@@ -35,6 +35,12 @@ Prerequisites: :doc:`/gallery/reinforcement/plot_ppo`. Notation: :doc:`/notation
 # The idea
 # --------
 #
+# .. figure:: /drawings/recurrent_policy.svg
+#    :figclass: drawing
+#    :alt: Three copies of a cell in a row: each takes an observation and the state of
+#       the one before, gives action probabilities and hands its state on; the gradient
+#       goes back from cell to cell.
+#
 # The world has a state :math:`s_t`, the agent sees :math:`o_t`, less than that. What it
 # would need is all that its observations so far tell about :math:`s_t`. A recurrent
 # network keeps a summary of it,
@@ -107,6 +113,7 @@ def network(outputs, units=32):
 # radian, so a :class:`~dlcompanion.reinforcement.Normalizer` shows the observations in
 # units of their own. A third agent has no memory, and is shown the last two
 # observations side by side: where it is known that two are enough, no memory is needed.
+# It is trained with two seeds, the others with three.
 
 seeds, budget, passes = claims.seeds(3), 32_768, 10
 settings = {
@@ -118,7 +125,7 @@ settings = {
 settings |= {"discount": 0.98, "gae_lambda": 0.8, "horizon": 512}
 
 
-def train(kind, environment, **networks):
+def train(kind, environment, seeds=seeds, **networks):
     rate = keras.optimizers.schedules.PolynomialDecay(
         0.005, budget // 512 * passes, 0.0
     )
@@ -189,7 +196,7 @@ def reading(agent):
 kinds = {
     "with memory": train(RecurrentPPO, hidden_speeds, policy=2, critic=1),
     "without": train(PPO, hidden_speeds),
-    "two looks": train(PPO, two_looks),
+    "two looks": train(PPO, two_looks, seeds[:2]),
 }
 greedy, readings, episodes = {name: [] for name in kinds}, [], {}
 for name, trained in kinds.items():
@@ -225,7 +232,7 @@ figure, (left, middle, right) = plt.subplots(
     1, 3, figsize=(10, 3.6), layout="constrained", width_ratios=(3, 2, 3)
 )
 for n, name in enumerate(kinds):
-    middle.plot([n] * len(seeds), greedy[name], "o", color=f"C{n}", alpha=0.7)
+    middle.plot([n] * len(greedy[name]), greedy[name], "o", color=f"C{n}", alpha=0.7)
 for n, (name, seen) in enumerate(episodes.items()):
     left.plot(np.degrees(seen[:, 1]), color=f"C{n}", label=name, zorder=3 - n)
 left.axhspan(-12, 12, color="0.5", alpha=0.1, lw=0)
@@ -259,12 +266,12 @@ plt.show()
 #   function of what is seen explains nothing.
 # - What the memory holds is neither all of the speed nor the speed alone. High speeds
 #   are read too low: the states are squashed, and few episodes come by there.
-# - Two observations side by side do as well or better, since a speed is the difference
-#   of two angles, and they cost less: the steps of a memory have to wait for each
-#   other, and its training takes several times as long. A memory is for what was seen
-#   long ago, or at an unknown time.
-# - The seeds differ. After so few steps some hold the pole for all of the 500 steps,
-#   and some for a third of them.
+# - Two observations side by side do nearly as well, with other seeds as well or better,
+#   since a speed is the difference of two angles, and they cost less: the steps of a
+#   memory have to wait for each other, and its training takes several times as long. A
+#   memory is for what was seen long ago, or at an unknown time.
+# - The seeds differ. After so few steps some hold the pole for nearly all of the 500
+#   steps, and some for less than half of them.
 
 # %%
 # The claims.

@@ -1,6 +1,6 @@
 """Vectors of the Laplace approximation, from scikit-learn's BayesianRidge.
 
-For linear regression the Laplace approximation is exact, and maximising the evidence
+For linear regression the Laplace approximation is exact, and maximizing the evidence
 is what BayesianRidge does: prior precision, noise, log-evidence and predictive
 standard deviations have to agree.
 """

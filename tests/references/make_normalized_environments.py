@@ -5,11 +5,11 @@ Writes normalized_environments.npz beside this file, arrays (time, environments)
 in/observations           (time, environments, 3), in which an action was chosen
 in/rewards                of every step
 in/ends                   true where an episode ends
-in/fresh                  (environments, 3), to be normalised in the end
+in/fresh                  (environments, 3), to be normalized in the end
 out/seen/mean, var        of the observations
 out/returns/mean, var     of the discounted sums of rewards
-out/rewards               normalised, each with the statistics up to its step
-out/fresh                 normalised with all statistics
+out/rewards               normalized, each with the statistics up to its step
+out/fresh                 normalized with all statistics
 
 VecNormalize begins its statistics with a pseudo-count of 1e-4 and adds an epsilon to
 the variance. Both are 0 here, so that its statistics are those of what was seen. It

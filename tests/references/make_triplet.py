@@ -1,6 +1,6 @@
 """Vectors of the triplet losses, from pytorch-metric-learning 2.9.0.
 
-Every case states what that library leaves to its defaults: it normalises embeddings
+Every case states what that library leaves to its defaults: it normalizes embeddings
 (``LpDistance(normalize_embeddings=True)``) and averages over the triplets with a
 loss above zero (``AvgNonZeroReducer``).
 """

@@ -135,6 +135,12 @@ def test_samples_are_those_of_a_normal_with_that_covariance(laplace):
 
 @pytest.mark.once
 @both
+def test_fits_in_one_batch_as_in_several(laplace):
+    one, several = (laplace(network()).fit(X, Y, batch_size=n) for n in (30, 7))
+    np.testing.assert_allclose(one.predict(X), several.predict(X), rtol=1e-5)
+
+
+@both
 def test_a_strong_prior_leaves_the_model(laplace):
     model = network(1)
     posterior = laplace(model, prior_precision=1e8).fit(X, Y % 2)

@@ -8,11 +8,10 @@ import keras
 import numpy as np
 
 from dlcompanion.checks import check_count
-from dlcompanion.reinforcement.agents.base_agent import BaseAgent
+from dlcompanion.reinforcement.agents.base_agent import BaseAgent, begin_anew
 from dlcompanion.reinforcement.agents.training_loop import LogEvery, TrainingLoop
 from dlcompanion.reinforcement.environments.spaces_only import config_of
 from dlcompanion.reinforcement.networks.actor import Actor
-from dlcompanion.training.restart import fresh_model, fresh_optimizer_values
 
 # What random numbers are for: each purpose has its own stream.
 RESETS, ACTIONS, WEIGHTS, EVALUATION = range(4)
@@ -245,27 +244,8 @@ class Agent(BaseAgent):
         Raises:
             ValueError: If ``seed`` is no such integer, or a network has no config.
         """
-        seed = check_count("seed", seed, least=0)
-        keras.utils.set_random_seed(seed)
-        given = {
-            name: _anew(value)
-            for name, value in self._given.items()
-            if not isinstance(value, keras.optimizers.Optimizer)
-        }
-        given |= {**self.config, "seed": seed}
-        given[self.world] = self.environments.vector
-        new = type(self)(**given)
-        learner, fresh = self.learner, new.learner
-        variables = [*learner.variables, *learner.optimizer.variables]
-        values = [*fresh.variables, *fresh_optimizer_values(learner.optimizer)]
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
-        learner.reset_metrics()
-        kept = {"environments": self.environments, "_given": self._given}
-        self.__dict__ = {**new.__dict__, **kept}  # and nothing of an epoch under way
-        self.attach(learner)
-        self.restore(new.arrays())
-        return self
+        kept = {"environments": self.environments}
+        return begin_anew(self, seed, self.environments.vector, kept)
 
     # -- acting ---------------------------------------------------------------------
 
@@ -436,15 +416,6 @@ class Agent(BaseAgent):
                 f"environment's. Received: {_spelled(*kinds[0])} in the file, "
                 f"{_spelled(*kinds[1])} in the environment"
             )
-
-
-def _anew(value):
-    """Networks as they were before they learned; all else as it is."""
-    if isinstance(value, (list, tuple)):
-        return [_anew(one) for one in value]
-    if isinstance(value, keras.Model):
-        return fresh_model(value)
-    return value
 
 
 def _spelled(name, config):

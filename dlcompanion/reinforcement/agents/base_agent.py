@@ -2,11 +2,13 @@
 
 import inspect
 
+import keras
 import numpy as np
 
 from dlcompanion.checks import check_count
 from dlcompanion.reinforcement.agents import agent_file
 from dlcompanion.reinforcement.environments.spaces_only import spaces_only
+from dlcompanion.training.restart import fresh_model, fresh_optimizer_values
 
 
 class BaseAgent:
@@ -229,3 +231,50 @@ class BaseAgent:
     def take(self, learner):
         """Go on with a learner from a file, which has more than its parts."""
         self.attach(learner)
+
+
+def begin_anew(agent, seed, world, kept):
+    """Make an agent as a new one of its arguments and another seed is.
+
+    What is compiled stays: the learner is given new variables.
+
+    Args:
+        agent: :class:`BaseAgent` with a learner.
+        seed: Integer of at least 0.
+        world: What the constructor is given as its world.
+        kept: Dict from name to attribute of the agent that stays as it is.
+
+    Returns:
+        The agent.
+
+    Raises:
+        ValueError: If ``seed`` is no such integer, or a network has no config.
+    """
+    seed = check_count("seed", seed, least=0)
+    keras.utils.set_random_seed(seed)
+    given = {
+        name: _anew(value)
+        for name, value in agent._given.items()
+        if not isinstance(value, keras.optimizers.Optimizer)
+    }
+    new = type(agent)(**{**given, **agent.config, "seed": seed, agent.world: world})
+    learner, fresh = agent.learner, new.learner
+    variables = [*learner.variables, *learner.optimizer.variables]
+    values = [*fresh.variables, *fresh_optimizer_values(learner.optimizer)]
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+    learner.reset_metrics()
+    # and nothing of an epoch under way
+    agent.__dict__ = {**new.__dict__, **kept, "_given": agent._given}
+    agent.attach(learner)
+    agent.restore(new.arrays())
+    return agent
+
+
+def _anew(value):
+    """Networks as they were before they learned; all else as it is."""
+    if isinstance(value, (list, tuple)):
+        return [_anew(one) for one in value]
+    if isinstance(value, keras.Model):
+        return fresh_model(value)
+    return value

@@ -105,14 +105,14 @@ class ConformalizedQuantileRegression(_Interval):
     r"""Predicted quantiles, moved until they cover (CQR).
 
     The model predicts a lower and an upper quantile of :math:`y`, trained on the
-    pinball loss, and so knows where the noise is large. What it does not know is
-    whether they are right:
+    pinball loss, so the width of the interval follows the noise. The quantiles may be
+    wrong; the threshold corrects their coverage:
 
     .. math:: s(x, y) = \max\bigl(\hat q_{lo}(x) - y, \; y - \hat q_{hi}(x)\bigr),
               \qquad
               C(x) = [\hat q_{lo}(x) - \hat q, \; \hat q_{hi}(x) + \hat q] .
 
-    The threshold is negative where the quantiles were too cautious: then the interval
+    The threshold is negative where the quantiles cover too often: then the interval
     shrinks, and may be empty (lower above upper end).
 
     Args:

@@ -85,14 +85,14 @@ class MeanSetSize(_OfPredictions):
 
     .. math:: \frac1n \sum_i |C(x_i)|
 
-    Of two predictors that cover equally often the one with the smaller sets says more.
+    Of two predictors with equal coverage the one with smaller sets is more informative.
 
     Args:
         name: String, name of the metric.
         dtype: Dtype of the result.
 
     Call arguments:
-        y_true: Not looked at.
+        y_true: Ignored.
         y_pred: Memberships ``(batch, ..., classes)``, booleans or zeros and ones.
         sample_weight: Weights of the examples, as Keras's metrics take them.
 
@@ -179,7 +179,7 @@ class MeanIntervalWidth(_OfPredictions):
         dtype: Dtype of the result.
 
     Call arguments:
-        y_true: Not looked at.
+        y_true: Ignored.
         y_pred: Lower and upper ends ``(batch, ..., 2)``.
         sample_weight: Weights of the examples, as Keras's metrics take them.
 

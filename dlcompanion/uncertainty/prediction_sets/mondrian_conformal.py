@@ -56,7 +56,7 @@ class ClassConditionalConformal(_Mondrian):
 
     with the ``conformal_quantile`` :math:`\hat q_k` of the
     held-out examples of class :math:`k` alone. A class that the model confuses gets a
-    generous threshold. Each class needs :math:`1 / \alpha - 1` examples at least, and
+    larger threshold. Each class needs :math:`1 / \alpha - 1` examples at least, and
     a few times as many for a threshold that is not the largest score of all.
 
     Args:

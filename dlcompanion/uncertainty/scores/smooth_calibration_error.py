@@ -1,5 +1,7 @@
 """A calibration error without bins."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
@@ -8,6 +10,14 @@ from dlcompanion.checks import check_boolean
 from dlcompanion.uncertainty.scores.calibration_error import measured, per_weight
 
 _WAVES, _POINTS, _HALVINGS = 512, 1024, 24
+
+
+@functools.cache
+def _grid():
+    """Values of cos(pi k t) on the grid, twice them where k > 0."""
+    k = np.arange(_WAVES)[:, None]
+    points = (np.arange(_POINTS) + 0.5) / _POINTS
+    return np.cos(np.pi * k * points) * np.where(k > 0, 2, 1)
 
 
 @keras.saving.register_keras_serializable(package="dlcompanion")
@@ -71,13 +81,10 @@ class SmoothCalibrationError(keras.metrics.Metric):
         self.total.assign(self.total + ops.sum(weight) + mark)
 
     def result(self):
-        k = np.arange(_WAVES)
-        points = (np.arange(_POINTS) + 0.5) / _POINTS
-        # cos(pi k t) on the grid, twice it where k > 0
-        grid = np.cos(np.pi * k[:, None] * points) * np.where(k > 0, 2, 1)[:, None]
         series = per_weight(self.series, self.total)
-        grid = ops.convert_to_tensor(grid, series.dtype)
-        decay = ops.convert_to_tensor(-0.5 * (np.pi * k) ** 2, series.dtype)
+        grid = ops.convert_to_tensor(_grid(), series.dtype)
+        decay = -0.5 * (np.pi * np.arange(_WAVES)) ** 2
+        decay = ops.convert_to_tensor(decay, series.dtype)
 
         def smoothed(sigma):
             return ops.mean(
