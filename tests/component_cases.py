@@ -321,7 +321,7 @@ def _others():
     for wrapper in (Lookahead, GradientCentralization, AdaptiveGradientClipping):
         yield Case(wrapper, lambda: {"inner_optimizer": keras.optimizers.Adam()}, ROWS)
     for optimizer in (LARS, Ranger, RectifiedAdam):
-        yield Case(optimizer, {"learning_rate": 0.01}, ROWS)
+        yield Case(optimizer, lambda: {"learning_rate": 0.01}, ROWS)
     yield Case(DropBlock2D, {"rate": 0.3, "block_size": 2, "seed": 0}, IMAGES)
     r = reinforcement
     yield Case(r.ActionMask, {}, [ROWS, UNIT > 0.3])
