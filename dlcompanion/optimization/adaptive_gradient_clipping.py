@@ -25,7 +25,7 @@ class AdaptiveGradientClipping(WrappedOptimizer):
        \lVert G_i \rVert > \lambda \max(\lVert W_i \rVert, \epsilon) .
 
     Biases and normalization parameters are one unit each. Which axes belong to a unit
-    of a kernel is told by :func:`dlcompanion.training.parameters.unit_axes`. The
+    of a kernel is told by ``dlcompanion.training.parameters.unit_axes``. The
     authors leave the last layer out: give its name to ``exclude``.
 
     What is clipped is the gradient of an update: with gradient accumulation the mean of

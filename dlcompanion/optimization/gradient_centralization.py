@@ -28,7 +28,7 @@ class GradientCentralization(WrappedOptimizer):
     each unit's weights stays what it was at the start. Biases and normalization
     parameters are left alone, also those of attention, whose rank is 2, and so are
     embeddings, where rows of tokens outside the batch would move. Which axes belong to
-    a unit is told by :func:`dlcompanion.training.parameters.unit_axes`.
+    a unit is told by ``dlcompanion.training.parameters.unit_axes``.
 
     Equal to ``optax.centralize``, whose arrays have the outputs first; equation (1) of
     the paper. The authors' code adds weight decay to the gradient before it is
