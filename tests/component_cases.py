@@ -13,7 +13,14 @@ import dlcompanion
 from dlcompanion import generative, losses, probability, reinforcement, uncertainty
 from dlcompanion.generative.flows.coupling import DiagonalScaling
 from dlcompanion.graphs import GraphConvolution
-from dlcompanion.optimization import Lookahead
+from dlcompanion.optimization import (
+    LARS,
+    AdaptiveGradientClipping,
+    GradientCentralization,
+    Lookahead,
+    Ranger,
+    RectifiedAdam,
+)
 from dlcompanion.regularization import DropBlock2D
 
 ROOMS = ("datasets", "testing", "training", "backend", "topics", "probability")
@@ -311,7 +318,10 @@ def _generative():
 
 def _others():
     yield Case(GraphConvolution, {"units": 2}, [ROWS, NODES, np.ones(2)])
-    yield Case(Lookahead, lambda: {"inner_optimizer": keras.optimizers.Adam()}, ROWS)
+    for wrapper in (Lookahead, GradientCentralization, AdaptiveGradientClipping):
+        yield Case(wrapper, lambda: {"inner_optimizer": keras.optimizers.Adam()}, ROWS)
+    for optimizer in (LARS, Ranger, RectifiedAdam):
+        yield Case(optimizer, lambda: {"learning_rate": 0.01}, ROWS)
     yield Case(DropBlock2D, {"rate": 0.3, "block_size": 2, "seed": 0}, IMAGES)
     r = reinforcement
     yield Case(r.ActionMask, {}, [ROWS, UNIT > 0.3])

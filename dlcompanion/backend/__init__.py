@@ -31,6 +31,7 @@ from dlcompanion.backend.steps import (
     attached,
     check_optimized,
     collected_losses,
+    completes_update,
     dense_gradient,
     made_of_built_layers,
     mask_of,
@@ -42,6 +43,7 @@ from dlcompanion.backend.steps import (
     set_mask,
     variable_number,
 )
+from dlcompanion.backend.updates import move_towards, subtract
 from dlcompanion.backend.variables import (
     RecordingScope,
     compile,
@@ -63,6 +65,7 @@ __all__ = [
     "check_optimized",
     "collected_losses",
     "compile",
+    "completes_update",
     "conditionally",
     "dataset",
     "dense_gradient",
@@ -77,6 +80,7 @@ __all__ = [
     "mask_of",
     "measures_outputs",
     "model_step",
+    "move_towards",
     "optimized_variables",
     "pack_arrays",
     "phase_program",
@@ -94,6 +98,7 @@ __all__ = [
     "set_seed",
     "shuffled",
     "start_at_epoch",
+    "subtract",
     "sync",
     "variable_number",
     "vectorize",
@@ -118,6 +123,7 @@ PRIVATE = (
         "keras.src.optimizers.base_optimizer",
         "BaseOptimizer()._model_variables_moving_average",
     ),
+    ("keras.src.optimizers.base_optimizer", "BaseOptimizer()._iterations"),
     ("keras.src.optimizers.base_optimizer", "BaseOptimizer()._trainable_variables"),
     ("keras.src.optimizers.base_optimizer", "BaseOptimizer()._variables"),
     ("keras.src.optimizers.base_optimizer", "BaseOptimizer._check_variables_are_known"),

@@ -144,3 +144,11 @@ def variable_number(optimizer, variable):
 def check_optimized(optimizer, variables):
     """Refuse variables for which an optimizer was not built."""
     optimizer._check_variables_are_known(variables)
+
+
+def completes_update(optimizer):
+    """Whether the next micro-batch of an optimizer that accumulates is its last."""
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
+    steps = optimizer.gradient_accumulation_steps
+    return keras.ops.equal((optimizer._iterations + 1) % steps, 0)
