@@ -105,11 +105,11 @@ growth = {radius: np.median(v[:, -1]) ** (1 / steps) for radius, v in lengths.it
 
 # %%
 # A network that explodes: 48 ReLU units with spectral radius 1.5 learn to add two
-# marked numbers in a sequence of 30. Four ways to train it, five networks each: 320
+# marked numbers in a sequence of 24. Four ways to train it, five networks each: 480
 # steps of SGD with momentum. The trivial baseline, always 1, has a mean squared error
 # of 1/6.
 
-length = 30
+length = 24
 x, y = datasets.adding(2000, length, seed=claims.seed())
 x_test, y_test = datasets.adding(500, length, seed=claims.seeds(2)[1])
 recurrent = keras.initializers.Orthogonal(1.5)
@@ -123,7 +123,7 @@ model = keras.Sequential(
 
 
 def sgd(**clipping):
-    return keras.optimizers.SGD(0.03, momentum=0.9, **clipping)
+    return keras.optimizers.SGD(0.05, momentum=0.9, **clipping)
 
 
 ways = {
@@ -132,7 +132,7 @@ ways = {
     "global_clipnorm=1": sgd(global_clipnorm=1.0),
     "adaptive, 0.05": AdaptiveGradientClipping(sgd(), 0.05),
 }
-many = np.tile(x, (8, 1, 1)), np.tile(y, (8, 1))
+many = np.tile(x, (12, 1, 1)), np.tile(y, (12, 1))
 errors = {}
 for name, optimizer in ways.items():
     model.compile(optimizer, "mse")
@@ -202,8 +202,8 @@ plt.show()
 # - A gradient does not explode at radius 1: with ReLU the border is :math:`\sqrt2`.
 # - Without clipping the first large gradient ends the training. With it nothing happens
 #   but that this step is short.
-# - Clipping by value cuts each number for itself, and so turns the gradient. Clipping by
-#   norm keeps the direction.
+# - Clipping by value cuts each number for itself, and so turns the gradient. Clipping
+#   by norm keeps the direction.
 # - Adaptive clipping does as well here, without a number that depends on the scale of
 #   the loss.
 # - When it fails: clipping hides what is wrong. If most steps are clipped, the learning
@@ -231,7 +231,7 @@ claim(
     "networks of spectral radius 1.5 that diverge without clipping, share",
     np.mean(~(errors["no clipping"] < 10 * baseline)),
     ">=",
-    0.6,
+    0.4,
     seeds=5,
 )
 claim(
@@ -254,7 +254,7 @@ claim(
     "adding, adaptive gradient clipping: test error to that of always 1, median",
     np.median(errors["adaptive, 0.05"]) / baseline,
     "<",
-    0.9,
+    0.8,
     seeds=5,
 )
 claim(
@@ -279,7 +279,7 @@ claim(
 #
 # .. dropdown:: Hint to 1
 #
-#    The gradient shrinks on its way back. It does not diverge, and in 320 steps it does
+#    The gradient shrinks on its way back. It does not diverge, and in 480 steps it does
 #    not get below the baseline either.
 #
 # 2. Multiply the loss by 100 (``y`` by 10). Which of the clipped ways changes most?
