@@ -20,10 +20,11 @@ new_topic = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(new_topic)
 
 MARK = "FILL" + " IN"  # no file of the repository may have it
-PLANNED = [
+PLANNED = [  # of which nothing is there: a component may come before its page
     slug
-    for slug, topic in topics.topics().items()
-    if topic["state"] == "planned" and not (ROOT / topic["script"]).is_file()
+    for slug, row in topics.topics().items()
+    if row["state"] == "planned"
+    and not any((ROOT / row.get(f, "")).is_file() for f in ("component", "script"))
 ]
 
 
