@@ -5,6 +5,7 @@ import inspect
 import keras
 import numpy as np
 
+from dlcompanion import backend
 from dlcompanion.checks import check_count
 from dlcompanion.reinforcement.agents import agent_file
 from dlcompanion.reinforcement.environments.spaces_only import spaces_only
@@ -251,7 +252,7 @@ def begin_anew(agent, seed, world, kept):
         ValueError: If ``seed`` is no such integer, or a network has no config.
     """
     seed = check_count("seed", seed, least=0)
-    keras.utils.set_random_seed(seed)
+    backend.set_seed(seed)
     given = {
         name: _anew(value)
         for name, value in agent._given.items()
