@@ -137,9 +137,15 @@ def search_names(topic):
 
 
 def outdated(app, env, added, changed, removed):
-    """Every page, in every build: its counts on other seeds may have changed."""
-    pages = {book.script_document(path)[1:] for path in book.scripts()}
-    return sorted(pages & env.found_docs)
+    """Pages whose measurements on other seeds changed since they were written."""
+    table = elsewhere.read_table()
+    now = {
+        book.script_document(path)[1:]: repr(table.get(path.stem))
+        for path in book.scripts()
+    }
+    before = getattr(env, "claims_elsewhere", {})
+    env.claims_elsewhere = now
+    return [d for d, e in now.items() if before.get(d) != e and d in env.found_docs]
 
 
 def setup(app):
