@@ -192,7 +192,7 @@ right.minorticks_off()
 right.legend()
 # alt: Left, the length of the gradient against the steps back on a log scale: falling
 # at radius 0.9, level at 1.41, rising at 1.8, along dashed lines; right, test error:
-# all networks without clipping are NaN, those clipped by norm are below the baseline.
+# most networks without clipping are NaN, those clipped are mostly below the baseline.
 plt.show()
 
 # %%
@@ -200,8 +200,8 @@ plt.show()
 # --------------
 #
 # - A gradient does not explode at radius 1: with ReLU the border is :math:`\sqrt2`.
-# - Without clipping the first large gradient ends the training. With it nothing happens
-#   but that this step is short.
+# - Without clipping most networks end in NaN: one large gradient is enough. With it
+#   nothing happens but that this step is short.
 # - Clipping by value cuts each number for itself, and so turns the gradient. Clipping
 #   by norm keeps the direction.
 # - Adaptive clipping does as well here, without a number that depends on the scale of
@@ -279,8 +279,9 @@ claim(
 #
 # .. dropdown:: Hint to 1
 #
-#    The gradient shrinks on its way back. It does not diverge, and in 480 steps it does
-#    not get below the baseline either.
+#    The gradient shrinks on its way back, and nothing diverges. But in 480 steps the
+#    error hardly gets below the baseline (0.15); with ``global_clipnorm=1`` it comes to
+#    about 0.06.
 #
 # 2. Multiply the loss by 100 (``y`` by 10). Which of the clipped ways changes most?
 #
