@@ -8,13 +8,9 @@ in/g0, in/g1, in/g2    50 gradients of each, of lengths from 0.01 to 10
 out/<case>/0,1,2       parameters after every step
 """
 
-import json
-from importlib.metadata import version
-from pathlib import Path
-
-import jax.numpy as jnp
 import numpy as np
 import optax
+from trajectories import with_optax, write
 
 STEPS, RATE, CLIPPING = 50, 0.05, 0.1
 
@@ -30,14 +26,7 @@ gradients = [
 
 def walk(inner):
     optimizer = optax.chain(optax.adaptive_grad_clip(CLIPPING), inner)
-    params = [jnp.array(p) for p in start]
-    state, path = optimizer.init(params), []
-    for step in range(STEPS):
-        grads = [jnp.array(g[step]) for g in gradients]
-        updates, state = optimizer.update(grads, state, params)
-        params = optax.apply_updates(params, updates)
-        path.append([np.array(p) for p in params])
-    return path
+    return with_optax(optimizer, start, gradients)
 
 
 cases = {
@@ -45,18 +34,4 @@ cases = {
     "adam": walk(optax.adam(RATE, eps=1e-20)),
     "sgd": walk(optax.sgd(RATE, momentum=0.9)),
 }
-arrays = {f"in/p{i}": p for i, p in enumerate(start)}
-arrays |= {f"in/g{i}": g for i, g in enumerate(gradients)}
-for case, path in cases.items():
-    for i in range(len(start)):
-        arrays[f"out/{case}/{i}"] = np.stack([step[i] for step in path])
-meta = {
-    "rate": RATE,
-    "clipping": CLIPPING,
-    "libraries": {"optax": version("optax")},
-}
-np.savez_compressed(
-    Path(__file__).with_name("adaptive_gradient_clipping.npz"),
-    meta=json.dumps(meta),
-    **arrays,
-)
+write(__file__, ["optax"], start, gradients, cases, rate=RATE, clipping=CLIPPING)

@@ -10,13 +10,10 @@ in/g0, in/g1, in/g2    50 gradients of each
 out/<case>/0,1,2       parameters after every step
 """
 
-import json
-from importlib.metadata import version
-from pathlib import Path
-
 import jax.numpy as jnp
 import numpy as np
 import optax
+from trajectories import with_optax, write
 
 STEPS, RATE = 50, 0.05
 
@@ -35,25 +32,8 @@ def outputs_last(x):
 
 def walk(inner):
     optimizer = optax.chain(optax.centralize(), inner)
-    params = [outputs_first(p) for p in start]
-    state, path = optimizer.init(params), []
-    for step in range(STEPS):
-        grads = [outputs_first(g[step]) for g in gradients]
-        updates, state = optimizer.update(grads, state, params)
-        params = optax.apply_updates(params, updates)
-        path.append([outputs_last(p) for p in params])
-    return path
+    return with_optax(optimizer, start, gradients, outputs_first, outputs_last)
 
 
 cases = {"adam": walk(optax.adam(RATE)), "sgd": walk(optax.sgd(RATE, momentum=0.9))}
-arrays = {f"in/p{i}": p for i, p in enumerate(start)}
-arrays |= {f"in/g{i}": g for i, g in enumerate(gradients)}
-for case, path in cases.items():
-    for i in range(len(start)):
-        arrays[f"out/{case}/{i}"] = np.stack([step[i] for step in path])
-meta = {"rate": RATE, "libraries": {"optax": version("optax")}}
-np.savez_compressed(
-    Path(__file__).with_name("gradient_centralization.npz"),
-    meta=json.dumps(meta),
-    **arrays,
-)
+write(__file__, ["optax"], start, gradients, cases, rate=RATE)

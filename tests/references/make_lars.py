@@ -8,13 +8,9 @@ in/g0, in/g1, in/g2    50 gradients of each
 out/<case>/0,1,2       parameters after every step
 """
 
-import json
-from importlib.metadata import version
-from pathlib import Path
-
-import jax.numpy as jnp
 import numpy as np
 import optax
+from trajectories import with_optax, write
 
 STEPS, RATE, TRUST = 50, 0.5, 0.02
 
@@ -27,14 +23,7 @@ second = [False, True, False]
 
 def walk(**arguments):
     optimizer = optax.lars(RATE, trust_coefficient=TRUST, **arguments)
-    params = [jnp.array(p) for p in start]
-    state, path = optimizer.init(params), []
-    for step in range(STEPS):
-        grads = [jnp.array(g[step]) for g in gradients]
-        updates, state = optimizer.update(grads, state, params)
-        params = optax.apply_updates(params, updates)
-        path.append([np.array(p) for p in params])
-    return path
+    return with_optax(optimizer, start, gradients)
 
 
 cases = {
@@ -50,12 +39,4 @@ cases = {
         trust_ratio_mask=second, weight_decay=0.1, weight_decay_mask=second
     ),
 }
-arrays = {f"in/p{i}": p for i, p in enumerate(start)}
-arrays |= {f"in/g{i}": g for i, g in enumerate(gradients)}
-for case, path in cases.items():
-    for i in range(len(start)):
-        arrays[f"out/{case}/{i}"] = np.stack([step[i] for step in path])
-meta = {"rate": RATE, "trust": TRUST, "libraries": {"optax": version("optax")}}
-np.savez_compressed(
-    Path(__file__).with_name("lars.npz"), meta=json.dumps(meta), **arrays
-)
+write(__file__, ["optax"], start, gradients, cases, rate=RATE, trust=TRUST)

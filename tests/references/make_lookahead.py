@@ -8,15 +8,12 @@ in/g0, in/g1    50 gradients of each
 out/<case>/0,1  parameters after every step
 """
 
-import json
-from importlib.metadata import version
-from pathlib import Path
-
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytorch_optimizer
 import torch
+from trajectories import with_torch, write
 
 STEPS, RATE, K, ALPHA = 50, 0.05, 5, 0.5
 
@@ -25,19 +22,14 @@ start = [rng.normal(size=s).astype("float32") for s in ((4, 3), (3,))]
 gradients = [rng.normal(size=(STEPS, *p.shape)).astype("float32") for p in start]
 
 
-def with_torch(make_inner):
-    params = [torch.nn.Parameter(torch.tensor(p)) for p in start]
-    optimizer = pytorch_optimizer.Lookahead(make_inner(params), k=K, alpha=ALPHA)
-    path = []
-    for step in range(STEPS):
-        for p, g in zip(params, gradients, strict=True):
-            p.grad = torch.tensor(g[step])
-        optimizer.step()
-        path.append([p.detach().numpy().copy() for p in params])
-    return path
+def by_torch(make_inner):
+    def make(params):
+        return pytorch_optimizer.Lookahead(make_inner(params), k=K, alpha=ALPHA)
+
+    return with_torch(make, start, gradients)
 
 
-def with_optax(inner):
+def by_optax(inner):
     optimizer = optax.lookahead(inner, sync_period=K, slow_step_size=ALPHA)
     params = optax.LookaheadParams.init_synced([jnp.array(p) for p in start])
     state, path = optimizer.init(params), []
@@ -50,25 +42,11 @@ def with_optax(inner):
 
 
 cases = {
-    "torch_adam": with_torch(lambda p: torch.optim.Adam(p, lr=RATE)),
-    "torch_sgd": with_torch(lambda p: torch.optim.SGD(p, lr=RATE)),
-    "optax_adam": with_optax(optax.adam(RATE)),
-    "optax_momentum": with_optax(optax.sgd(RATE, momentum=0.9)),
+    "torch_adam": by_torch(lambda p: torch.optim.Adam(p, lr=RATE)),
+    "torch_sgd": by_torch(lambda p: torch.optim.SGD(p, lr=RATE)),
+    "optax_adam": by_optax(optax.adam(RATE)),
+    "optax_momentum": by_optax(optax.sgd(RATE, momentum=0.9)),
 }
-arrays = {f"in/p{i}": p for i, p in enumerate(start)}
-arrays |= {f"in/g{i}": g for i, g in enumerate(gradients)}
-for case, path in cases.items():
-    for i in range(len(start)):
-        arrays[f"out/{case}/{i}"] = np.stack([step[i] for step in path])
-meta = {
-    "rate": RATE,
-    "k": K,
-    "alpha": ALPHA,
-    "epsilon": 1e-8,
-    "libraries": {
-        name: version(name) for name in ("optax", "pytorch_optimizer", "torch")
-    },
-}
-np.savez_compressed(
-    Path(__file__).with_name("lookahead.npz"), meta=json.dumps(meta), **arrays
-)
+libraries = ["optax", "pytorch_optimizer", "torch"]
+meta = {"rate": RATE, "k": K, "alpha": ALPHA, "epsilon": 1e-8}
+write(__file__, libraries, start, gradients, cases, **meta)

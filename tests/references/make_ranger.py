@@ -10,13 +10,9 @@ in/g0, in/g1    50 gradients of each
 out/<case>/0,1  parameters after every step
 """
 
-import json
-from importlib.metadata import version
-from pathlib import Path
-
 import numpy as np
 import pytorch_optimizer
-import torch
+from trajectories import with_torch, write
 
 STEPS, RATE = 50, 0.05
 
@@ -25,30 +21,11 @@ start = [rng.normal(size=s).astype("float32") for s in ((4, 3), (3,))]
 gradients = [rng.normal(size=(STEPS, *p.shape)).astype("float32") for p in start]
 
 
-def walk(**arguments):
-    params = [torch.nn.Parameter(torch.tensor(p.T.copy())) for p in start]
-    optimizer = pytorch_optimizer.Ranger(
-        params, lr=RATE, degenerated_to_sgd=True, **arguments
-    )
-    path = []
-    for step in range(STEPS):
-        for p, g in zip(params, gradients, strict=True):
-            p.grad = torch.tensor(g[step].T.copy())
-        optimizer.step()
-        path.append([p.detach().numpy().T.copy() for p in params])
-    return path
+def ranger(params):
+    return pytorch_optimizer.Ranger(params, lr=RATE, degenerated_to_sgd=True)
 
 
-cases = {"ranger": walk()}
-arrays = {f"in/p{i}": p for i, p in enumerate(start)}
-arrays |= {f"in/g{i}": g for i, g in enumerate(gradients)}
-for case, path in cases.items():
-    for i in range(len(start)):
-        arrays[f"out/{case}/{i}"] = np.stack([step[i] for step in path])
-meta = {
-    "rate": RATE,
-    "libraries": {name: version(name) for name in ("pytorch_optimizer", "torch")},
+cases = {
+    "ranger": with_torch(ranger, start, gradients, lambda x: np.array(x.T)),
 }
-np.savez_compressed(
-    Path(__file__).with_name("ranger.npz"), meta=json.dumps(meta), **arrays
-)
+write(__file__, ["pytorch_optimizer", "torch"], start, gradients, cases, rate=RATE)

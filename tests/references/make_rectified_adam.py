@@ -10,15 +10,12 @@ out/<case>/0,1  parameters after every step: torch with beta_2 = 0.999 and 0.9, 
                 takes the small difference of two large numbers for rho
 """
 
-import json
-from importlib.metadata import version
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
+from trajectories import with_optax, with_torch, write
 
 STEPS, RATE = 50, 0.05
 jax.config.update("jax_enable_x64", True)
@@ -28,44 +25,26 @@ start = [rng.normal(size=s).astype("float32") for s in ((4, 3), (3,))]
 gradients = [rng.normal(size=(STEPS, *p.shape)).astype("float32") for p in start]
 
 
-def with_torch(**arguments):
-    params = [torch.nn.Parameter(torch.tensor(p)) for p in start]
-    optimizer, path = torch.optim.RAdam(params, lr=RATE, **arguments), []
-    for step in range(STEPS):
-        for p, g in zip(params, gradients, strict=True):
-            p.grad = torch.tensor(g[step])
-        optimizer.step()
-        path.append([p.detach().numpy().copy() for p in params])
-    return path
+def by_torch(**arguments):
+    def make(params):
+        return torch.optim.RAdam(params, lr=RATE, **arguments)
+
+    return with_torch(make, start, gradients)
 
 
-def with_optax(**arguments):
-    optimizer = optax.radam(RATE, **arguments)
-    params = [jnp.array(p, float) for p in start]
-    state, path = optimizer.init(params), []
-    for step in range(STEPS):
-        grads = [jnp.array(g[step], float) for g in gradients]
-        updates, state = optimizer.update(grads, state, params)
-        params = optax.apply_updates(params, updates)
-        path.append([np.array(p, "float32") for p in params])
-    return path
+def double(x):
+    return jnp.array(x, float)
 
 
+def single(x):
+    return np.array(x, "float32")
+
+
+paper = optax.radam(RATE, threshold=4.0)
 cases = {
-    "torch": with_torch(),
-    "torch_short": with_torch(betas=(0.8, 0.9)),
-    "optax_paper": with_optax(threshold=4.0),
+    "torch": by_torch(),
+    "torch_short": by_torch(betas=(0.8, 0.9)),
+    "optax_paper": with_optax(paper, start, gradients, double, single),
 }
-arrays = {f"in/p{i}": p for i, p in enumerate(start)}
-arrays |= {f"in/g{i}": g for i, g in enumerate(gradients)}
-for case, path in cases.items():
-    for i in range(len(start)):
-        arrays[f"out/{case}/{i}"] = np.stack([step[i] for step in path])
-meta = {
-    "rate": RATE,
-    "epsilon": 1e-8,
-    "libraries": {name: version(name) for name in ("optax", "torch")},
-}
-np.savez_compressed(
-    Path(__file__).with_name("rectified_adam.npz"), meta=json.dumps(meta), **arrays
-)
+libraries = ["optax", "torch"]
+write(__file__, libraries, start, gradients, cases, rate=RATE, epsilon=1e-8)
