@@ -6,6 +6,7 @@ from dlcompanion.training.in_memory import fit_in_memory
 from dlcompanion.training.optimizers import CompositeOptimizer, LossScaling
 from dlcompanion.training.restart import restart
 from dlcompanion.training.seeds import SavesSeeds
+from dlcompanion.training.side_by_side import evaluate_members, member_orders
 from dlcompanion.training.step_model import StepModel
 from dlcompanion.training.unsupervised import UnsupervisedModel
 from dlcompanion.training.wrapped_optimizer import WrappedOptimizer
@@ -19,6 +20,8 @@ __all__ = [
     "StepModel",
     "UnsupervisedModel",
     "WrappedOptimizer",
+    "evaluate_members",
     "fit_in_memory",
+    "member_orders",
     "restart",
 ]

@@ -67,7 +67,12 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from dlcompanion import backend, claims, datasets
 from dlcompanion.claims import claim
-from dlcompanion.training import fit_in_memory, restart
+from dlcompanion.training import (
+    evaluate_members,
+    fit_in_memory,
+    member_orders,
+    restart,
+)
 
 keras.utils.set_random_seed(claims.seed())
 rng = np.random.default_rng(claims.seed())
@@ -117,7 +122,7 @@ scaled = np.max(np.abs(paths[0] - paths[1]))
 # %%
 # The digits, as they are and with every pixel in another unit: each of the 64 inputs is
 # multiplied by its own factor between 1/30 and 30. Five small networks stand side by
-# side in one model; each optimizer is tried at six learning rates.
+# side in one model; each optimizer is tried at five or six learning rates.
 
 (x_train, y_train), (x_test, y_test) = datasets.digits(flat=True, seed=claims.seed())
 members, epochs, batch = 5, 6, 32
@@ -130,22 +135,7 @@ model = keras.Sequential(
         dense("bmi,mio->bmo", (members, int(y_train.max()) + 1), bias_axes="mo"),
     ]
 )
-orders = np.concatenate(
-    [
-        np.stack([rng.permutation(len(x_train)) for _ in range(members)], axis=1)
-        for _ in range(epochs)
-    ]
-)
-
-
-def test_losses(scale):
-    asked = np.repeat((x_test * scale)[:, None], members, axis=1)
-    logits = model.predict(asked, batch_size=len(asked), verbose=0)
-    log_p = ops.convert_to_numpy(ops.log_softmax(logits))
-    nll = -np.take_along_axis(log_p, y_test[:, None, None], axis=2)[..., 0]
-    return nll.mean(axis=0), np.mean(logits.argmax(axis=2) == y_test[:, None], axis=0)
-
-
+orders = member_orders(len(x_train), members, epochs, rng)
 optimizers = {
     "SGD, momentum": keras.optimizers.SGD(0.1, momentum=0.9),
     "Adam": keras.optimizers.Adam(),
@@ -173,7 +163,7 @@ for name, rates in learning_rates.items():
                 verbose=0,
             )
             key = name, scale_name, rate
-            losses[key], hits[key] = test_losses(scale)
+            losses[key], hits[key] = evaluate_members(model, x_test * scale, y_test)
 
 # %%
 # And a problem that Adam gets wrong :cite:p:`reddi2018convergence`. One weight between

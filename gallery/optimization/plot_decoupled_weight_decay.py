@@ -65,7 +65,12 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from dlcompanion import backend, claims, datasets
 from dlcompanion.claims import claim
-from dlcompanion.training import fit_in_memory, restart
+from dlcompanion.training import (
+    evaluate_members,
+    fit_in_memory,
+    member_orders,
+    restart,
+)
 
 keras.utils.set_random_seed(claims.seed())
 rng = np.random.default_rng(claims.seed())
@@ -160,12 +165,7 @@ network = keras.Sequential(
         dense("bmi,mio->bmo", (members, classes), bias_axes="mo"),
     ]
 )
-orders = np.concatenate(
-    [
-        np.stack([rng.permutation(examples) for _ in range(members)], axis=1)
-        for _ in range(epochs)
-    ]
-)
+orders = member_orders(examples, members, epochs, rng)
 cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 decays = [0.0, 0.1, 0.3, 1.0, 3.0]
 losses, hits = {}, {}
@@ -177,12 +177,8 @@ for decay_here in decays:
     fit_in_memory(
         network, x[orders], y[orders], batch_size=50, shuffle=False, verbose=0
     )
-    asked = np.repeat(x_test[:, None], members, axis=1)
-    logits = network.predict(asked, batch_size=len(asked), verbose=0)
-    log_p = ops.convert_to_numpy(ops.log_softmax(logits))
-    nll = -np.take_along_axis(log_p, y_test[:, None, None], axis=2)[..., 0]
-    losses[decay_here] = nll.mean(axis=0)
-    hits[decay_here] = np.mean(logits.argmax(axis=2) == y_test[:, None], axis=0)
+    test = evaluate_members(network, x_test, y_test)
+    losses[decay_here], hits[decay_here] = test
 
 # %%
 # Left, what 300 steps leave of a weight that starts at 1, against the size of the noise

@@ -69,7 +69,12 @@ from sklearn.neighbors import KNeighborsClassifier
 from dlcompanion import claims, datasets
 from dlcompanion.claims import claim
 from dlcompanion.optimization import Lookahead
-from dlcompanion.training import fit_in_memory, restart
+from dlcompanion.training import (
+    evaluate_members,
+    fit_in_memory,
+    member_orders,
+    restart,
+)
 
 keras.utils.set_random_seed(claims.seed())
 rng = np.random.default_rng(claims.seed())
@@ -122,11 +127,7 @@ def five_networks():
     )
 
 
-def new_order():
-    return np.stack([rng.permutation(len(x_train)) for _ in range(members)], axis=1)
-
-
-orders = np.concatenate([new_order() for _ in range(epochs)])  # (examples, members)
+orders = member_orders(len(x_train), members, epochs, rng)  # (examples, members)
 
 
 def compiled(optimizer):
@@ -142,12 +143,7 @@ def train(model, rate):
     model.optimizer.learning_rate = rate
     x, y = x_train[orders], y_train[orders]
     fit_in_memory(model, x, y, batch_size=32, shuffle=False, verbose=0)
-    asked = np.repeat(x_test[:, None], members, 1)
-    logits = model.predict(asked, batch_size=len(asked), verbose=0)
-    log_p = keras.ops.convert_to_numpy(keras.ops.log_softmax(logits))
-    nll = -np.take_along_axis(log_p, y_test[:, None, None], axis=2)[..., 0]
-    hits = logits.argmax(axis=2) == y_test[:, None]
-    return nll.mean(axis=0), hits.mean(axis=0)
+    return evaluate_members(model, x_test, y_test)
 
 
 adam = keras.optimizers.Adam

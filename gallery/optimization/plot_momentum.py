@@ -71,7 +71,12 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from dlcompanion import claims, datasets
 from dlcompanion.claims import claim
-from dlcompanion.training import fit_in_memory, restart
+from dlcompanion.training import (
+    evaluate_members,
+    fit_in_memory,
+    member_orders,
+    restart,
+)
 
 keras.utils.set_random_seed(claims.seed())
 rng = np.random.default_rng(claims.seed())
@@ -157,21 +162,7 @@ model = keras.Sequential(
         dense("bmi,mio->bmo", (members, int(y_train.max()) + 1), bias_axes="mo"),
     ]
 )
-orders = np.concatenate(
-    [
-        np.stack([rng.permutation(len(x_train)) for _ in range(members)], axis=1)
-        for _ in range(epochs)
-    ]
-)
-asked = np.repeat(x_test[:, None], members, axis=1)
-
-
-def test_losses(logits):
-    log_p = ops.convert_to_numpy(ops.log_softmax(logits))
-    nll = -np.take_along_axis(log_p, y_test[:, None, None], axis=2)[..., 0]
-    return nll.mean(axis=0)
-
-
+orders = member_orders(len(x_train), members, epochs, rng)
 effective = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]
 betas = [0.0, 0.9]
 losses, hits = {}, {}
@@ -192,9 +183,8 @@ for beta in betas:
             shuffle=False,
             verbose=0,
         )
-        logits = model.predict(asked, batch_size=len(asked), verbose=0)
-        losses[beta, rate] = test_losses(logits)
-        hits[beta, rate] = np.mean(logits.argmax(axis=2) == y_test[:, None], axis=0)
+        key = beta, rate
+        losses[key], hits[key] = evaluate_members(model, x_test, y_test)
 
 # %%
 # Left, 30 steps in a ravine with condition number 40, each method at its best rate;

@@ -59,7 +59,12 @@ import numpy as np
 
 from dlcompanion import claims, datasets
 from dlcompanion.claims import claim
-from dlcompanion.training import fit_in_memory, restart
+from dlcompanion.training import (
+    evaluate_members,
+    fit_in_memory,
+    member_orders,
+    restart,
+)
 
 keras.utils.set_random_seed(claims.seed())
 rng = np.random.default_rng(claims.seed())
@@ -125,22 +130,7 @@ model = keras.Sequential(
 cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 model.compile(keras.optimizers.SGD(0.1), cross_entropy)
 examples = len(x_train) // 32 * 32
-orders = np.concatenate(
-    [
-        np.stack([rng.permutation(examples) for _ in range(members)], axis=1)
-        for _ in range(epochs)
-    ]
-)
-
-
-def test_losses():
-    asked = np.repeat(x_test[:, None], members, axis=1)
-    logits = model.predict(asked, batch_size=len(asked), verbose=0)
-    log_p = keras.ops.convert_to_numpy(keras.ops.log_softmax(logits))
-    nll = -np.take_along_axis(log_p, y_test[:, None, None], axis=2)[..., 0]
-    return nll.mean(axis=0)
-
-
+orders = member_orders(examples, members, epochs, rng)
 batch_sizes, rates = [16, 64, 256, examples], [0.1, 0.3, 1.0, 3.0]
 losses = {}
 for size in batch_sizes:
@@ -156,7 +146,7 @@ for size in batch_sizes:
             shuffle=False,
             verbose=0,
         )
-        losses[size, rate] = test_losses()
+        losses[size, rate], _ = evaluate_members(model, x_test, y_test)
 
 # %%
 # Left, the noise of the gradient against the batch size: dots are measured, the lines
